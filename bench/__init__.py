@@ -1,0 +1,1 @@
+"""Benchmark suite: what is learning worth for scheduling deep-learning work?"""
