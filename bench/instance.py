@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -232,7 +233,7 @@ class Instance:
                 raise InstanceError(f"outages[{i}]: [{start}, {end}) must satisfy 0 <= start < end")
             out.append(Outage(agent, start, end, outage.announced))
         out.sort(key=lambda outage: outage[:3])
-        for before, after in zip(out, out[1:], strict=False):
+        for before, after in itertools.pairwise(out):
             if before.agent == after.agent and after.start < before.end:
                 raise InstanceError(f"outages: two overlap on agent {after.agent} at tick {after.start}; merge them")
         return tuple(out)
