@@ -15,9 +15,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from bench.instance import Instance
+from bench.observation import Observation
 from bench.schedule import Schedule
 from bench.setting import Setting
-from bench.observation import Observation
 
 SPLITS = ("train", "validation", "test")
 STATUSES = ("optimal", "feasible", "infeasible", "unknown")
