@@ -1,0 +1,292 @@
+"""The tracker against a real MLflow store, a second start, a kill and a dead server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import bench
+from bench.contracts import UserError
+from bench.tracking import Mlflow, Off, flatten, replay, stored_runs
+from bench.tracking.__main__ import main
+from bench.tracking.run import SPOOL, cut, finite
+from bench.tracking.store import RUN, Store
+
+DEAD = "http://127.0.0.1:1"
+TAGS = {"track": "schedule", "solver": "sjf", "seed": 0}
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """One database for all tests (its schema takes seconds to make); each test uses keys of its own."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    return Store(f"sqlite:///{folder}/mlflow.db", "test", str(folder / "artifacts"))
+
+
+@pytest.fixture
+def tracker(store: Store) -> Mlflow:
+    return Mlflow(store.uri, store.experiment, store.artifacts, system_metrics=False)
+
+
+def history(store: Store, run_id: str, key: str) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in store.client.get_metric_history(run_id, key)]
+
+
+def test_a_run_holds_parameters_tags_metrics_input_and_artifacts(tracker: Mlflow, store: Store, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text("{}")
+    config = {"seed": 3, "solver": {"name": "ppo", "layers": [64, 64], "window": None}, "long": "x" * 9000}
+    with tracker.run("all", "ppo-s3", config, TAGS, tmp_path) as run:
+        run.metrics(7, {"losses/policy": 0.5, "charts/bad": math.nan})
+        run.summary({"score": 98.5, "gap_mean": math.inf, "solver": "ppo", "missing": None})
+        run.input("small", "ab" * 32, 20, "conf/dataset/small.yaml")
+        run.artifact(tmp_path / "result.json")
+    found = store.client.get_run(run.id)
+    assert found.info.status == "FINISHED"
+    assert found.data.params["solver.layers"] == "[64, 64]"
+    assert found.data.params["seed"] == "3"
+    assert len(found.data.params["long"]) <= 6000
+    assert found.data.tags.items() >= {"key": "all", "track": "schedule", "seed": "0", "role": "run"}.items()
+    assert found.data.metrics == {"losses/policy": 0.5, "score": 98.5}
+    assert history(store, run.id, "losses/policy") == [(7, 0.5)]
+    assert found.inputs.dataset_inputs[0].dataset.digest == ("ab" * 32)[:36]
+    assert [file.path for file in store.client.list_artifacts(run.id)] == ["result.json"]
+
+
+def test_a_second_start_resumes_the_same_run(tracker: Mlflow, store: Store, tmp_path: Path) -> None:
+    first = tracker.run("again", "sjf-s0", {"a": 1}, TAGS, tmp_path)
+    first.metrics(0, {"x": 1.0})
+    first._flush()  # and killed here: no finish
+    with tracker.run("again", "sjf-s0", {"a": 1, "b": 2}, TAGS, tmp_path) as second:
+        second.metrics(1, {"x": 2.0})
+    assert second.id == first.id
+    assert second.opening["start"] == first.opening["start"]
+    assert store.client.get_run(first.id).data.params == {"a": "1", "b": "2"}
+    assert history(store, first.id, "x") == [(0, 1.0), (1, 2.0)]
+    assert store.client.get_run(first.id).info.status == "FINISHED"
+
+
+def test_a_run_whose_store_was_made_anew_starts_afresh(tracker: Mlflow, store: Store, tmp_path: Path) -> None:
+    (tmp_path / RUN).write_text(json.dumps({"id": "0" * 32, "start": 5}))
+    with tracker.run("anew", "sjf-s0", {}, TAGS, tmp_path) as run:
+        pass
+    assert run.id not in ("", "0" * 32)
+    assert not (tmp_path / SPOOL).exists()
+
+
+def test_a_sweep_is_found_by_its_key_and_holds_its_runs(tracker: Mlflow, store: Store, tmp_path: Path) -> None:
+    sweep = tracker.parent("sweep", "2 solvers", {"git_commit": "abc"}, tmp_path / "sweep")
+    again = tracker.parent("sweep", "2 solvers", {"git_commit": "abc"}, tmp_path / "elsewhere")
+    assert again.id == sweep.id
+    with tracker.run("child", "sjf-s0", {}, TAGS, tmp_path / "child", parent=again) as run:
+        pass
+    sweep.finish("finished")
+    assert store.client.get_run(run.id).data.tags["mlflow.parentRunId"] == sweep.id
+    assert store.client.get_run(sweep.id).info.status == "FINISHED"
+    listed = [other.id for other in stored_runs(store.uri, store.experiment)]
+    assert run.id in listed
+    assert sweep.id not in listed
+
+
+def test_an_exception_fails_the_run_with_its_message(tracker: Mlflow, store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), tracker.run("crash", "x", {}, TAGS, tmp_path) as run:
+        raise ZeroDivisionError("no agents")
+    found = store.client.get_run(run.id)
+    assert found.info.status == "FAILED"
+    assert found.data.tags["error"] == "ZeroDivisionError: no agents"
+
+
+def test_metrics_leave_in_batches(tracker: Mlflow, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    genuine = Store.metrics
+    monkeypatch.setattr(Store, "metrics", lambda self, run, points: (sizes.append(len(points)), genuine(self, run, points)))
+    tracker._flush_seconds = 1e9
+    with tracker.run("batch", "x", {}, TAGS, tmp_path) as run:
+        for step in range(1250):
+            run.metrics(step, {"a": step, "b": -step})
+    assert sizes == [1000, 1000, 500]
+    assert len(history(store, run.id, "a")) == 1250
+
+
+def test_system_metrics_are_sampled_and_leave_no_thread(store: Store, tmp_path: Path) -> None:
+    tracker = Mlflow(store.uri, store.experiment, store.artifacts, sampling_seconds=0.05)
+    with tracker.run("system", "x", {}, TAGS, tmp_path) as run:
+        pass  # even the shortest run has a last sample
+    assert any(key.startswith("system/cpu") for key in store.client.get_run(run.id).data.metrics)
+    assert "system-metrics" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_dead_server_loses_nothing(
+    store: Store,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # instead of 2: no need to wait here
+    dead = Mlflow(DEAD, store.experiment, store.artifacts, system_metrics=False)
+    with caplog.at_level(logging.WARNING):
+        sweep = dead.parent("dead-sweep", "sweep", {}, tmp_path / "sweep")
+        with dead.run("dead", "sjf-s0", {"a": 1}, TAGS, tmp_path / "run", parent=sweep) as run:
+            (tmp_path / "run" / "result.json").write_text("{}")
+            for step in range(2500):
+                run.metrics(step, {"x": step})
+            run.input("small", "cd" * 32, 20, "here")
+            run.artifact(tmp_path / "run" / "result.json")
+            run.summary({"score": 12.0})
+        sweep.finish("finished")
+    assert run.id == ""
+    warnings = [record.getMessage() for record in caplog.records if record.name == "bench.tracking.run"]
+    assert len(warnings) == 2  # one a run
+    assert f"python -m bench.tracking replay {tmp_path / 'run'}" in warnings[1]
+    with (tmp_path / "run" / SPOOL).open("a") as file:
+        file.write('{"record": "metr')  # cut short by a kill
+    assert main(["replay", str(tmp_path / "run"), str(tmp_path / "sweep"), "--uri", store.uri]) == 0
+    assert "records written" in capsys.readouterr().out
+    assert not (tmp_path / "run" / SPOOL).exists()
+    (found,) = [other for other in stored_runs(store.uri, store.experiment) if other.tags["key"] == "dead"]
+    data = store.client.get_run(found.id)
+    assert history(store, found.id, "x") == [(step, step) for step in range(2500)]
+    assert data.data.params == {"a": "1"}
+    assert data.data.metrics["score"] == 12.0
+    assert data.info.status == "FINISHED"
+    assert data.inputs.dataset_inputs[0].dataset.name == "small"
+    assert found.artifact("result.json", tmp_path).read_text() == "{}"
+    parent = store.client.get_run(found.tags["mlflow.parentRunId"])
+    assert (parent.info.run_name, parent.info.status) == ("sweep", "FINISHED")
+
+
+def test_a_server_that_dies_in_the_middle_is_written_to_when_it_is_back(
+    tracker: Mlflow, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def broken(self: Store, run_id: str, points: list) -> None:
+        calls.append(len(points))
+        raise ConnectionError("gone")
+
+    tracker._flush_seconds = 1e-9
+    run = tracker.run("dying", "x", {}, TAGS, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "metrics", broken)
+        for step in range(5):
+            run.metrics(step, {"x": step})
+    assert calls == [1]  # no second try while the run goes on
+    run.finish("finished")
+    assert history(store, run.id, "x") == [(step, step) for step in range(5)]
+    assert store.client.get_run(run.id).info.status == "FINISHED"
+    assert not (tmp_path / SPOOL).exists()
+
+
+def test_a_replay_that_fails_keeps_what_is_left(
+    tracker: Mlflow, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tracker.run("halfway", "x", {}, TAGS, tmp_path)
+    run._start_spooling(ConnectionError("gone"))
+    run.metrics(0, {"x": 1.0})
+    run._flush()
+    run.input("small", "ef" * 32, 20, "here")
+
+    def broken(*arguments: object, **options: object) -> None:
+        raise ConnectionError("gone again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "input", broken)
+        with pytest.raises(ConnectionError):
+            replay(tmp_path)
+    records = [json.loads(line) for line in (tmp_path / SPOOL).read_text().splitlines()]
+    assert [record.get("record") for record in records] == [None, "input"]
+    resumed = tracker.run("halfway", "x", {}, TAGS, tmp_path)  # the next start writes it by itself
+    assert resumed.id == run.id
+    assert not (tmp_path / SPOOL).exists()
+    assert history(store, run.id, "x") == [(0, 1.0)]
+    assert store.client.get_run(run.id).inputs.dataset_inputs[0].dataset.name == "small"
+
+
+def test_replay_without_a_spool_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", str(tmp_path)]) == 2
+    assert "nothing is spooled" in capsys.readouterr().err
+
+
+def test_off_has_the_same_interface(tmp_path: Path) -> None:
+    off = Off()
+    off.prepare()
+    sweep = off.parent("k", "n", {}, tmp_path)
+    with off.run("k", "n", {}, {}, tmp_path, parent=sweep) as run:
+        run.metrics(0, {"x": 1.0})
+        run.summary({})
+        run.input("small", "0", 1, "here")
+        run.artifact(tmp_path / "nothing")
+        run.finish("finished")
+    sweep.finish("finished")
+    assert "off" in off.how_to_open()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_how_to_open_names_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "--backend-store-uri sqlite:///mlflow.db " in Mlflow().how_to_open()
+    assert Mlflow("http://host:5000").how_to_open().endswith("http://host:5000")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [({"uri": ""}, "uri"), ({"experiment": 3}, "experiment"), ({"sampling_seconds": 0}, "sampling_seconds"),
+     ({"flush_seconds": "soon"}, "flush_seconds")],
+)  # fmt: skip
+def test_bad_settings_name_the_field(wrong: dict, field: str) -> None:
+    with pytest.raises(UserError, match=rf"tracking\.{field}"):
+        Mlflow(**wrong)
+
+
+def test_a_store_that_cannot_be_used_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("this is no database")
+    with pytest.raises(UserError, match=r"tracking\.uri"):
+        Mlflow(f"sqlite:///{tmp_path}/mlflow.db").prepare()
+
+
+def test_reading_names_the_store_or_experiment_that_is_missing(store: Store, tmp_path: Path) -> None:
+    _ = store.experiment_id
+    with pytest.raises(UserError, match="there is no store"):
+        stored_runs(f"sqlite:///{tmp_path}/none.db", "test")
+    assert not (tmp_path / "none.db").exists()
+    with pytest.raises(UserError, match=r"'other' is not in .*test"):
+        stored_runs(store.uri, "other")
+
+
+def test_values_are_flattened_cut_and_filtered() -> None:
+    assert flatten({"a": {"b": {"c": 1}, "d": [1]}, "e": {}}) == {"a.b.c": 1, "a.d": [1], "e": {}}
+    assert len({cut("x" * 9000), cut("x" * 9001), cut("x" * 8999 + "y")}) == 3
+    assert finite({"a": 1, "b": True, "c": math.nan, "d": -math.inf, "e": "1", "f": None}) == {"a": 1.0, "b": 1.0}
+
+
+START = """
+import sys
+from pathlib import Path
+from bench.tracking import Mlflow
+tracker = Mlflow(sys.argv[1], "together", "artifacts", system_metrics=False)
+tracker.prepare()
+sweep = tracker.parent("sweep", "sweep", {}, Path(sys.argv[2]) / "sweep")
+with tracker.run("key", "run", {"a": 1}, {}, Path(sys.argv[2]), sweep) as run:
+    run.summary({"x": 1.0})
+sys.exit(0 if run.id else 3)
+"""
+
+
+@pytest.mark.slow
+def test_four_processes_start_on_a_fresh_database(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/fresh.db"
+    command = [sys.executable, "-c", START, uri]
+    places = {**os.environ, "PYTHONPATH": str(Path(bench.__file__).parents[1])}
+    jobs = [subprocess.Popen([*command, str(tmp_path / str(job))], cwd=tmp_path, env=places) for job in range(4)]
+    assert [job.wait() for job in jobs] == [0, 0, 0, 0]
+    runs = stored_runs(uri, "together")
+    assert [run.status for run in runs] == ["finished"] * 4
+    assert len({run.tags["mlflow.parentRunId"] for run in runs}) == 1
