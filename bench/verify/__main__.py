@@ -15,6 +15,7 @@ from bench.setting import OBJECTIVES
 from bench.verify import verify
 
 FEASIBLE, INFEASIBLE, UNREADABLE = 0, 1, 2
+DAMAGE = (ValueError, TypeError, RecursionError, zlib.error)  # a traceback would exit with 1, which means infeasible
 
 FORMS = """\
 Both files are JSON, plain or gzip (.gz). Times are whole ticks.
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         value = instance.original(objective(instance, schedule, args.objective))
     except OSError as error:
         return _unreadable(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except (ValueError, zlib.error) as error:
+    except DAMAGE as error:
         return _unreadable(str(error))
     violations = verify(instance, schedule)
     _report(args.objective, value, metrics(instance, schedule), violations)

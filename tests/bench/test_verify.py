@@ -1,5 +1,6 @@
 """The judge: each rule broken once and only once, and the sweep against a naive count tick by tick."""
 
+import gzip
 import json
 import re
 import subprocess
@@ -301,6 +302,7 @@ def broken(name, text):
     return write
 
 
+ONE = b'{"duration": [[2]], "demand": [[[1]]], "capacity": [[1]], "agent_type": [0]}'
 GOOD_JSON = json.dumps(schedule(*GOOD).to_dict()).encode()
 
 
@@ -315,8 +317,11 @@ GOOD_JSON = json.dumps(schedule(*GOOD).to_dict()).encode()
         (broken("schedule", b"[1, 2]"), "a JSON object is needed"),
         (broken("schedule", b'{"task": [0]}'), "agent: missing"),
         (broken("instance", b"\x1f\x8b\x08\x00\x00"), "may be cut short"),
-        (broken("instance", b'{"duration": [[NaN]], "demand": [[[1]]], "capacity": [[1]], "agent_type": [0]}'), "duration[0"),
+        (broken("instance", ONE.replace(b"[[2]]", b"[[NaN]]")), "duration[0, 0]: nan must be a number"),
         (broken("instance", b'{"duration": [[1]]}'), "demand: missing"),
+        (broken("instance", b"[" * 100_000), "recursion"),
+        (broken("instance", ONE[:-1] + b', "resources": 5}'), ""),
+        (broken("instance", gzip.compress(ONE)[:12] + b"\xff" + gzip.compress(ONE)[13:]), ""),
     ],
 )  # fmt: skip
 def test_command_unreadable(files, damage, says, capsys):
