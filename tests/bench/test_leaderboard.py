@@ -1,0 +1,284 @@
+"""The leaderboard over hand-made runs: what it recomputes, what it refuses to believe, what it keeps as rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import pytest
+
+from bench.instance import Instance, read_json, write_json
+from bench.instance_set import set_hash
+from bench.leaderboard import FILES, judge, main, markdown, tables, write
+from bench.metrics import penalty
+from bench.schedule import Schedule
+from bench.tracking import Mlflow, StoredRun
+
+RNG = np.random.default_rng
+
+
+def instance(release: int = 0, **changes: Any) -> Instance:
+    """Two tasks of 4 and 2 ticks, one agent, one at a time: total time 8 (short first) or 10 at release 0."""
+    fields = {"duration": [[4], [2]], "demand": [[[1]], [[1]]], "capacity": [[1]], "agent_type": [0]}
+    return Instance(**{**fields, "release": [release, release], **changes})
+
+
+def short_first(problem: Instance) -> Schedule:
+    start = int(problem.release[0])
+    return Schedule.from_assignment(problem, [0, 0], [start + 2, start])
+
+
+def long_first(problem: Instance) -> Schedule:
+    start = int(problem.release[0])
+    return Schedule.from_assignment(problem, [0, 0], [start, start + 4])
+
+
+class Folders:
+    """Stands in for the tracking store's client: a run's artifacts are the files of its folder."""
+
+    def download_artifacts(self, run_id: str, name: str, folder: str) -> str:
+        if not Path(run_id, name).exists():
+            raise FileNotFoundError(name)
+        return shutil.copy(Path(run_id, name), folder)
+
+
+def make_run(
+    folder: Path, schedules: list[Schedule | None], objectives: list[float], *, problems: list[Instance] | None = None,
+    table: dict[str, Any] | None = None, params: dict[str, str] | None = None, **record: Any,
+) -> StoredRun:  # fmt: skip
+    """A finished run as the runner leaves it, honest unless `objectives`, `table` or `record` say otherwise."""
+    folder.mkdir(parents=True)
+    problems = problems or [instance(), instance(5)]
+    write_json(folder / FILES[0], [problem.to_dict() for problem in problems])
+    entries = [
+        {"instance_hash": problem.hash(), "result": {"schedule": schedule.to_dict()} if schedule else None, "error": None}
+        for problem, schedule in zip(problems, schedules, strict=True)
+    ]
+    write_json(folder / FILES[1], entries)
+    columns: dict[str, Any] = {
+        "instance_hash": [problem.hash() for problem in problems],
+        "objective": objectives,
+        "feasible": [float(schedule is not None) for schedule in schedules],
+        "reference": 8.0,
+        "reference_bound": 8.0,
+        "reference_proved": True,
+        "random": 12.0,
+    }
+    pandas.DataFrame({**columns, **(table or {})}).to_parquet(folder / FILES[2])
+    honest = {
+        "solver": "sjf", "dataset": "two", "track": "schedule", "information": "clairvoyant", "objective": "total_time",
+        "mode": "fit", "backfill": "none", "seed": 0, "status": "finished", "error": None, "set_hash": set_hash(problems),
+        "objective_mean": float(np.mean(objectives)), "feasible": float(np.mean([s is not None for s in schedules])),
+        "train_seconds": 1.5, "solve_seconds": 0.5, "git_commit": "0123456789abcdef",
+    }  # fmt: skip
+    full = {**honest, **record}
+    write_json(folder / "result.json", full)
+    tags = {"role": "run", "track": full["track"], "solver": full["solver"], "dataset": "two", "hardware": "2 cores"}
+    return StoredRun(str(folder), folder.name, "finished", 0, tags, params or {}, Folders())
+
+
+def judged_rows(tmp_path: Path, *runs: StoredRun, track: str = "schedule") -> list[dict[str, Any]]:
+    out = tmp_path / "judged"
+    out.mkdir()
+    return tables([judge(run, out) for run in runs], RNG(0))[track]
+
+
+def honest(folder: Path, **changes: Any) -> StoredRun:
+    problems = [instance(), instance(5)]
+    return make_run(folder, [short_first(problems[0]), long_first(problems[1])], [8.0, 10.0], **changes)
+
+
+def test_an_honest_run_is_recomputed_and_verified(tmp_path: Path) -> None:
+    (row,) = judged_rows(tmp_path, honest(tmp_path / "a"))
+    assert row["objective_mean"] == 9.0
+    assert row["gap_mean"] == pytest.approx((0 + 0.2) / 2)
+    assert row["score"] == pytest.approx((100 + 50) / 2)
+    assert math.isnan(row["score_low"])  # one seed says nothing about the spread
+    assert (row["rank"], row["seeds"], row["feasible"], row["verified"]) == (1, 1, 1.0, "yes")
+    assert (row["reference"], row["hardware"], row["git_commit"]) == ("proved", "2 cores", "0123456789")
+
+
+@pytest.mark.parametrize(
+    ("tampering", "said"),
+    [
+        ({"objectives": [8.0, 8.0]}, "objective 8 recorded on instance 1"),
+        ({"objective_mean": 8.0}, "objective_mean 8 recorded, its own table has 9"),
+        ({"set_hash": "0" * 64}, "set_hash 000"),
+        ({"table": {"reference_bound": 9.0}}, "beyond the recorded bound on instance 0"),
+        ({"table": {"instance_hash": ["a", "b"]}}, "instance_hash of the table"),
+    ],
+)
+def test_a_tampered_record_is_shown_and_does_not_count(tmp_path: Path, tampering: dict[str, Any], said: str) -> None:
+    problems = [instance(), instance(5)]
+    arguments = {"objectives": [8.0, 10.0], **tampering}
+    run = make_run(tmp_path / "a", [short_first(problems[0]), long_first(problems[1])], **arguments)
+    (row,) = judged_rows(tmp_path, run)
+    assert row["verified"].startswith("MISMATCH")
+    assert said in row["verified"]
+    assert row["objective_mean"] == 9.0
+    page = markdown("schedule", [row])
+    assert "**MISMATCH**" in page
+    assert said in page.split("## What is wrong")[1]
+
+
+def test_breaking_a_rule_never_pays(tmp_path: Path) -> None:
+    problems = [instance(), instance(5)]
+    both_at_once = Schedule.from_assignment(problems[0], [0, 0], [0, 0])  # total time 6, less than the optimum
+    run = make_run(tmp_path / "a", [both_at_once, short_first(problems[1])], [6.0, 8.0])
+    (row,) = judged_rows(tmp_path, run)
+    assert row["feasible"] == 0.5
+    assert row["objective_mean"] == pytest.approx((penalty(problems[0], "total_time") + 8) / 2)
+    assert row["score"] < 50  # the broken one scores below random play
+    assert "objective 6 recorded" in row["verified"]
+    assert "feasible 1 recorded" in row["verified"]
+
+
+def test_a_crashed_instance_counts_as_nothing_assigned(tmp_path: Path) -> None:
+    problems = [instance(), instance(5)]
+    run = make_run(tmp_path / "a", [short_first(problems[0]), None], [8.0, math.nan], objective_mean=8.0)
+    (row,) = judged_rows(tmp_path, run)
+    assert row["objective_mean"] == pytest.approx((8 + 2 * penalty(problems[1], "total_time")) / 2)
+    assert (row["feasible"], row["verified"]) == (0.5, "yes")
+
+
+def test_seeds_of_one_configuration_are_one_row_with_an_interval(tmp_path: Path) -> None:
+    problems = [instance(), instance(5)]
+    orders = {0: (short_first, short_first), 1: (long_first, short_first), 2: (long_first, long_first)}
+    runs = [
+        make_run(
+            tmp_path / str(seed), [order(problem) for order, problem in zip(pair, problems, strict=True)],
+            [8.0 if order is short_first else 10.0 for order in pair],
+            seed=seed, solver="ppo", params={"solver.lr": "0.1", "seed": str(seed), "solver.seed": str(seed)},
+        )
+        for seed, pair in orders.items()
+    ]  # fmt: skip
+    other = honest(tmp_path / "other", solver="ppo", params={"solver.lr": "0.2"})
+    first, second = sorted(judged_rows(tmp_path, *runs, other), key=lambda row: -row["seeds"])
+    assert [first["seeds"], second["seeds"]] == [3, 1]
+    assert first["configuration"] != second["configuration"]
+    assert first["score"] == pytest.approx(75.0)
+    assert 50 <= first["score_low"] < 75 < first["score_high"] <= 100
+    assert first["rank"] == second["rank"] == 1  # both 75
+
+
+def test_rows_are_ranked_within_their_problem(tmp_path: Path) -> None:
+    problems = [instance(), instance(5)]
+    best = make_run(tmp_path / "best", [short_first(p) for p in problems], [8.0, 8.0], solver="cpsat")
+    elsewhere = honest(tmp_path / "elsewhere", dataset="zwei")
+    rows = judged_rows(tmp_path, honest(tmp_path / "sjf"), best, elsewhere)
+    assert [(row["solver"], row["dataset"], row["rank"]) for row in rows] == [
+        ("cpsat", "two", 1),
+        ("sjf", "two", 2),
+        ("sjf", "zwei", 1),
+    ]
+
+
+def test_maximisation_is_scored_in_its_own_sense(tmp_path: Path) -> None:
+    """Profits 7 and 3 as costs 10 - profit: assigned to agents 0 and 1 the profit is 3 + 7 = 10, the other way 7 + 3 + 4."""
+    problem = instance(
+        duration=[[7, 3], [3, 3]], demand=[[[1], [1]], [[1], [1]]], capacity=[[1], [1]], agent_type=[0, 1],
+        sharing="budget", sense="max", offset=10,
+    )  # fmt: skip
+    run = make_run(
+        tmp_path / "a", [Schedule.from_assignment(problem, [0, 1])], [10.0], problems=[problem], track="assign",
+        table={"reference": 14.0, "reference_bound": 14.0, "random": 9.0},
+    )  # fmt: skip
+    (row,) = judged_rows(tmp_path, run, track="assign")
+    assert row["verified"] == "yes"
+    assert row["gap_mean"] == pytest.approx(0.4)
+    assert row["score"] == pytest.approx(20.0)
+
+
+def test_unproved_and_missing_references_are_said(tmp_path: Path) -> None:
+    half = honest(tmp_path / "half", table={"reference_proved": [True, False]})
+    none = honest(
+        tmp_path / "none", solver="none", table={"reference": None, "reference_bound": None, "reference_proved": None}
+    )
+    first, second = judged_rows(tmp_path, half, none)
+    assert first["reference"] == "50% proved, else best known"
+    assert "0 of 2 instances have one" in second["reference"]
+    assert math.isnan(second["score"])
+    assert (second["rank"], second["verified"]) == (2, "yes")
+
+
+def test_failed_runs_stay_as_rows(tmp_path: Path) -> None:
+    failed = honest(tmp_path / "failed", status="failed", error="RuntimeError: out of memory")
+    tags = {"track": "schedule", "solver": "ppo", "dataset": "two", "error": "killed at start"}
+    without = StoredRun(str(tmp_path / "nothing"), "ppo-s0", "failed", 0, tags, {}, Folders())
+    rows = judged_rows(tmp_path, failed, honest(tmp_path / "good"), without)
+    assert {row["error"]: row["rank"] for row in rows} == {"": 1, "RuntimeError: out of memory": None, "killed at start": None}
+    assert "killed at start" in markdown("schedule", rows)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"), [(name, change) for name in ("result.json", *FILES) for change in ("missing", "cut short", "flipped")]
+)
+def test_files_that_cannot_be_read_make_a_row(tmp_path: Path, name: str, change: str) -> None:
+    run = honest(tmp_path / "a")
+    path = tmp_path / "a" / name
+    if change == "missing":
+        path.unlink()
+    elif change == "cut short":
+        path.write_bytes(path.read_bytes()[:40])
+    else:
+        raw = bytearray(path.read_bytes())
+        raw[len(raw) // 2 :: 3] = b"\xff" * len(raw[len(raw) // 2 :: 3])
+        path.write_bytes(raw)
+    (row,) = judged_rows(tmp_path, run)
+    assert row["error"].startswith("cannot be judged")
+    assert row["rank"] is None
+
+
+def test_schedules_that_do_not_belong_make_a_row(tmp_path: Path) -> None:
+    run = honest(tmp_path / "a")
+    entries = read_json(tmp_path / "a" / FILES[1])
+    write_json(tmp_path / "a" / FILES[1], entries[::-1])
+    (row,) = judged_rows(tmp_path, run)
+    assert "stored beside instance" in row["error"]
+
+
+def test_the_three_files_agree(tmp_path: Path) -> None:
+    failed = honest(tmp_path / "failed", status="failed", error="a | b\nc")
+    rows = judged_rows(tmp_path, honest(tmp_path / "a"), failed)
+    paths = write({"schedule": rows}, tmp_path / "out")
+    assert [path.name for path in paths] == ["schedule.md", "schedule.csv", "schedule.json"]
+    data = json.loads(paths[2].read_text())
+    assert [data[0]["score"], data[0]["score_low"], data[1]["score"]] == [pytest.approx(75.0), None, None]
+    with paths[1].open() as file:
+        table = list(csv.DictReader(file))
+    assert [table[0]["score"], table[0]["solver"], table[1]["error"]] == [str(data[0]["score"]), "sjf", "a | b\nc"]
+    lines = [line for line in paths[0].read_text().splitlines() if line.startswith("|")]
+    assert len(lines) == 4
+    assert {line.replace("\\|", "").count("|") for line in lines} == {lines[0].count("|")}
+
+
+def test_the_command_reads_a_real_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tracker = Mlflow(system_metrics=False)
+    for name, recorded in (("old", 7.0), ("new", 10.0)):  # the same key: the newer one counts
+        made = honest(tmp_path / name) if recorded == 10.0 else make_run(
+            tmp_path / name, [long_first(instance()), long_first(instance(5))], [recorded, recorded]
+        )  # fmt: skip
+        with tracker.run("key", name, {"seed": 0}, made.tags, tmp_path / name) as run:
+            for file in ("result.json", *FILES):
+                run.artifact(tmp_path / name / file)
+    assert main(["--out", "tables"]) == 0
+    shown = capsys.readouterr()
+    assert "| 1 | sjf |" in shown.out
+    assert "MISMATCH" not in shown.err
+    (row,) = json.loads((tmp_path / "tables" / "schedule.json").read_text())
+    assert (row["objective_mean"], row["hardware"]) == (9.0, "2 cores")
+
+
+def test_a_store_that_does_not_exist_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--uri", f"sqlite:///{tmp_path}/none.db", "--out", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
