@@ -28,6 +28,6 @@ def check(split: str, instances: Iterable[Instance], hashes: Mapping[str, str]) 
     if found != expected:
         raise UserError(
             f"dataset.hashes.{split}: pinned {expected}, but the instances hash to {found}; the data or its settings "
-            f"changed. Restore them, or drop the pin with dataset.hashes.{split}=null to compare with nobody"
+            f"changed. Restore them, or, for a set of your own, drop the pins: ~dataset.hashes"
         )
     return found

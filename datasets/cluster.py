@@ -24,9 +24,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from bench.contracts import SPLITS, UserError
+from bench.contracts import UserError
 from bench.instance import Instance
 from bench.workload import Agent, AgentType, Task, Workload, interpolate
+from datasets._random import generator
 
 Value = TypeVar("Value")
 
@@ -140,7 +141,7 @@ class Cluster:
 
     def workload(self, split: str, i: int) -> Workload:
         """The i-th problem of `split` in physical units."""
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([SPLITS.index(split), i, self.seed])))
+        rng = generator(split, i, self.seed)
         low, high = self.tasks
         n = low + int(rng.random() * (high - low + 1))
         drawn = [self._task(row) for row in rng.random((n, DRAWS)).tolist()]

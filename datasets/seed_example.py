@@ -10,19 +10,15 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from bench.contracts import SPLITS, UserError
+from bench.contracts import UserError
 from bench.instance import Instance
+from datasets._random import generator
 
 COMPUTE, DATA = (500, 200, 800), (10, 5, 20)
 GPUS, MEMORY = (1, 2, 4), (16, 32, 64)
-READINGS: dict[str, dict[str, tuple[str, tuple[str, ...]]]] = {  # name -> (sharing, resources that bind)
-    "time": {"one at a time": ("time", ("slot",))},
-    "budget": {
-        "free": ("budget", ()),
-        "memory": ("budget", ("memory",)),
-        "one each": ("budget", ("slot",)),
-        "one each, memory": ("budget", ("slot", "memory")),
-    },
+READINGS: dict[str, dict[str, tuple[int, bool]]] = {  # sharing -> name -> (tasks an agent takes, is memory counted)
+    "time": {"one at a time": (1, False)},
+    "budget": {"free": (3, False), "memory": (3, True), "one each": (1, False), "one each, memory": (1, True)},
 }
 
 
@@ -48,31 +44,28 @@ class SeedExample:
 
     def instances(self, split: str) -> Iterator[Instance]:
         """`test`: one instance per reading. `train`, `validation`: that many variants, none equal to the example."""
-        readings = READINGS[self.reading]
+        readings = list(READINGS[self.reading].items())
         if split == "test":
-            for name, (sharing, binding) in readings.items():
-                yield build(COMPUTE, DATA, sharing, binding, name)
+            for name, (slots, memory) in readings:
+                yield build(COMPUTE, DATA, self.reading, slots, memory, name)
             return
         for i in range(self.sizes[split]):
-            name, (sharing, binding) = list(readings.items())[i % len(readings)]
-            rng = np.random.default_rng([SPLITS.index(split), i])
+            name, (slots, memory) = readings[i % len(readings)]
+            rng = generator(split, i, 0)
             compute = 100 * rng.integers(1, 10, size=3) + (40 if split == "train" else 20)
-            yield build(compute, rng.integers(2, 17, size=3), sharing, binding, f"{split} {i}, {name}")
+            yield build(compute, rng.integers(2, 17, size=3), self.reading, slots, memory, f"{split} {i}, {name}")
 
 
-def build(
-    compute: np.typing.ArrayLike, data: np.typing.ArrayLike, sharing: str, binding: tuple[str, ...], name: str
-) -> Instance:
-    """Tasks of `compute` (3,) and `data` (3,) on the example's agents, where only the `binding` resources are counted."""
-    units = {"slot": np.ones(3, dtype=np.int64), "memory": np.asarray(data)}
-    capacity = {"slot": np.ones(3, dtype=np.int64), "memory": np.asarray(MEMORY)}
-    demand = np.array([units[r] for r in binding], dtype=np.int64).reshape(len(binding), 3).T  # (3, R)
+def build(compute: ArrayLike, data: ArrayLike, sharing: str, slots: int, memory: bool, name: str) -> Instance:
+    """Tasks of `compute` (3,) and `data` (3,) on the example's agents: `slots` tasks each and, where counted, `memory`."""
+    demand = np.stack([np.ones(3, dtype=np.int64), np.asarray(data)], axis=1)[:, : 1 + memory]  # (3, R)
+    capacity = np.stack([np.full(3, slots), np.asarray(MEMORY)], axis=1)[:, : 1 + memory]  # (3, R)
     return Instance(
         duration=np.asarray(compute)[:, None] // np.asarray(GPUS)[None, :],  # (3, 3)
         demand=np.repeat(demand[:, None, :], 3, axis=1),
-        capacity=np.array([capacity[r] for r in binding], dtype=np.int64).reshape(len(binding), 3).T,
+        capacity=capacity,
         agent_type=np.arange(3),
         sharing=sharing,
-        resources=binding,
+        resources=("slot", "memory")[: 1 + memory],
         name=name,
     )

@@ -1,0 +1,48 @@
+"""Every yaml of conf/dataset: it loads, builds a data set, and where no outside file is needed the splits are right."""
+
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from bench.contracts import SPLITS, Dataset
+from bench.instance_set import check
+from bench.setting import Setting
+
+FILES = sorted((Path(__file__).parents[2] / "conf" / "dataset").glob("*.yaml"))
+SETTING = ("track", "objective", "mode", "backfill", "observe", "events")
+
+
+def configured(file):
+    return OmegaConf.load(file)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_yaml_builds_a_dataset_and_says_what_it_is(file):
+    lines = file.read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert lines[1].startswith("# ")
+    config = configured(file)
+    data = instantiate(config.dataset)
+    assert isinstance(data, Dataset)
+    assert data.name == file.stem
+    assert set(data.hashes) <= set(SPLITS)
+    assert set(config) <= {"dataset", *SETTING}
+    Setting(**{key: config[key] for key in SETTING if key in config})
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if "path" not in configured(f).dataset], ids=lambda f: f.stem)
+def test_splits_are_pinned_disjoint_and_playable(file):
+    config = configured(file)
+    data = instantiate(config.dataset)
+    setting = Setting(**{key: config[key] for key in SETTING if key in config})
+    first = {split: [i for _, i in zip(range(40), data.instances(split), strict=False)] for split in SPLITS}
+    train, validation, test = ({instance.hash() for instance in first[split]} for split in SPLITS)
+    assert not (train & validation or train & test or validation & test)
+    for instances in first.values():
+        assert instances
+        for instance in instances:
+            setting.check(instance)
+    for split in ("validation", "test"):
+        assert check(split, data.instances(split), data.hashes) == data.hashes[split]

@@ -1,0 +1,78 @@
+"""Finding, reading and cutting files: what every reader of outside data shares."""
+
+import gzip
+
+import pytest
+
+from bench.contracts import UserError
+from datasets._files import find, number, read_text, windows
+
+
+def split(train, validation, test):
+    return {"train": train, "validation": validation, "test": test}
+
+
+SHARES = split(
+    {"first": 0.0, "last": 0.5, "jobs": 10, "windows": 3},
+    {"first": 0.5, "last": 0.75, "jobs": 25},
+    {"first": 0.75, "last": 1.0, "jobs": 5, "windows": 2},
+)
+
+
+def test_find_takes_a_file_or_a_folder(tmp_path):
+    for name in ("b.swf", "a.swf", "notes.md", ".hidden.swf"):
+        (tmp_path / name).write_text("x")
+    assert [f.name for f in find(tmp_path, {}, "it", "*.swf")] == ["a.swf", "b.swf"]
+    assert find(tmp_path / "notes.md", {}, "it", "*.swf") == [tmp_path / "notes.md"]
+    for path in (tmp_path / "no such", None, tmp_path):
+        with pytest.raises(UserError, match=r"^dataset\.path: .*Needed: the data from X; put it"):
+            find(path, {}, "the data from X", "*.csv")
+
+
+def test_a_download_that_fails_says_what_to_get():
+    url = "nosuchprotocol://example.org/trace"
+    with pytest.raises(UserError, match=r"could not be downloaded .*Needed: the trace; put it anywhere and set dataset\.path"):
+        find(None, {url: "0" * 64}, "the trace")
+
+
+def test_read_text_plain_gzip_and_damaged(tmp_path):
+    whole = gzip.compress(b"1 2 3\n" * 200)
+    (tmp_path / "plain").write_bytes(b"1 2")
+    (tmp_path / "zip").write_bytes(whole)
+    (tmp_path / "short").write_bytes(whole[:-12])
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    assert read_text(tmp_path / "plain") == "1 2"
+    assert read_text(tmp_path / "zip") == "1 2 3\n" * 200
+    for name in ("short", "binary", "absent"):
+        with pytest.raises(UserError, match=rf"{name}: not readable as text"):
+            read_text(tmp_path / name)
+
+
+def test_number():
+    assert number("1.5", "here") == 1.5
+    for text in ("abc", "nan", "inf", ""):
+        with pytest.raises(UserError, match=r"^here: .* is not a number"):
+            number(text, "here")
+
+
+def test_windows_by_share_by_index_and_by_start():
+    assert windows(SHARES, 100) == {"train": ([0, 20, 40], 10), "validation": ([50], 25), "test": ([75, 95], 5)}
+    indexed = SHARES | {"test": {"starts": [90, 80], "jobs": 10}}
+    assert windows(indexed, 100)["test"] == ([90, 80], 10)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"test": {"first": 0.4, "last": 1.0, "jobs": 5}}, "train and test share jobs"),
+        ({"test": {"starts": [96], "jobs": 5}}, r"splits\.test: 5 jobs do not fit in \[96, 101\)"),
+        ({"test": {"first": 0.9, "last": 1.0, "jobs": 11}}, r"splits\.test: 11 jobs do not fit"),
+        ({"test": {"first": 0.8, "last": 1.0, "jobs": 19, "windows": 5}}, r"test\.windows: 5 different windows"),
+        ({"test": {"size": 3}}, r"splits\.test: needs jobs"),
+    ],
+)
+def test_windows_that_do_not_fit(change, message):
+    with pytest.raises(UserError, match=message):
+        windows(SHARES | change, 100)
+    with pytest.raises(UserError, match=r"splits\.test: needs jobs"):
+        windows({"train": SHARES["train"], "validation": SHARES["validation"]}, 100)
