@@ -114,7 +114,8 @@ def _download(url: str, sha256: str, need: str) -> Path:
     import pooch
 
     try:
-        return Path(pooch.retrieve(url, f"sha256:{sha256}", path=pooch.os_cache(CACHE), progressbar=False))
+        folder = pooch.os_cache(CACHE) / sha256[:16]  # one folder per file, so that files keep their own names
+        return Path(pooch.retrieve(url, f"sha256:{sha256}", fname=url.rsplit("/", 1)[-1], path=folder))
     except Exception as error:  # whatever the network does, the answer is the same: get the file by hand
         reason = str(error).splitlines()[0][:160]
         return _missing(f"{url} could not be downloaded ({reason})", need)[0]

@@ -28,12 +28,14 @@ class Files:
     def instances(self, split: str) -> Iterator[Instance]:
         """The split's instances in the order of the files' names."""
         for file in self._files(split):
-            data = read_json(file)
-            for i, item in enumerate(data if isinstance(data, list) else [data]):
-                try:
+            where = str(file)
+            try:
+                data = read_json(file)
+                for i, item in enumerate(data if isinstance(data, list) else [data]):
+                    where = f"{file}, instance {i}" if isinstance(data, list) else str(file)
                     yield Instance.from_dict(item)
-                except InstanceError as error:
-                    raise InstanceError(f"{file}{f', instance {i}' if isinstance(data, list) else ''}: {error}") from None
+            except InstanceError as error:
+                raise InstanceError(f"{where}: {error}") from None
 
     def _files(self, split: str) -> list[Path]:
         folder = Path(self.path).expanduser() if self.path else None

@@ -39,7 +39,8 @@ def test_splits_are_pinned_disjoint_and_playable(file):
     setting = Setting(**{key: config[key] for key in SETTING if key in config})
     first = {split: [i for _, i in zip(range(40), data.instances(split), strict=False)] for split in SPLITS}
     train, validation, test = ({instance.hash() for instance in first[split]} for split in SPLITS)
-    assert not (train & validation or train & test or validation & test)
+    assert train.isdisjoint(validation | test)
+    assert validation.isdisjoint(test)
     for instances in first.values():
         assert instances
         for instance in instances:

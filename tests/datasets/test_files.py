@@ -1,6 +1,10 @@
 """Finding, reading and cutting files: what every reader of outside data shares."""
 
+import functools
 import gzip
+import hashlib
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -33,6 +37,27 @@ def test_a_download_that_fails_says_what_to_get():
     url = "nosuchprotocol://example.org/trace"
     with pytest.raises(UserError, match=r"could not be downloaded .*Needed: the trace; put it anywhere and set dataset\.path"):
         find(None, {url: "0" * 64}, "the trace")
+
+
+def test_downloads_are_checked_and_kept(tmp_path, monkeypatch):
+    content = b"1 2 3"
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "gap1").write_bytes(content)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/gap1"
+        right = {url: hashlib.sha256(content).hexdigest()}
+        [first] = find(None, right, "it")
+        with pytest.raises(UserError, match=r"could not be downloaded \(.*hash"):
+            find(None, {url: "0" * 64}, "it")
+        server.shutdown()
+    [again] = find(None, right, "it")  # the server is gone: from the cache
+    assert first == again
+    assert (first.name, first.read_bytes()) == ("gap1", content)
+    assert tmp_path in first.parents
 
 
 def test_read_text_plain_gzip_and_damaged(tmp_path):
