@@ -290,3 +290,9 @@ def test_four_processes_start_on_a_fresh_database(tmp_path: Path) -> None:
     runs = stored_runs(uri, "together")
     assert [run.status for run in runs] == ["finished"] * 4
     assert len({run.tags["mlflow.parentRunId"] for run in runs}) == 1
+
+
+def test_mlflow_is_not_loaded_before_it_is_used() -> None:
+    code = "import sys; from bench.tracking import Mlflow; Mlflow(); sys.exit('mlflow' in sys.modules)"
+    root = Path(bench.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
