@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import itertools
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -92,7 +93,7 @@ class Instance:
         for field, ndim in (("due", 1), ("tenant", 1), ("quota", 2)):
             if getattr(self, field) is not None:
                 self._array(field, getattr(self, field), ndim)
-        object.__setattr__(self, "resources", tuple(self.resources) or tuple(f"resource{i}" for i in range(r)))
+        object.__setattr__(self, "resources", self._checked_names(r))
         object.__setattr__(self, "outages", self._checked_outages())
         self._check_shapes(n, m, t, r)
         self._check_values()
@@ -216,8 +217,15 @@ class Instance:
         object.__setattr__(self, field, array)
         return array
 
+    def _checked_names(self, r: int) -> tuple[str, ...]:
+        if not isinstance(self.resources, list | tuple) or not all(isinstance(name, str) for name in self.resources):
+            raise InstanceError(f"resources: a list of names is needed, got {self.resources!r}")
+        return tuple(self.resources) or tuple(f"resource{i}" for i in range(r))
+
     def _checked_outages(self) -> tuple[Outage, ...]:
         out = []
+        if not isinstance(self.outages, list | tuple):
+            raise InstanceError(f"outages: a list of (agent, start, end, announced) is needed, got {self.outages!r}")
         for i, raw in enumerate(self.outages):
             try:
                 outage = Outage(**raw) if isinstance(raw, Mapping) else Outage(*raw)
@@ -275,7 +283,7 @@ class Instance:
         if not isinstance(self.offset, int) or isinstance(self.offset, bool):
             raise InstanceError(f"offset: a whole number is needed, got {self.offset!r}")
         tick = self.tick_seconds
-        if isinstance(tick, bool) or not isinstance(tick, int | float) or not np.isfinite(tick) or tick <= 0:
+        if isinstance(tick, bool) or not isinstance(tick, int | float) or not 0 < tick <= LARGEST:
             raise InstanceError(f"tick_seconds: a positive number is needed, got {tick!r}")
         if self.sharing == "budget":
             if self.release.any():
@@ -321,12 +329,12 @@ def _rule(field: str, value: NDArray[Any], holds: NDArray[np.bool_], rule: str) 
 
 
 def read_json(path: str | Path) -> Any:
-    """Parse a JSON file, gzip or plain. Raises InstanceError where it is cut short or not JSON, OSError where absent."""
+    """Parse a JSON file, gzip or plain. Raises InstanceError where it is cut short or no JSON, OSError where there is none."""
     raw = Path(path).read_bytes()
     try:
         return json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
-    except (json.JSONDecodeError, UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise InstanceError(f"{path}: not readable as JSON ({error}); the file may be cut short") from None
+    except (ValueError, EOFError, OSError, zlib.error, RecursionError) as error:
+        raise InstanceError(f"not readable as JSON ({error}); the file may be cut short") from None
 
 
 def write_json(path: str | Path, data: Any) -> None:

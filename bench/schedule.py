@@ -94,4 +94,4 @@ class Schedule:
         try:
             return cls.from_dict(read_json(path))
         except (InstanceError, ScheduleError) as error:
-            raise ScheduleError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+            raise ScheduleError(f"{path}: {error}") from None
