@@ -1,0 +1,393 @@
+"""`python -m bench`: the command line. The only file that knows Hydra, which turns names into plug-ins.
+
+A configuration is checked before anything runs, in a sweep that of every job. What the user got wrong is one line and exit
+status 2 (HYDRA_FULL_ERROR=1 shows the traceback); a run that failed is a row and status 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bench import instance_set, options, provenance, report
+from bench.contracts import SPLITS, Budget, Dataset, UserError
+from bench.instance import Instance, InstanceError, read_json, write_json
+from bench.references import References
+from bench.rollout import played_as
+from bench.runner import Job, Record, line, run
+from bench.setting import Setting, SettingError
+from bench.tracking import flatten
+
+HERE = Path(__file__).parent
+CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if (folder / "config.yaml").exists())
+GROUPS = ("solver", "dataset", "budget", "tracking")
+SETTING = ("objective", "mode", "backfill", "events")
+PLACES = ("runs", "cache", "rerun", "ship", "sweep", "tracking", "baselines", "reference")  # do not decide a result
+EXAMPLE = """
+  python -m bench +solver=ppo dataset=small seed=0
+  python -m bench -m +solver=ppo,cpsat,sjf dataset=small,medium seed=0,1,2
+Every key stands in conf/config.yaml; a solver's own are solver.KEY=VALUE; --cfg job shows what a command means."""
+WRONG = (UserError, InstanceError, SettingError, HydraException, OmegaConfBaseException)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """List what there is, or run; returns the exit status (0 done, 1 something failed, 2 bad input, 130 interrupted)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments:
+        report.listing(report.output(), {group: _members(group) for group in GROUPS}, EXAMPLE)
+        return 0
+    try:
+        _own_packages()
+        return _start(arguments)
+    except WRONG as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        return 130
+
+
+def _start(arguments: list[str]) -> int:
+    flags = get_args_parser().parse_args(arguments)
+    flags.overrides = [f"+{text}" if text.startswith("solver=") else text for text in flags.overrides]
+    known = [text for text in arguments if text not in flags.overrides and f"+{text}" not in flags.overrides]
+    if flags.help or flags.hydra_help or flags.cfg or flags.info or flags.shell_completion:
+        return _hydra([*known, *flags.overrides])
+    flags.multirun = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
+    configs = [_checked(job) for job in _composed(flags)]
+    if not flags.multirun:
+        return _hydra([*known, *flags.overrides])
+    sweep = Sweep(configs)
+    sweep.prepare()
+    status = _hydra([*known, *flags.overrides, f"sweep={sweep.key}"])
+    return max(status, sweep.finish())
+
+
+def _hydra(arguments: Sequence[str]) -> int:
+    """Hand over to Hydra, which calls `task` once per job."""
+    before, sys.argv = sys.argv, [sys.argv[0], *arguments]
+    try:
+        hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")(task)()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def task(config: DictConfig) -> None:
+    """One job. Alone it prints its table and ends with its status; in a sweep it leaves its record for the end and goes on."""
+    choices = HydraConfig.get().runtime.choices
+    if config.sweep is not None:
+        _sweep_job(config, choices)
+        return
+    try:
+        setup = Setup.of(config, _name(config, choices))
+        with report.Bars() as bars:
+            setup.compare(bars)
+            record = setup.run(bars)
+            baselines = setup.compare(bars)
+    except WRONG as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(" ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)
+    console = report.output()
+    report.show(console, [record], baselines)
+    if config.ship:
+        print(setup.references.ship(setup.job.dataset.name, setup.job.instances, " ".join(HydraConfig.get().overrides.task)))
+    _say(console, f"Run: {setup.job.folder(setup.runs)}", setup.tracker.how_to_open())
+    sys.exit(int(record["status"] == "failed" or bool(record["errors"])))
+
+
+def _sweep_job(config: DictConfig, choices: Mapping[str, str]) -> None:
+    number, name = HydraConfig.get().job.num, _name(config, choices)
+    folder = Path(config.runs) / "sweeps" / config.sweep
+    try:
+        setup = Setup.of(config, name)
+        with report.Bars(shown=choices["hydra/launcher"] == "basic") as bars:
+            record = setup.run(bars, _parent(setup.tracker, config.sweep, folder))
+    except Exception as error:  # one bad job is a row
+        facts = {"solver": name, "dataset": config.dataset.name, "seed": config.seed, "errors": 1, "feasible": 0.0}
+        record = {**facts, "status": "failed", "error": str(error) if isinstance(error, WRONG) else line(error)}
+    write_json(folder / f"{number}.json", record)
+    print(f"[{number}] {report.one_line(record)}", flush=True)
+
+
+# -- one job ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A job with all that it needs, built from a checked configuration."""
+
+    config: DictConfig
+    job: Job
+    references: References
+    tracker: Any
+
+    @classmethod
+    def of(cls, config: DictConfig, name: str) -> Setup:
+        """Build everything. Raises one of WRONG."""
+        plain = _plain(config)
+        plugin = _build("solver", config.solver)
+        dataset, instances = _load(json.dumps(plain["dataset"]), config.split)
+        setting = _setting(config, plugin, instances)
+        budget: Budget = _build("budget", config.budget)
+        kept = {key: plain[key] for key in ("solver", "dataset")}
+        job = Job(name, plugin, dataset, instances, setting, budget, config.seed, config.split, kept)
+        references = References(
+            config.cache or _user_cache(), _build("reference.solver", config.reference.solver), config.reference.seconds,
+            budget.threads, config.reference.solver["_target_"].rsplit(".", 1)[-1].lower(),
+        )  # fmt: skip
+        return cls(config, job, references, _build("tracking", config.tracking))
+
+    @property
+    def runs(self) -> Path:
+        """The folder of all runs."""
+        return Path(self.config.runs)
+
+    def run(self, bars: report.Bars, parent: Any = None) -> Record:
+        """The record of the job."""
+        self.tracker.prepare()
+        return run(self.job, self.runs, self.references, self.tracker, parent, self.config.rerun, progress=bars)
+
+    def compare(self, bars: report.Bars) -> list[Record]:
+        """See to the references; the records of the baselines on the job's instances, which are kept in the cache."""
+        self.references.ensure(self.job.instances, self.job.setting, bars)
+        runs, off = self.references.cache / "baselines", _build("tracking", OmegaConf.load(CONF / "tracking" / "off.yaml"))
+        jobs = list(self._baselines())
+        records = []
+        for i, job in enumerate(jobs):
+            bars("baselines", i, len(jobs), job.solver)
+            records.append(run(job, runs, self.references, off, pictures=False))
+        bars("baselines", len(jobs), len(jobs), "")
+        return records
+
+    def _baselines(self) -> Iterator[Job]:
+        for name in self.config.baselines:
+            if not (CONF / "solver" / f"{name}.yaml").exists():
+                raise options.unknown(f"baselines: {name}", "there are", name, _members("solver"))
+            config = OmegaConf.load(CONF / "solver" / f"{name}.yaml")
+            plugin = _build(f"baselines.{name}", config)
+            setting = _setting(self.config, plugin, self.job.instances)
+            kept = {"solver": _plain(config), "dataset": self.job.config["dataset"]}
+            yield replace(self.job, solver=name, plugin=plugin, setting=setting, budget=Budget(), seed=0, config=kept)
+
+
+def _setting(config: DictConfig, plugin: Any, instances: Sequence[Instance]) -> Setting:
+    """`auto` made concrete: the track by the instances' sharing, what is observed by the plug-in and the track."""
+    shared = "assign" if instances[0].sharing == "budget" else "schedule"
+    track = shared if config.track == "auto" else config.track
+    observe = ("arrived" if track == "online" else "all") if config.observe == "auto" else config.observe
+    setting = Setting(track=track, observe=observe, **{key: config[key] for key in SETTING})
+    return played_as(plugin, setting) if config.observe == "auto" else setting
+
+
+@functools.cache
+def _load(dataset: str, split: str) -> tuple[Dataset, tuple[Instance, ...]]:
+    """The data set of a configuration (as JSON) and the checked instances of a split, read once per process."""
+    data = _build("dataset", OmegaConf.create(json.loads(dataset)))
+    try:
+        instances = tuple(data.instances(split))
+    except WRONG:
+        raise
+    except Exception as error:
+        raise UserError(f"dataset: {data.name} cannot be read ({line(error)})") from error
+    if not instances:
+        raise UserError(f"dataset: {data.name} has no instances in split={split}")
+    instance_set.check(split, instances, getattr(data, "hashes", {}))
+    return data, instances
+
+
+def _build(where: str, config: Any) -> Any:
+    """Instantiate a plug-in; whatever its constructor objects to is the user's to mend."""
+    try:
+        return instantiate(config, _convert_="all")
+    except Exception as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, UserError):
+            raise cause from None
+        raise UserError(f"{where}: {line(cause)}") from error
+
+
+def _user_cache() -> Path:
+    import pooch
+
+    return Path(pooch.os_cache("dl-scheduling-bench"))
+
+
+# -- sweeps ----------------------------------------------------------------------------------------------------------
+
+
+class Sweep:
+    """The jobs of a `-m` command: all built before the first one starts, one MLflow run above them, one table at the end."""
+
+    def __init__(self, configs: Sequence[DictConfig]) -> None:
+        self.setups = [Setup.of(config, _name(config, config.hydra.runtime.choices)) for config in configs]
+        decisive = sorted(json.dumps([one.job.key, one.job.solver]) for one in self.setups)
+        self.key = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
+        self.folder = self.setups[0].runs / "sweeps" / self.key
+        self.problems = {(one.job.set_hash, replace(one.job.setting, observe="arrived")): one for one in self.setups}
+
+    def prepare(self) -> None:
+        """The store's schema, the run above the jobs, references and baselines: once, before any parallel work."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.glob("*.json"):
+            if path.stem.isdigit():
+                path.unlink()
+        self.setups[0].tracker.prepare()
+        _parent(self.setups[0].tracker, self.key, self.folder)
+        with report.Bars() as bars:
+            for setup in self.problems.values():
+                setup.compare(bars)
+
+    def finish(self) -> int:
+        """The table over all jobs, and the status: 1 where one failed or is missing."""
+        records = [read_json(path) for path in sorted(self.folder.glob("[0-9]*.json"), key=lambda path: int(path.stem))]
+        failed = [record for record in records if record["status"] == "failed" or record["errors"]]
+        with report.Bars() as bars:
+            baselines = [record for setup in self.problems.values() for record in setup.compare(bars)]
+        console, tracker = report.output(), self.setups[0].tracker
+        report.show(console, records, baselines)
+        parent = _parent(tracker, self.key, self.folder)
+        parent.summary({"jobs": len(records), "failed": len(failed)})
+        parent.finish("finished")
+        _say(console, f"{len(records)} jobs, {len(failed)} failed. Runs: {self.setups[0].runs}", tracker.how_to_open())
+        return int(bool(failed) or not records)
+
+
+def _parent(tracker: Any, key: str, folder: Path) -> Any:
+    """The run above a sweep, the same one from every job."""
+    return tracker.parent(key, f"sweep-{key[:8]}", {"git_commit": provenance.git_commit()}, folder)
+
+
+# -- configurations --------------------------------------------------------------------------------------------------
+
+
+def _composed(flags: argparse.Namespace) -> list[DictConfig]:
+    """The configuration of every job of a command, with Hydra's own part under `hydra`."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        parsed = OverridesParser.create().parse_overrides(flags.overrides)
+        jobs = [flags.overrides]
+        if flags.multirun and not any(override.key_or_group == "hydra/sweeper" for override in parsed):
+            jobs = BasicSweeper.split_arguments(parsed, None)[0]
+        extra = [f"hydra.searchpath=[file://{Path(flags.config_dir).absolute()}]"] if flags.config_dir else []
+        mode = ["hydra.mode=MULTIRUN"] if flags.multirun else []
+        return [_compose([*job, *extra, *mode]) for job in jobs]
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    try:
+        config = hydra.compose("config", overrides, return_hydra_config=True)
+    except MissingConfigException as error:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        raise options.unknown(f"{group}={name}", f"{group}:", name, error.options or _members(group)) from None
+    except HydraException as error:
+        key = re.search(r"Could not override '([^']+)'", str(error))
+        if key is None:
+            raise
+        groups = [text for text in overrides if re.match(r"\+?\w+=", text) and text.split("=")[0].lstrip("+") in GROUPS]
+        raise _unknown(key[1], _plain(hydra.compose("config", groups))) from None
+    return config
+
+
+def _checked(config: DictConfig) -> DictConfig:
+    """The configuration, if every key exists and has the right type."""
+    plain = _plain(config)
+    known = _plain(OmegaConf.load(CONF / "config.yaml"))
+    for key in plain:
+        if key not in known and key not in GROUPS:
+            raise _unknown(key, {**known, **dict.fromkeys(GROUPS)})
+    if "solver" not in plain:
+        raise UserError(f"solver: missing; type +solver=NAME, one of {', '.join(sorted(_members('solver')))}")
+    for key, kind in (("seed", int), ("rerun", bool), ("ship", bool), ("runs", str)):
+        if not options.fits(plain[key], kind):
+            raise UserError(f"{key}: {options.words(kind)} is needed, got {plain[key]!r}")
+    if plain["seed"] < 0:
+        raise UserError(f"seed: must not be negative, got {plain['seed']}")
+    if plain["split"] not in SPLITS:
+        raise options.unknown(f"split={plain['split']}", "splits:", str(plain["split"]), SPLITS)
+    for key in GROUPS:
+        options.check(key, plain[key], _found)
+    return config
+
+
+def _found(target: str) -> Any:
+    try:
+        return get_object(target)
+    except Exception as error:
+        raise UserError(f"_target_: {target} cannot be imported ({line(error)})") from error
+
+
+def _unknown(key: str, config: Mapping[str, Any]) -> UserError:
+    """The error for a key that is not there: `config` holds those beside it."""
+    above, _, name = key.rpartition(".")
+    beside: Any = functools.reduce(lambda part, step: part.get(step) or {}, above.split(".") if above else [], config)
+    keys = [one for one in beside if one not in options.SPECIAL] if isinstance(beside, Mapping) else []
+    return options.unknown(key, "Keys:", name, keys or list(flatten(config)))
+
+
+def _name(config: DictConfig, choices: Mapping[str, str]) -> str:
+    """The solver's name: its file in conf/solver, else its class."""
+    return choices.get("solver") or config.solver["_target_"].rsplit(".", 1)[-1].lower()
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """Resolved, as plain mappings and lists, without Hydra's part."""
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    plain.pop("hydra", None)
+    return OmegaConf.to_container(OmegaConf.create(plain), resolve=True)  # type: ignore[return-value]
+
+
+def _members(group: str) -> dict[str, str]:
+    """name -> the first line of comment, of every file of a group."""
+    found = {}
+    for path in (CONF / group).glob("*.yaml"):
+        comments = [text[1:].strip() for text in path.read_text().splitlines() if text.startswith("#")]
+        found[path.stem] = next((text for text in comments if not text.startswith("@package")), "")
+    return found
+
+
+def _own_packages() -> None:
+    """`datasets` and `solvers` are common names: make sure that ours are found."""
+    for name in ("datasets", "solvers"):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None or Path(spec.origin).parents[1] != HERE.parent:
+            raise UserError(
+                f"{name}: Python finds {spec.origin if spec else 'nothing'} under this name, not the suite's own package "
+                f"(Hugging Face's `datasets` has the same name); give the suite its own environment, or run from its folder"
+            )
+
+
+def _say(console: Any, *lines: str) -> None:
+    for text in lines:
+        console.print(text, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    from bench.__main__ import main as imported  # so that launchers can pickle the task by its name
+
+    sys.exit(imported())
