@@ -68,7 +68,8 @@ class Terms:
         Task j's own term is at most `value` less what the others cost even at their earliest completions (N,).
         """
         least = self.each(earliest)
-        room = [value if self.worst else value - sum(least) + own for own in least]
+        others = 0 if self.worst else sum(least)
+        room = [value if self.worst else value - others + own for own in least]
         rows = zip(self.coefficient, self.origin, room, strict=True)
         return np.array([min(horizon, origin + floor(own / c)) if c else horizon for c, origin, own in rows], dtype=np.int64)
 
@@ -175,8 +176,8 @@ class ScheduleModel:
         if self.instance.quota is None:
             return
         for tenant, quota in enumerate(self.instance.quota):
-            own = np.flatnonzero(self.instance.tenant == tenant)
-            runs = [(j, i) for j in own.tolist() for i in range(len(self.places)) if j in self.chosen[i]]
+            own = np.flatnonzero(self.instance.tenant == tenant).tolist()
+            runs = [(j, i) for j in own for i in range(len(self.places)) if j in self.chosen[i]]
             if runs:
                 demand = np.array([self.instance.demand[j, self._type(i)] for j, i in runs])
                 self._cumulatives([self.interval[i][j] for j, i in runs], demand, quota)
@@ -220,7 +221,7 @@ class ScheduleModel:
         return scale
 
     def hint(self, schedule: Schedule) -> None:
-        """Start the search from `schedule` (one piece per task)."""
+        """Start the search from `schedule` (one piece per task); every variable but the costs, which follow."""
         for j, a, start, end in zip(schedule.task, schedule.agent, schedule.start, schedule.end, strict=True):
             self.model.add_hint(self.start[j], int(start))
             self.model.add_hint(self.end[j], int(end))
@@ -277,7 +278,8 @@ class AssignModel:
     def quotas_hold(self) -> None:
         """All tasks of a tenant together hold no more than its quota."""
         for tenant, quota in enumerate(() if self.instance.quota is None else self.instance.quota):
-            self._fit({pair: x for pair, x in self.x.items() if self.instance.tenant[pair[0]] == tenant}, quota)
+            own = set(np.flatnonzero(self.instance.tenant == tenant).tolist())
+            self._fit({pair: x for pair, x in self.x.items() if pair[0] in own}, quota)
 
     def _fit(self, chosen: dict[tuple[int, int], cp_model.IntVar], units: Ints) -> None:
         for r, limit in enumerate(units.tolist()):
