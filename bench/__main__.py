@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -24,25 +23,23 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bench import instance_set, options, provenance, report
+from bench.catalogue import CONF, GROUPS, members, own_packages
 from bench.contracts import SPLITS, Budget, Dataset, UserError
 from bench.instance import Instance, InstanceError, read_json, write_json
+from bench.job import Job
 from bench.references import References
 from bench.rollout import played_as
-from bench.runner import Job, Record, line, run
+from bench.runner import Record, line, run
 from bench.setting import Setting, SettingError
 from bench.tracking import flatten
 
-HERE = Path(__file__).parent
-CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if (folder / "config.yaml").exists())
-GROUPS = ("solver", "dataset", "budget", "tracking")
 SETTING = ("objective", "mode", "backfill", "events")
-PLACES = ("runs", "cache", "rerun", "ship", "sweep", "tracking", "baselines", "reference")  # do not decide a result
 EXAMPLE = """
   python -m bench +solver=ppo dataset=small seed=0
   python -m bench -m +solver=ppo,cpsat,sjf dataset=small,medium seed=0,1,2
@@ -54,16 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """List what there is, or run; returns the exit status (0 done, 1 something failed, 2 bad input, 130 interrupted)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments:
-        report.listing(report.output(), {group: _members(group) for group in GROUPS}, EXAMPLE)
+        report.listing(report.output(), {group: members(group) for group in GROUPS}, EXAMPLE)
         return 0
     try:
-        _own_packages()
+        own_packages()
         return _start(arguments)
     except WRONG as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        print(" ".join(str(error).split()), file=sys.stderr)
-        return 2
+        return _wrong(error)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it was", file=sys.stderr)
         return 130
@@ -110,14 +104,12 @@ def task(config: DictConfig) -> None:
             record = setup.run(bars)
             baselines = setup.compare(bars)
     except WRONG as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        print(" ".join(str(error).split()), file=sys.stderr)
-        sys.exit(2)
+        sys.exit(_wrong(error))
     console = report.output()
     report.show(console, [record], baselines)
     if config.ship:
-        print(setup.references.ship(setup.job.dataset.name, setup.job.instances, " ".join(HydraConfig.get().overrides.task)))
+        command = f"python -m bench {' '.join(HydraConfig.get().overrides.task)}"
+        print(setup.references.ship(setup.job.dataset.name, setup.job.instances, config.objective, command))
     _say(console, f"Run: {setup.job.folder(setup.runs)}", setup.tracker.how_to_open())
     sys.exit(int(record["status"] == "failed" or bool(record["errors"])))
 
@@ -189,7 +181,7 @@ class Setup:
     def _baselines(self) -> Iterator[Job]:
         for name in self.config.baselines:
             if not (CONF / "solver" / f"{name}.yaml").exists():
-                raise options.unknown(f"baselines: {name}", "there are", name, _members("solver"))
+                raise options.unknown(f"baselines: {name}", "there are", name, members("solver"))
             config = OmegaConf.load(CONF / "solver" / f"{name}.yaml")
             plugin = _build(f"baselines.{name}", config)
             setting = _setting(self.config, plugin, self.job.instances)
@@ -304,7 +296,7 @@ def _compose(overrides: list[str]) -> DictConfig:
         config = hydra.compose("config", overrides, return_hydra_config=True)
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
-        raise options.unknown(f"{group}={name}", f"{group}:", name, error.options or _members(group)) from None
+        raise options.unknown(f"{group}={name}", f"{group}:", name, error.options or members(group)) from None
     except HydraException as error:
         key = re.search(r"Could not override '([^']+)'", str(error))
         if key is None:
@@ -317,12 +309,12 @@ def _compose(overrides: list[str]) -> DictConfig:
 def _checked(config: DictConfig) -> DictConfig:
     """The configuration, if every key exists and has the right type."""
     plain = _plain(config)
-    known = _plain(OmegaConf.load(CONF / "config.yaml"))
+    known = {key: value for key, value in _plain(OmegaConf.load(CONF / "config.yaml")).items() if key != "defaults"}
     for key in plain:
         if key not in known and key not in GROUPS:
             raise _unknown(key, {**known, **dict.fromkeys(GROUPS)})
     if "solver" not in plain:
-        raise UserError(f"solver: missing; type +solver=NAME, one of {', '.join(sorted(_members('solver')))}")
+        raise UserError(f"solver: missing; type +solver=NAME, one of {', '.join(sorted(members('solver')))}")
     for key, kind in (("seed", int), ("rerun", bool), ("ship", bool), ("runs", str)):
         if not options.fits(plain[key], kind):
             raise UserError(f"{key}: {options.words(kind)} is needed, got {plain[key]!r}")
@@ -362,24 +354,13 @@ def _plain(config: Any) -> dict[str, Any]:
     return OmegaConf.to_container(OmegaConf.create(plain), resolve=True)  # type: ignore[return-value]
 
 
-def _members(group: str) -> dict[str, str]:
-    """name -> the first line of comment, of every file of a group."""
-    found = {}
-    for path in (CONF / group).glob("*.yaml"):
-        comments = [text[1:].strip() for text in path.read_text().splitlines() if text.startswith("#")]
-        found[path.stem] = next((text for text in comments if not text.startswith("@package")), "")
-    return found
-
-
-def _own_packages() -> None:
-    """`datasets` and `solvers` are common names: make sure that ours are found."""
-    for name in ("datasets", "solvers"):
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None or Path(spec.origin).parents[1] != HERE.parent:
-            raise UserError(
-                f"{name}: Python finds {spec.origin if spec else 'nothing'} under this name, not the suite's own package "
-                f"(Hugging Face's `datasets` has the same name); give the suite its own environment, or run from its folder"
-            )
+def _wrong(error: Exception) -> int:
+    """Say in one line what the user got wrong; the status for it."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        raise error
+    where = f"{error.override}: " if isinstance(error, OverrideParseException) and error.override else ""
+    print(where + " ".join(str(error).split()), file=sys.stderr)
+    return 2
 
 
 def _say(console: Any, *lines: str) -> None:

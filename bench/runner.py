@@ -6,13 +6,10 @@ the solver on one instance is a row with its error; a crash in training is a fai
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +18,9 @@ import numpy as np
 from filelock import FileLock
 
 from bench import provenance
-from bench.contracts import Budget, Dataset, Learner, Solver, UserError
+from bench.contracts import Budget, Learner, Solver, UserError
 from bench.instance import Instance
-from bench.instance_set import set_hash
+from bench.job import Job
 from bench.record import SCHEMA, Entry, Row, judge, pooled_latency, row, standing, summarise
 from bench.references import Progress, Reference, References, reference_of
 from bench.rollout import as_solver
@@ -40,63 +37,6 @@ Record = dict[str, Any]
 
 def silent(label: str, done: int, total: int, note: str) -> None:
     """Progress shown to nobody."""
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """A solver on an instance set: all that decides a run's result."""
-
-    solver: str  # its name
-    plugin: Any  # a Solver, Policy or Learner
-    dataset: Dataset
-    instances: Sequence[Instance]  # of `split`
-    setting: Setting
-    budget: Budget = field(default_factory=Budget)
-    seed: int = 0
-    split: str = "test"
-    config: Mapping[str, Any] = field(default_factory=dict)  # resolved `solver` and `dataset` (and what else decides results)
-
-    def __post_init__(self) -> None:
-        for instance in self.instances:
-            self.setting.check(instance)
-        if self.setting.track == "online" and getattr(self.plugin, "clairvoyant", isinstance(self.plugin, Solver)):
-            raise UserError(
-                f"track: {self.solver} plans with the future known and may not enter track=online; set track=schedule"
-            )
-
-    @functools.cached_property
-    def set_hash(self) -> str:
-        """Identity of the instances."""
-        return set_hash(self.instances)
-
-    @functools.cached_property
-    def identity(self) -> dict[str, Any]:
-        """The record's first keys: what ran on what, and how."""
-        return {
-            "solver": self.solver,
-            "dataset": self.dataset.name,
-            "split": self.split,
-            "seed": self.seed,
-            **asdict(self.setting),
-            "information": self.setting.information,
-            "set_hash": self.set_hash,
-        }
-
-    @functools.cached_property
-    def parameters(self) -> dict[str, Any]:
-        """The nested configuration as the tracker and `config.yaml` show it."""
-        return {**self.config, "budget": asdict(self.budget), **asdict(self.setting), "seed": self.seed, "split": self.split}
-
-    @functools.cached_property
-    def key(self) -> str:
-        """Identifies (configuration, seed, instance set); files named in the solver's configuration count by their content."""
-        files = {path: _digest(path) for path in _leaves(self.config.get("solver", {})) if Path(path).is_file()}
-        payload = [SCHEMA, self.identity, self.parameters, files]
-        return hashlib.sha256(json.dumps(payload, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-    def folder(self, runs: Path) -> Path:
-        """Where this run lies."""
-        return runs / self.dataset.name / f"{self.solver}-s{self.seed}-{self.key[:10]}"
 
 
 def run(
@@ -317,16 +257,3 @@ def line(error: BaseException) -> str:
 
 def _known(instance: Instance, setting: Setting, references: References) -> tuple[Reference, Any]:
     return references.known(instance, setting.objective), references.random(instance, setting)
-
-
-def _leaves(config: Any) -> Iterable[str]:
-    """The texts in a nested configuration."""
-    if isinstance(config, Mapping):
-        config = list(config.values())
-    if isinstance(config, list):
-        return [text for value in config for text in _leaves(value)]
-    return [config] if isinstance(config, str) else []
-
-
-def _digest(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

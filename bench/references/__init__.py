@@ -10,6 +10,7 @@ All values are internal (minimised) ones.
 from __future__ import annotations
 
 import functools
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -132,15 +133,14 @@ class References:
                 data["random"][key] = cached
         return RandomPlay(*cached)
 
-    def ship(self, name: str, instances: Sequence[Instance], command: str, folder: Path = SHIPPED) -> Path:
-        """Write all that is known of `instances` into the file shipped for the data set `name`; the file's path."""
+    def ship(self, name: str, instances: Sequence[Instance], objective: str, command: str, folder: Path = SHIPPED) -> Path:
+        """Write what is known of `instances` into the file shipped for the data set `name`, with the command that proves it."""
         path = folder / f"{name}.json"
-        held: dict[str, Any] = read_json(path)["references"] if path.exists() else {}
+        data = read_json(path) if path.exists() else {"schema": SCHEMA, "commands": {}, "references": {}}
+        data["commands"][objective] = command
         for instance in instances:
-            digest = instance.hash()
-            objectives = {*self._read(digest)["references"], *held.get(digest, {})}
-            held[digest] = {objective: _plain(self.known(instance, objective)) for objective in sorted(objectives)}
-        write_json(path, {"schema": SCHEMA, "command": command, "references": held})
+            data["references"].setdefault(instance.hash(), {})[objective] = _plain(self.known(instance, objective))
+        path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
         _shipped.cache_clear()
         return path
 
