@@ -13,13 +13,13 @@ from bench.schedule import Schedule
 from bench.setting import Setting
 from bench.simulator import kernel
 from bench.simulator.tables import (
-    AGENT, DEAD_END, DEMAND, DUE, END, FREE, ILLEGAL, INSTANCE, KIND, LEFT, N_LOST, N_RUNNING, N_TASKS, NEVER, NEXT_OUTAGE,
+    AGENT, DEAD_END, DEMAND, DUE, END, FREE, ILLEGAL, INSTANCE, KIND, LEAVE, LEFT, N_LOST, N_RUNNING, N_TASKS, NEVER, NEXT_OUTAGE,
     ORDER, RELEASE, RUNNERS, RUNNING, SCALE, START, STATUS, TENANT, TIME, TRUNCATED, UP, VISIBLE, VISIBLE_END, WEIGHT, Floats,
     allocate, stack,
 )  # fmt: skip
 
 NO_LIMIT = int(NEVER)
-MANY = 32  # environments from which on threads pay
+MANY = 2048  # environments from which on threads pay
 
 
 class IllegalAction(ValueError):
@@ -57,7 +57,7 @@ class Simulator:
     ) -> None:
         for instance in instances:
             setting.check(instance)
-        if shaped and any(not np.array_equal(i.estimate, i.duration) or i.may_kill for i in instances):
+        if shaped and not all(knows_ends(instance) for instance in instances):
             raise ValueError("shaped: not available where durations are estimates or tasks can be killed")
         self.instances, self.setting = list(instances), setting
         self.n_envs = len(instances) if n_envs is None else n_envs
@@ -177,6 +177,11 @@ class Simulator:
             return self.n_actions - 1
         position, agent = divmod(action, observation.n_agents)
         return position * self.tables.agents.shape[1] + agent
+
+
+def knows_ends(instance: Instance) -> bool:
+    """True where a task's end is certain when it starts: durations are no estimates and nothing can be killed."""
+    return np.array_equal(instance.estimate, instance.duration) and not instance.may_kill
 
 
 def random_seeds(rng: np.random.Generator, n: int) -> NDArray[np.uint64]:

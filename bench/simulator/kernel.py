@@ -14,7 +14,7 @@ from bench.instance import NOT_ELIGIBLE
 from bench.setting import OBJECTIVES
 from bench.simulator.tables import (
     AGENT, ANNOUNCED, CAPACITY, DEAD_END, DECISIONS, DEMAND, DIRTY, DUE, DURATION, END, FREE, ILLEGAL, INSTANCE, LAST_END,
-    LATEST, LEFT, N_AGENTS, N_FINISHED, N_LOST, N_PENDING, N_RUNNING, N_TASKS, NEVER, NEXT_ARRIVAL, NEXT_END, NEXT_OUTAGE,
+    LATEST, LEAVE, LEFT, N_AGENTS, N_FINISHED, N_LOST, N_PENDING, N_RUNNING, N_TASKS, NEVER, NEXT_ARRIVAL, NEXT_END, NEXT_OUTAGE,
     OUTAGE, OUTAGE_END, OUTAGE_START, PENALTY, PENDING, RELEASE, ROWS_FRESH, RUNNERS, RUNNING, SCALE, START, STATUS, TENANT,
     TERMINATED, TIME, TRUNCATED, TYPE, UP, VISIBLE, VISIBLE_END, WEIGHT, WEIGHT_INSIDE,
 )  # fmt: skip
@@ -574,7 +574,13 @@ def reset(t, s, b, i):
 
 @device
 def step(t, s, b, action):
-    """Apply a flat action, then let time pass until the next decision or the end. Illegal: status ILLEGAL, nothing changes."""
+    """Apply a flat action, then let time pass until the next decision or the end.
+
+    An illegal action changes nothing but the status, to ILLEGAL; LEAVE leaves a finished environment as it is.
+    """
+    if action == LEAVE and s.env[b, STATUS] != RUNNING:
+        s.reward[b] = 0.0
+        return
     if action < 0 or action >= s.mask.shape[1] or s.mask[b, action] == 0 or s.env[b, STATUS] != RUNNING:
         s.env[b, STATUS] = ILLEGAL
         return

@@ -49,6 +49,7 @@ DIRTY, UP, OUTAGE, NEXT_OUTAGE, NEXT_END, LAST_END, FREE = range(7)  # FREE + r
 LEFT = 1  # tenants: DIRTY, then units of quota left: LEFT + r
 
 RUNNING, TERMINATED, DEAD_END, TRUNCATED, ILLEGAL = range(5)  # values of env[:, STATUS]
+LEAVE = -1  # the action that leaves a finished environment as it is
 
 
 class Tables(NamedTuple):
