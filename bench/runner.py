@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pandas
 
 TRAINING = 2**31  # seeds training apart from every instance
-CURVES = 4  # panels of a learning curve
+CURVES = 3  # panels of a learning curve
 Record = dict[str, Any]
 
 
@@ -176,7 +176,7 @@ class Session:
             figures.gantt(instance, verdict.result.schedule, self.folder.path / GANTT, title)
         searched = [(instance, verdict.result.trajectory) for instance, verdict in solved if verdict.result.trajectory]
         if history := self.folder.history():
-            chosen = sorted(history, key=lambda name: not name.startswith("validation"))[:CURVES]
+            chosen = sorted(history, key=lambda name: (not name.startswith("validation"), "return" not in name))[:CURVES]
             title = f"{job.solver} learns on {job.dataset.name}, seed {job.seed}"
             figures.learning_curve({name: history[name] for name in chosen}, self.folder.path / CURVE, title)
         elif searched:
