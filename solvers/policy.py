@@ -11,7 +11,7 @@ import torch
 from bench.contracts import UserError
 from bench.observation import Observation
 from bench.simulator import Simulator
-from bench.simulator.batch import LEAVE
+from bench.simulator.tables import LEAVE
 from solvers.features import features, from_observation, from_simulator
 from solvers.network import PairNetwork
 

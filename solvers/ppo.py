@@ -93,7 +93,6 @@ class PPO:
         With `checkpoint` nothing is trained. A killed run continues from `log.folder`, on the CPU to the same network.
         """
         device = choose_device(self.device)
-        torch.set_num_threads(int(budget.threads))
         if self.checkpoint is not None:
             return load_policy(self.checkpoint, device)
         train, validation = (list(data.instances(split)) for split in ("train", "validation"))
@@ -140,7 +139,7 @@ class Training:
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=ppo.lr, eps=1e-5)
         self.batch = ppo.envs * ppo.steps
         self.iterations = max(1, math.ceil(budget.decisions / self.batch))
-        self.iteration = 0
+        self.iteration, self.threads = 0, int(budget.threads)
         self.spread = 0.0  # running mean of the returns' standard deviation
         self.best, self.best_network = -math.inf, self._copy()
         everyone = np.arange(ppo.envs)
@@ -157,8 +156,10 @@ class Training:
         left = 1.0 - self.iteration / self.iterations
         for group in self.optimizer.param_groups:
             group["lr"] = self.ppo.lr * left
+        torch.set_num_threads(1)  # the arrays of one step are too small to share
         rollout, episodes = self.roll_out()
         played = time.perf_counter()
+        torch.set_num_threads(self.threads)
         values = self.update(rollout, self.ppo.entropy * left)
         self.iteration += 1
         last = self.iteration == self.iterations
@@ -246,7 +247,7 @@ class Training:
         epoch = 0
         while epoch < self.ppo.epochs and logs.get("losses/approx_kl", 0.0) <= self.ppo.max_kl:
             epoch += 1
-            for rows in self._minibatches(len(rollout.action)):
+            for rows in self._minibatches(rollout):
                 loss, logs = self.loss(rollout, rows, entropy_weight)
                 if not torch.isfinite(loss):
                     raise UserError(
@@ -282,9 +283,11 @@ class Training:
             }
         return loss, logs
 
-    def _minibatches(self, n: int) -> Iterator[Tensor]:
-        order = torch.randperm(n, generator=self.generator, device=self.device)
-        yield from order.split(self.ppo.minibatch)
+    def _minibatches(self, rollout: Rollout) -> Iterator[Tensor]:
+        """Row numbers in random order; a decision with one legal action teaches nothing and is left out."""
+        open_ = (rollout.seen.mask.sum(dim=1) > 1).nonzero().squeeze(1)
+        order = torch.randperm(len(open_), generator=self.generator, device=self.device)
+        yield from open_[order].split(self.ppo.minibatch)
 
     # -- saving --------------------------------------------------------------------------------------------------
 
