@@ -56,7 +56,7 @@ def _arguments(where: str, config: Mapping[str, Any], target: Callable[..., Any]
 def unknown(where: str, holder: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that does not exist: close matches, then all there is."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, known)
     guess = f" Did you mean {' or '.join(close)}?" if close else ""
     return UserError(f"{where}: unknown.{guess} {holder} {', '.join(known)}")
 
