@@ -247,7 +247,7 @@ class Training:
         epoch = 0
         while epoch < self.ppo.epochs and logs.get("losses/approx_kl", 0.0) <= self.ppo.max_kl:
             epoch += 1
-            for rows in self._minibatches(rollout):
+            for rows in self._minibatches(len(rollout.action)):
                 loss, logs = self.loss(rollout, rows, entropy_weight)
                 if not torch.isfinite(loss):
                     raise UserError(
@@ -283,11 +283,9 @@ class Training:
             }
         return loss, logs
 
-    def _minibatches(self, rollout: Rollout) -> Iterator[Tensor]:
-        """Row numbers in random order; a decision with one legal action teaches nothing and is left out."""
-        open_ = (rollout.seen.mask.sum(dim=1) > 1).nonzero().squeeze(1)
-        order = torch.randperm(len(open_), generator=self.generator, device=self.device)
-        yield from open_[order].split(self.ppo.minibatch)
+    def _minibatches(self, n: int) -> Iterator[Tensor]:
+        order = torch.randperm(n, generator=self.generator, device=self.device)
+        yield from order.split(self.ppo.minibatch)
 
     # -- saving --------------------------------------------------------------------------------------------------
 
