@@ -13,7 +13,7 @@ from bench.schedule import Schedule
 from bench.setting import Setting
 from bench.simulator import kernel
 from bench.simulator.tables import (
-    AGENT, DEAD_END, DEMAND, DUE, END, FREE, ILLEGAL, INSTANCE, KIND, LEAVE, LEFT, N_LOST, N_RUNNING, N_TASKS, NEVER, NEXT_OUTAGE,
+    AGENT, DEAD_END, DEMAND, DUE, END, FREE, ILLEGAL, INSTANCE, KIND, LEFT, N_LOST, N_RUNNING, N_TASKS, NEVER, NEXT_OUTAGE,
     ORDER, RELEASE, RUNNERS, RUNNING, SCALE, START, STATUS, TENANT, TIME, TRUNCATED, UP, VISIBLE, VISIBLE_END, WEIGHT, Floats,
     allocate, stack,
 )  # fmt: skip
@@ -88,21 +88,26 @@ class Simulator:
     def reset(self, environments: ArrayLike, instances: ArrayLike) -> None:
         """Start new episodes: `environments` (E,) play `instances` (E,)."""
         e, i = (np.atleast_1d(x).astype(np.int64) for x in (environments, instances))
-        (kernel.reset_many if len(e) >= MANY else kernel.reset_few)(self.tables, self.state, e, i)
+        if len(e) != len(i) or not _within(e, self.n_envs) or not _within(i, len(self.instances)):
+            raise ValueError(f"reset: {len(e)} environments and {len(i)} instances, must be as many, each an index in range")
+        kernel.reset_all(self.tables, self.state, e, i)
 
     def step(self, actions: NDArray[np.integer]) -> Floats:
         """Apply flat actions (B,); returns rewards (B,). Whether an episode ended stands in `terminated` and `truncated`.
 
         Raises:
             IllegalAction: for a masked action or a finished environment; the other environments have moved on.
+            ValueError: for another number of actions than B.
         """
+        if np.shape(actions) != (self.n_envs,):
+            raise ValueError(f"actions: shape {np.shape(actions)}, expected ({self.n_envs},)")
         step = kernel.step_many if self.n_envs >= MANY else kernel.step_few
         step(self.tables, self.state, np.ascontiguousarray(actions, dtype=np.int64))
         wrong = np.flatnonzero(self.status == ILLEGAL)
         if len(wrong):
             b = int(wrong[0])
             raise IllegalAction(f"environment {b}: action {int(actions[b])} is masked or its episode is over")
-        return self.state.reward
+        return self.state.reward.copy()  # a reset would overwrite it
 
     @property
     def terminated(self) -> NDArray[np.bool_]:
@@ -182,6 +187,10 @@ class Simulator:
 def knows_ends(instance: Instance) -> bool:
     """True where a task's end is certain when it starts: durations are no estimates and nothing can be killed."""
     return np.array_equal(instance.estimate, instance.duration) and not instance.may_kill
+
+
+def _within(index: Ints, size: int) -> bool:
+    return bool(((index >= 0) & (index < size)).all())
 
 
 def random_seeds(rng: np.random.Generator, n: int) -> NDArray[np.uint64]:

@@ -14,9 +14,9 @@ from bench.instance import NOT_ELIGIBLE
 from bench.setting import OBJECTIVES
 from bench.simulator.tables import (
     AGENT, ANNOUNCED, CAPACITY, DEAD_END, DECISIONS, DEMAND, DIRTY, DUE, DURATION, END, FREE, ILLEGAL, INSTANCE, LAST_END,
-    LATEST, LEAVE, LEFT, N_AGENTS, N_FINISHED, N_LOST, N_PENDING, N_RUNNING, N_TASKS, NEVER, NEXT_ARRIVAL, NEXT_END, NEXT_OUTAGE,
-    OUTAGE, OUTAGE_END, OUTAGE_START, PENALTY, PENDING, RELEASE, ROWS_FRESH, RUNNERS, RUNNING, SCALE, START, STATUS, TENANT,
-    TERMINATED, TIME, TRUNCATED, TYPE, UP, VISIBLE, VISIBLE_END, WEIGHT, WEIGHT_INSIDE,
+    LATEST, LEAVE, LEFT, NEVER, NEXT_ARRIVAL, NEXT_END, NEXT_OUTAGE, N_AGENTS, N_FINISHED, N_LOST, N_PENDING, N_RUNNING,
+    N_TASKS, OUTAGE, OUTAGE_END, OUTAGE_START, PENALTY, PENDING, RELEASE, ROWS_FRESH, RUNNERS, RUNNING, SCALE, START,
+    STATUS, TENANT, TERMINATED, TIME, TRUNCATED, TYPE, UP, VISIBLE, VISIBLE_END, WEIGHT, WEIGHT_INSIDE,
 )  # fmt: skip
 
 TOTAL_TIME = OBJECTIVES.index("total_time")
@@ -24,8 +24,11 @@ MAKESPAN = OBJECTIVES.index("makespan")
 TARDINESS = OBJECTIVES.index("tardiness")
 BOUNDED_SLOWDOWN = OBJECTIVES.index("bounded_slowdown")
 
-# no reference counting: nothing is allocated, and atomic counts on every array access cost two thirds of the speed
+# No reference counting: nothing is allocated, and atomic counts on every array access cost two thirds of the speed.
+# A call passes every array's shape and strides, some 170 numbers: what runs at every decision is inlined (not more, or
+# compilation takes minutes).
 device = njit(cache=True, _nrt=False)  # type: ignore[call-overload]
+inlined = njit(cache=True, _nrt=False, forceinline=True)  # type: ignore[call-overload]
 
 
 # -- legality ---------------------------------------------------------------------------------------------------
@@ -45,13 +48,17 @@ def eligible(t, i, j, a):
     return True
 
 
-@device
-def fits(t, s, b, j, a):
-    """j may start on a now: a is up, demand and quota fit, and by the visible duration it ends before a's next outage."""
-    i = s.env[b, INSTANCE]
-    kind = t.agents[i, a, TYPE]
+@inlined
+def room(s, b, a):
+    """Ticks from now until a's next announced outage; 0 while it is away."""
+    return s.agents[b, a, UP] * (s.agents[b, a, NEXT_OUTAGE] - s.env[b, TIME])
+
+
+@inlined
+def fits_in(t, s, b, i, j, a, kind, ticks):
+    """j may start on a (of type `kind`) now: by the visible duration it needs no more than `ticks`, demand and quota fit."""
     length = t.work[i, j, kind, VISIBLE]
-    if length == NOT_ELIGIBLE or s.agents[b, a, UP] == 0 or s.env[b, TIME] + length > s.agents[b, a, NEXT_OUTAGE]:
+    if length == NOT_ELIGIBLE or length > ticks:
         return False
     for r in range(t.quota.shape[2]):
         if t.work[i, j, kind, DEMAND + r] > s.agents[b, a, FREE + r]:
@@ -62,6 +69,13 @@ def fits(t, s, b, j, a):
             if t.work[i, j, kind, DEMAND + r] > s.tenants[b, u, LEFT + r]:
                 return False
     return True
+
+
+@device
+def fits(t, s, b, j, a):
+    """j may start on a now: a is up, demand and quota fit, and by the visible duration it ends before a's next outage."""
+    i = s.env[b, INSTANCE]
+    return fits_in(t, s, b, i, j, a, t.agents[i, a, TYPE], room(s, b, a))
 
 
 @device
@@ -89,12 +103,12 @@ def wait_legal(t, s, b):
     return False
 
 
-@device
+@inlined
 def stuck(t, s, b):
-    """Nothing at all is legal, so the clock moves by itself."""
+    """Nothing that the window shows is legal, so the clock moves by itself."""
     if wait_legal(t, s, b):
         return False
-    for k in range(s.env[b, N_PENDING]):
+    for k in range(min(s.env[b, N_PENDING], s.window.shape[1])):
         for a in range(t.size[s.env[b, INSTANCE], N_AGENTS]):
             if legal(t, s, b, s.task[b, PENDING, k], a):
                 return False
@@ -118,7 +132,7 @@ def dead_end(t, s, b):
 # -- starting and ending tasks ----------------------------------------------------------------------------------
 
 
-@device
+@inlined
 def hold(t, s, b, j, a, sign):
     """Take (sign = -1) or give back (sign = 1) what j holds on a."""
     i = s.env[b, INSTANCE]
@@ -133,7 +147,7 @@ def hold(t, s, b, j, a, sign):
         s.tenants[b, u, DIRTY] = 1
 
 
-@device
+@inlined
 def find(s, b, j):
     """Position of task j in the pending list (bisection), or where it would be inserted."""
     low, high = 0, s.env[b, N_PENDING]
@@ -146,7 +160,7 @@ def find(s, b, j):
     return low
 
 
-@device
+@inlined
 def drop_pending(t, s, b, k):
     """Remove queue position k; the mask rows behind it move up."""
     m = t.agents.shape[1]
@@ -184,7 +198,7 @@ def pay_assignment(t, s, b, j):
     s.reward[b] -= cost / t.real[i, SCALE]
 
 
-@device
+@inlined
 def begin(t, s, b, j, a):
     """Start pending task j on agent a now."""
     i = s.env[b, INSTANCE]
@@ -205,7 +219,7 @@ def begin(t, s, b, j, a):
         pay_assignment(t, s, b, j)
 
 
-@device
+@inlined
 def finish(t, s, b, j):
     """Task j ends now."""
     i = s.env[b, INSTANCE]
@@ -272,7 +286,7 @@ def overdue(t, s, b, j, until):
     return t.task[i, j, WEIGHT] * max(0, until - max(s.env[b, TIME], t.task[i, j, DUE]))
 
 
-@device
+@inlined
 def move_clock(t, s, b, until):
     """Pass time up to tick `until` with nothing happening; time-accrued objectives are paid."""
     i = s.env[b, INSTANCE]
@@ -291,7 +305,7 @@ def move_clock(t, s, b, until):
             s.agents[b, a, DIRTY] = 1
 
 
-@device
+@inlined
 def complete(t, s, b, most):
     """End up to `most` running tasks that are due to end now."""
     kept = 0
@@ -412,15 +426,18 @@ def fits_at(t, s, b, j, a, when):
             return False
     until = when + t.work[i, j, kind, VISIBLE]
     for e in range(s.agents[b, a, OUTAGE], t.outages.shape[2]):
-        known = t.outages[i, a, e, ANNOUNCED] == 1 or (e == s.agents[b, a, OUTAGE] and s.agents[b, a, UP] == 0)
-        if known and t.outages[i, a, e, OUTAGE_START] < until and when < t.outages[i, a, e, OUTAGE_END]:
+        if t.outages[i, a, e, ANNOUNCED] == 1:
+            if t.outages[i, a, e, OUTAGE_START] < until and when < t.outages[i, a, e, OUTAGE_END]:
+                return False
+        elif e == s.agents[b, a, OUTAGE] and s.agents[b, a, UP] == 0:
             return False
     return True
 
 
 @device
 def reserved_start(t, s, b, j, a):
-    """Earliest tick at which, by the visible ends and announced outages, j fits on a."""
+    """Earliest tick at which, by the visible ends and announced outages, j fits on a; NEVER while a is away for nobody knows
+    how long."""
     i = s.env[b, INSTANCE]
     when = s.env[b, TIME]
     while not fits_at(t, s, b, j, a, when):
@@ -430,7 +447,7 @@ def reserved_start(t, s, b, j, a):
             if end > when:
                 later = min(later, end)
         for e in range(s.agents[b, a, OUTAGE], t.outages.shape[2]):
-            if t.outages[i, a, e, OUTAGE_END] > when:
+            if t.outages[i, a, e, ANNOUNCED] == 1 and t.outages[i, a, e, OUTAGE_END] > when:
                 later = min(later, t.outages[i, a, e, OUTAGE_END])
         if later == NEVER:
             return NEVER
@@ -463,55 +480,81 @@ def backfill(t, s, b, head, agent):
 # -- what a policy is shown -------------------------------------------------------------------------------------
 
 
-@device
-def refresh(t, s, b):
-    """Bring window, mask and the agents' visible ends up to date, computing only the mask entries that may have changed."""
+@inlined
+def refresh_mask(t, s, b, shown):
+    """The first `shown` rows and `wait`; only entries that may have changed are computed."""
     i = s.env[b, INSTANCE]
-    m, agents = t.agents.shape[1], t.size[i, N_AGENTS]
-    shown = min(s.env[b, N_PENDING], s.window.shape[1])
+    m, agents, fresh = t.agents.shape[1], t.size[i, N_AGENTS], s.env[b, ROWS_FRESH]
     if not t.commit:
         for a in range(agents):
             if s.agents[b, a, DIRTY] == 1:
-                for k in range(s.env[b, ROWS_FRESH]):
-                    s.mask[b, k * m + a] = fits(t, s, b, s.task[b, PENDING, k], a)
+                kind, ticks = t.agents[i, a, TYPE], room(s, b, a)
+                for k in range(fresh):
+                    s.mask[b, k * m + a] = fits_in(t, s, b, i, s.task[b, PENDING, k], a, kind, ticks)
         if t.quota.shape[1] > 0:
-            for k in range(s.env[b, ROWS_FRESH]):
+            for k in range(fresh):
                 j = s.task[b, PENDING, k]
                 if s.tenants[b, t.task[i, j, TENANT], DIRTY] == 1:
                     for a in range(agents):
                         s.mask[b, k * m + a] = fits(t, s, b, j, a)
-    for k in range(s.env[b, ROWS_FRESH], shown):
+            for u in range(t.quota.shape[1]):
+                s.tenants[b, u, DIRTY] = 0
+    for k in range(fresh, shown):
         for a in range(agents):
             s.mask[b, k * m + a] = legal(t, s, b, s.task[b, PENDING, k], a)
     s.env[b, ROWS_FRESH] = shown
     s.mask[b, s.mask.shape[1] - 1] = wait_legal(t, s, b)
+
+
+@inlined
+def refresh_agents(t, s, b):
+    """First and last visible end on each agent."""
+    agents, now = t.size[s.env[b, INSTANCE], N_AGENTS], s.env[b, TIME]
     for a in range(agents):
         s.agents[b, a, DIRTY] = 0
         s.agents[b, a, NEXT_END] = NEVER
-        s.agents[b, a, LAST_END] = s.env[b, TIME]
-    for u in range(t.quota.shape[1]):
-        s.tenants[b, u, DIRTY] = 0
+        s.agents[b, a, LAST_END] = now
     for k in range(s.env[b, N_RUNNING]):
         j = s.task[b, RUNNERS, k]
-        a = s.task[b, AGENT, j]
-        s.agents[b, a, NEXT_END] = min(s.agents[b, a, NEXT_END], s.task[b, VISIBLE_END, j])
-        s.agents[b, a, LAST_END] = max(s.agents[b, a, LAST_END], s.task[b, VISIBLE_END, j])
+        a, end = s.task[b, AGENT, j], s.task[b, VISIBLE_END, j]
+        s.agents[b, a, NEXT_END] = min(s.agents[b, a, NEXT_END], end)
+        s.agents[b, a, LAST_END] = max(s.agents[b, a, LAST_END], end)
     for a in range(agents):
         if s.agents[b, a, NEXT_END] == NEVER:
-            s.agents[b, a, NEXT_END] = s.env[b, TIME]
+            s.agents[b, a, NEXT_END] = now
+
+
+@inlined
+def refresh_window(t, s, b, shown):
+    """The first `shown` pending tasks and, where the future is seen and the queue leaves room, the next arrivals."""
+    ahead = 0
+    if t.observe_all and not t.budget and s.env[b, N_PENDING] == shown:
+        arrived = s.env[b, NEXT_ARRIVAL]
+        ahead = min(t.size[s.env[b, INSTANCE], N_TASKS] - arrived, s.window.shape[1] - shown)
+        for k in range(ahead):
+            s.window[b, shown + k] = arrived + k
     for k in range(shown):
         s.window[b, k] = s.task[b, PENDING, k]
-    ahead = s.env[b, NEXT_ARRIVAL] - shown
-    for k in range(shown, s.window.shape[1]):
+    for k in range(shown + ahead, s.window.shape[1]):
         s.window[b, k] = -1
-        if t.observe_all and not t.budget and s.env[b, N_PENDING] == shown and ahead + k < t.size[i, N_TASKS]:
-            s.window[b, k] = ahead + k
+
+
+@device
+def refresh(t, s, b):
+    """Bring all that a policy is shown up to date. No action is legal once the episode has ended."""
+    shown = min(s.env[b, N_PENDING], s.window.shape[1])
+    refresh_mask(t, s, b, shown)
+    refresh_agents(t, s, b)
+    refresh_window(t, s, b, shown)
+    if s.env[b, STATUS] == TERMINATED or s.env[b, STATUS] == DEAD_END:
+        for x in range(s.mask.shape[1]):
+            s.mask[b, x] = 0
 
 
 # -- the decision process ---------------------------------------------------------------------------------------
 
 
-@device
+@inlined
 def settle(t, s, b):
     """Let time pass until a decision is due or the episode is over."""
     i = s.env[b, INSTANCE]
@@ -599,27 +642,31 @@ def step(t, s, b, action):
             advance(t, s, b)
         begin(t, s, b, j, a)
     settle(t, s, b)
-    if s.env[b, STATUS] == RUNNING or s.env[b, STATUS] == TRUNCATED:
-        refresh(t, s, b)
+    refresh(t, s, b)
 
 
+@njit(cache=True)
 def reset_all(t, s, environments, instances):
     """`reset` for some environments (E,), each to its instance (E,)."""
-    for e in prange(len(environments)):
+    for e in range(len(environments)):
         reset(t, s, np.uint64(environments[e]), instances[e])
 
 
-def step_all(t, s, actions):
+@njit(cache=True)
+def step_few(t, s, actions):
     """`step` for every environment; actions (B,)."""
+    for b in range(len(actions)):
+        step(t, s, np.uint64(b), actions[b])
+
+
+@njit(cache=True, parallel=True)
+def step_many(t, s, actions):
+    """`step_few` on several threads. (A function of its own: numba's cache knows functions by name, not by options.)"""
     for b in prange(len(actions)):
         step(t, s, np.uint64(b), actions[b])
 
 
-reset_many, reset_few = njit(cache=True, parallel=True)(reset_all), njit(cache=True)(reset_all)
-step_many, step_few = njit(cache=True, parallel=True)(step_all), njit(cache=True)(step_all)
-
-
-@device
+@inlined
 def random_legal(s, b, m, seeds):
     """A legal action drawn uniformly; `seeds[b]` (uint64) is the environment's xorshift64 generator (Marsaglia 2003)."""
     x = seeds[b]
