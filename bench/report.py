@@ -24,7 +24,7 @@ from rich.text import Text
 
 from bench.record import identity
 
-WIDE = 150  # columns where the output is not a terminal
+WIDE = 130  # columns a table may take
 
 Record = Mapping[str, Any]
 
@@ -66,9 +66,9 @@ class Bars:
 
 
 def output() -> Console:
-    """Standard output; wide enough for the tables where it is not a terminal."""
+    """Standard output, wide enough for the tables."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=WIDE, no_color=True)
+    return Console(highlight=False, width=max(console.width, WIDE), no_color=not console.is_terminal)
 
 
 def show(console: Console, records: Sequence[Record], baselines: Sequence[Record]) -> None:
@@ -92,7 +92,8 @@ def comparison(runs: Sequence[Record], baselines: Sequence[Record]) -> Table:
     """The table of one problem."""
     first = next((record for record in runs if record.get("reference_proved") is not None), runs[0])
     unit = " (JCT in seconds)" if first.get("jct_mean") is not None else ""
-    table = Table(title=f"{_problem(first)}{unit}", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table = Table(title=f"{_problem(first)}{unit}", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold",
+                  padding=(0, 1), collapse_padding=True)  # fmt: skip
     for name in ("", "solver", "sees", "objective", "gap", "score", "feasible", "mean JCT", "p99 JCT", "util.",
                  "decision p50", "p99", "wall"):  # fmt: skip
         table.add_column(name, justify="left" if name in ("", "solver", "sees") else "right", no_wrap=True)

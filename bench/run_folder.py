@@ -28,9 +28,9 @@ class RunFolder:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
         self._spent: dict[str, float] = {"train_seconds": 0.0, "wall_seconds": 0.0, **self._read(CLOCK, {})}
-        self._began = time.perf_counter()
         self._training: float | None = None
         self._saved = 0.0
+        self.start_clock()
 
     def clear(self) -> None:
         """Forget everything but the tracker's run, so that the next one starts anew."""
@@ -115,6 +115,10 @@ class RunFolder:
         yield
         self._spent["train_seconds"] = self.seconds()["train_seconds"]
         self._training = None
+
+    def start_clock(self) -> None:
+        """A session begins now."""
+        self._began = time.perf_counter()
 
     def seconds(self) -> dict[str, float]:
         """train_seconds and wall_seconds, over all sessions."""

@@ -26,6 +26,7 @@ from bench.references import Progress, Reference, References, reference_of
 from bench.rollout import as_solver
 from bench.run_folder import CONFIG, CURVE, GANTT, LOCK, TRACEBACK, RunFolder
 from bench.setting import Setting
+from bench.simulator import Simulator
 
 if TYPE_CHECKING:
     import pandas
@@ -57,10 +58,19 @@ def run(
             folder.clear()
         elif (record := folder.record()) is not None:
             return refreshed(record, folder, job, references)
+        warm_up(job, progress)
         tags = {**job.identity, "git_commit": provenance.git_commit(), "hardware": provenance.hardware_line()}
         name = f"{job.solver}-{job.dataset.name}-s{job.seed}"
         with tracker.run(job.key, name, job.parameters, tags, folder.path, parent) as tracked:
             return Session(job, folder, references, tracked, progress).run(pictures)
+
+
+def warm_up(job: Job, progress: Progress) -> None:
+    """Compile the simulator's step (once per machine), so that no solver's seconds hold it."""
+    progress("compiling the simulator", 0, 1, "once per machine")
+    simulator = Simulator(job.instances[:1], job.setting)
+    simulator.step(simulator.state.mask.argmax(axis=1))
+    progress("compiling the simulator", 1, 1, "")
 
 
 def refreshed(record: Record, folder: RunFolder, job: Job, references: References) -> Record:
@@ -77,6 +87,7 @@ class Session:
     def __init__(self, job: Job, folder: RunFolder, references: References, tracked: Any, progress: Progress) -> None:
         self.job, self.folder, self.references, self.tracked, self.progress = job, folder, references, tracked, progress
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
+        folder.start_clock()
 
     def run(self, pictures: bool) -> Record:
         """Train where there is something to train, solve, judge, write, publish."""
