@@ -1,0 +1,121 @@
+"""Nobody who runs as `online` sees the future: rewriting every task with r_j > t changes no decision made up to t.
+
+Every configuration of conf/solver that yields a policy is tried, found by looking, not by name. A learner's policy is tested
+by its own tests with `decisions` and `rewritten` from here.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from bench.contracts import Policy
+from bench.instance import Instance, Outage
+from bench.rollout import played_as
+from bench.setting import Setting
+from bench.simulator import Simulator
+
+POLICIES = {}
+for file in sorted((Path(__file__).parents[2] / "conf" / "solver").glob("*.yaml")):
+    plugin = instantiate(OmegaConf.load(file))
+    if isinstance(plugin, Policy) and not hasattr(plugin, "fit"):
+        POLICIES[file.stem] = plugin
+
+SETTINGS = {
+    "fit": Setting(track="online", observe="arrived"),
+    "singly": Setting(track="online", observe="arrived", events="singly", objective="tardiness"),
+    "commit": Setting(track="online", observe="arrived", mode="commit"),
+    "easy": Setting(track="online", observe="arrived", mode="commit", backfill="easy"),
+}
+
+
+def tasks(rng, n, release):
+    """Fields of `n` tasks on 2 agent types with 2 resources, 2 tenants, wrong estimates."""
+    duration = rng.integers(1, 15, (n, 2))
+    duration[rng.random(n) < 0.2, 1] = -1
+    return {
+        "duration": duration,
+        "estimate": np.where(duration == -1, -1, np.maximum(1, duration + rng.integers(-4, 5, (n, 2)))),
+        "demand": np.repeat(rng.integers(0, 4, (n, 1, 2)), 2, axis=1),
+        "release": release,
+        "weight": rng.integers(0, 5, n),
+        "due": release + rng.integers(0, 30, n),
+        "tenant": rng.integers(0, 2, n),
+        "kind": rng.integers(0, 4, n),
+    }
+
+
+def instance(fields):
+    """`fields` of tasks on three agents with outages and quotas."""
+    outages = (Outage(0, 9, 12), Outage(1, 15, 19, announced=False), Outage(2, 30, 33))
+    capacity = [[4, 6], [3, 3], [5, 4]]
+    return Instance(**fields, capacity=capacity, agent_type=[0, 1, 0], quota=[[6, 7], [7, 6]], outages=outages)
+
+
+def rewritten(fields, after, rng):
+    """The same up to tick `after`; another number of other tasks behind it."""
+    past = fields["release"] <= after
+    n = int(rng.integers(0, 15))
+    future = tasks(rng, n, np.sort(after + rng.integers(1, 40, n)))
+    return {name: np.concatenate([value[past], future[name]]) for name, value in fields.items()}
+
+
+def decisions(policy, problem, setting):
+    """[(tick, task and agent or wait)] of one episode; tasks are named by position in the instance."""
+    simulator = Simulator([problem], setting, window=getattr(policy, "window", None))
+    getattr(policy, "reset", lambda: None)()
+    order = np.lexsort((np.arange(problem.n_tasks), problem.release))
+    rng, made = np.random.default_rng(7), []
+    while not simulator.terminated[0]:
+        observation = simulator.observation(0)
+        action = int(policy.act(observation, rng))
+        position, agent = divmod(action, observation.n_agents)
+        named = "wait" if action == observation.wait else (int(order[simulator.state.window[0, position]]), agent)
+        made.append((observation.time, named))
+        simulator.step(np.array([simulator.flat(action, observation)]))
+    return made
+
+
+def up_to(made, tick):
+    return [decision for decision in made if decision[0] <= tick]
+
+
+def check(policy, setting, rounds=6):
+    """Any policy: its decisions up to a random tick do not depend on the tasks released later."""
+    compared = 0
+    for seed in range(rounds):
+        rng = np.random.default_rng(seed)
+        fields = tasks(rng, 16, np.sort(rng.integers(0, 40, 16)))
+        tick = int(rng.integers(5, 35))
+        before = up_to(decisions(policy, instance(fields), setting), tick)
+        after = up_to(decisions(policy, instance(rewritten(fields, tick, rng)), setting), tick)
+        assert before == after
+        compared += len(before)
+    return compared
+
+
+def test_there_are_policies_to_test():
+    assert len(POLICIES) >= 12
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("name", POLICIES)
+def test_no_decision_depends_on_tasks_of_the_future(name, setting):
+    assert check(POLICIES[name], played_as(POLICIES[name], SETTINGS[setting])) > 20
+
+
+class Prophet:
+    """Peeks: waits for tasks that only `observe: all` shows."""
+
+    def act(self, observation, rng):
+        shown = len(observation.release)
+        legal = np.flatnonzero(observation.mask)
+        return int(legal[shown % len(legal)])
+
+
+def test_the_check_catches_a_policy_that_sees_the_future():
+    with pytest.raises(AssertionError):
+        check(Prophet(), Setting(observe="all"))
+    assert check(Prophet(), SETTINGS["fit"]) > 20
