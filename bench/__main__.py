@@ -119,7 +119,7 @@ def _sweep_job(config: DictConfig, choices: Mapping[str, str]) -> None:
     folder = Path(config.runs) / "sweeps" / config.sweep
     try:
         setup = Setup.of(config, name)
-        with report.Bars(shown=choices["hydra/launcher"] == "basic") as bars:
+        with report.Bars(shown=choices["hydra/launcher"] == "basic") as bars:  # not from many processes at once
             record = setup.run(bars, _parent(setup.tracker, config.sweep, folder))
     except Exception as error:  # one bad job is a row
         facts = {"solver": name, "dataset": config.dataset.name, "seed": config.seed, "errors": 1, "feasible": 0.0}
@@ -180,8 +180,6 @@ class Setup:
 
     def _baselines(self) -> Iterator[Job]:
         for name in self.config.baselines:
-            if not (CONF / "solver" / f"{name}.yaml").exists():
-                raise options.unknown(f"baselines: {name}", "there are", name, members("solver"))
             config = OmegaConf.load(CONF / "solver" / f"{name}.yaml")
             plugin = _build(f"baselines.{name}", config)
             setting = _setting(self.config, plugin, self.job.instances)
@@ -315,13 +313,16 @@ def _checked(config: DictConfig) -> DictConfig:
             raise _unknown(key, {**known, **dict.fromkeys(GROUPS)})
     if "solver" not in plain:
         raise UserError(f"solver: missing; type +solver=NAME, one of {', '.join(sorted(members('solver')))}")
-    for key, kind in (("seed", int), ("rerun", bool), ("ship", bool), ("runs", str)):
+    for key, kind in (("seed", int), ("rerun", bool), ("ship", bool), ("runs", str), ("baselines", list)):
         if not options.fits(plain[key], kind):
             raise UserError(f"{key}: {options.words(kind)} is needed, got {plain[key]!r}")
     if plain["seed"] < 0:
         raise UserError(f"seed: must not be negative, got {plain['seed']}")
     if plain["split"] not in SPLITS:
         raise options.unknown(f"split={plain['split']}", "splits:", str(plain["split"]), SPLITS)
+    for name in plain["baselines"]:
+        if name not in members("solver"):
+            raise options.unknown(f"baselines: {name}", "there are", str(name), members("solver"))
     for key in GROUPS:
         options.check(key, plain[key], _found)
     return config

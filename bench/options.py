@@ -12,7 +12,7 @@ from typing import Any
 from bench.contracts import UserError
 
 SPECIAL = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", list: "a list"}
 
 
 def check(where: str, config: Any, find: Callable[[str], Any]) -> None:
@@ -76,6 +76,8 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint in (int, str, bool):
         return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    if hint is list:
+        return isinstance(value, list)
     if origin in (list, tuple, Sequence):
         return isinstance(value, list | tuple) and (origin is tuple or all(fits(one, inner[0]) for one in value))
     if origin in (dict, Mapping):

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from bench.record import identity
 
-WIDE = 130  # columns a table may take
+WIDE = 140  # columns a table may take
 
 Record = Mapping[str, Any]
 

@@ -101,13 +101,12 @@ class References:
         return trivial.merge(shipped(digest, objective)).merge(Reference(**cached))
 
     def ensure(self, instances: Sequence[Instance], setting: Setting, progress: Progress) -> None:
-        """Compute the references that are not proved and had less than `seconds` of search."""
-        if self.solver is None or not self.seconds:
-            return
+        """Random play of every instance, and a search for each that is not proved and had less than `seconds` of it."""
         for i, instance in enumerate(instances):
+            progress("references", i, len(instances), instance.name)
+            self.random(instance, setting)
             known = self.known(instance, setting.objective)
-            if not known.proved and known.seconds < self.seconds:
-                progress("references", i, len(instances), instance.name)
+            if self.solver is not None and not known.proved and known.seconds < self.seconds:
                 self._compute(self.solver, instance, setting)
         progress("references", len(instances), len(instances), "")
 
@@ -136,7 +135,8 @@ class References:
     def ship(self, name: str, instances: Sequence[Instance], objective: str, command: str, folder: Path = SHIPPED) -> Path:
         """Write what is known of `instances` into the file shipped for the data set `name`, with the command that proves it."""
         path = folder / f"{name}.json"
-        data = read_json(path) if path.exists() else {"schema": SCHEMA, "commands": {}, "references": {}}
+        empty: dict[str, Any] = {"schema": SCHEMA, "commands": {}, "references": {}}
+        data = read_json(path) if path.exists() else empty
         data["commands"][objective] = command
         for instance in instances:
             data["references"].setdefault(instance.hash(), {})[objective] = _plain(self.known(instance, objective))
