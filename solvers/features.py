@@ -16,11 +16,11 @@ from bench.instance import KINDS
 from bench.observation import Observation
 from bench.simulator import Simulator
 from bench.simulator.tables import (
-    CAPACITY, DEMAND, DUE, FREE, INSTANCE, KIND, LAST_END, NEVER, NEXT_END, NEXT_OUTAGE, RELEASE, TIME, TYPE, UP, VISIBLE,
-    WEIGHT,
+    CAPACITY, DEMAND, DUE, FREE, INSTANCE, KIND, LAST_END, LEFT, NEVER, NEXT_END, NEXT_OUTAGE, RELEASE, TENANT, TIME, TYPE, UP,
+    VISIBLE, WEIGHT,
 )  # fmt: skip
 
-TASK, AGENT, PAIR = 12 + len(KINDS), 8, 10  # numbers of features
+TASK, AGENT, PAIR = 12 + len(KINDS), 8, 16  # numbers of features
 FAR = 20.0  # ratios of times are cut off here
 
 
@@ -34,6 +34,7 @@ class View(NamedTuple):
     kind: Tensor  # (B, K) int
     duration: Tensor  # (B, K, M) visible ticks, -1 = not eligible
     demand: Tensor  # (B, K, M, R)
+    quota_left: Tensor  # (B, K, R) units its tenant may still take, very many without quotas
     capacity: Tensor  # (B, M, R), 0 for padding
     free: Tensor  # (B, M, R)
     up: Tensor  # (B, M)
@@ -62,11 +63,16 @@ def from_simulator(simulator: Simulator, device: torch.device) -> View:
     time = s.env[:, TIME, None]
     ids = np.maximum(s.window, 0)
     task, work = t.task[i[:, None], ids], t.work[i[:, None], ids]
+    left = (
+        s.tenants[np.arange(len(i))[:, None], task[..., TENANT], LEFT:]
+        if s.tenants.shape[1]
+        else np.full((*ids.shape, 1), NEVER)
+    )
     kind_of = t.agents[i, :, TYPE]
     work = np.take_along_axis(work, kind_of[:, None, :, None], axis=2)  # (B, K, M, 2 + R)
     columns = (
         s.window >= 0, task[..., RELEASE] - time, task[..., DUE] - time, task[..., WEIGHT], task[..., KIND],
-        work[..., VISIBLE], work[..., DEMAND:], t.agents[i, :, CAPACITY:], s.agents[..., FREE:], s.agents[..., UP],
+        work[..., VISIBLE], work[..., DEMAND:], left, t.agents[i, :, CAPACITY:], s.agents[..., FREE:], s.agents[..., UP],
         s.agents[..., NEXT_OUTAGE] - time, s.agents[..., NEXT_END] - time, s.agents[..., LAST_END] - time, s.mask.astype(bool),
     )  # fmt: skip
     return View(*(torch.from_numpy(np.ascontiguousarray(column)).to(device) for column in columns))
@@ -80,75 +86,125 @@ def from_observation(seen: Observation, device: torch.device) -> View:
     np.maximum.at(last_end, seen.running_agent, seen.running_end)
     next_end = np.where(next_end == NEVER, seen.time, next_end)
     due = np.full(len(seen.release), NEVER) if seen.due is None else seen.due
+    left = np.full((len(seen.release), 1), NEVER) if seen.tenant_free is None else seen.tenant_free[seen.tenant]
     columns = (
         np.ones(len(seen.release), dtype=bool), seen.release - seen.time, due - seen.time, seen.weight, seen.kind,
-        seen.pair_duration, seen.demand[:, seen.agent_type], seen.capacity, seen.free, seen.up,
+        seen.pair_duration, seen.demand[:, seen.agent_type], left, seen.capacity, seen.free, seen.up,
         seen.next_outage - seen.time, next_end - seen.time, last_end - seen.time, seen.mask,
     )  # fmt: skip
     return View(*(torch.from_numpy(np.array(column))[None].to(device) for column in columns))
 
 
+class _Derived(NamedTuple):
+    """What several features are made of, computed once."""
+
+    duration: Tensor  # (B, K, M) ticks
+    shortest: Tensor  # (B, K) ticks, over the agents that can
+    release: Tensor  # (B, K) ticks from now
+    capacity: Tensor  # (B, M, R)
+    present: Tensor  # (B, M) bool
+    can: Tensor  # (B, K, M) bool: eligible, and the agent covers the demand alone
+    legal: Tensor  # (B, K, M) bool
+    tau: Tensor  # (B,) ticks
+    weight: Tensor  # (B, K) over their mean
+    mean_weight: Tensor  # (B,)
+    shown: Tensor  # (B,) number of tasks shown
+
+
 def features(view: View) -> Features:
     """Unit-free features of B decisions."""
-    shown, present = view.shown, view.capacity.amax(dim=2) > 0  # (B, K), (B, M)
-    duration, demand, capacity = view.duration.float(), view.demand.float(), view.capacity.float()
-    release, due, weight = view.release.float(), view.due.float(), view.weight.float()
-    fits_alone = (view.demand <= view.capacity[:, None]).all(dim=3) & present[:, None]
-    can = (duration > 0) & fits_alone & shown[:, :, None]  # (B, K, M)
-    legal = view.mask[:, :-1].reshape(can.shape)
-    shortest = duration.masked_fill(~can, torch.inf).amin(dim=2)  # (B, K)
-    shortest = torch.where(torch.isfinite(shortest), shortest, torch.ones_like(shortest))
-    mean_duration = (duration * can).sum(dim=2) / can.sum(dim=2).clamp(min=1)
-    count = shown.sum(dim=1).clamp(min=1)  # (B,)
-    tau = ((shortest * shown).sum(dim=1) / count).clamp(min=1.0)
-    mean_weight = ((weight * shown).sum(dim=1) / count).clamp(min=1e-6)
-    relative = weight / mean_weight[:, None]
-    ticks, agents = tau[:, None], present.sum(dim=1, keepdim=True)
-
-    def cut(x: Tensor) -> Tensor:
-        return torch.clamp(x, -FAR, FAR)
-
-    total = capacity.sum(dim=1).clamp(min=1.0)  # (B, R)
-    share = (demand / total[:, None, None]).amax(dim=3)  # (B, K, M) of the whole cluster
-    slack = cut((due - shortest) / ticks)
-    per_task = [
-        shortest / ticks, torch.log(shortest / ticks), mean_duration / shortest,
-        relative, torch.log1p(relative * ticks / shortest), cut(release / ticks), (release <= 0).float(),
-        slack, (slack < 0).float(),
-        share.masked_fill(~can, torch.inf).amin(dim=2).clamp(max=1.0), legal.sum(dim=2) / agents, can.sum(dim=2) / agents,
-        *(view.kind == code for code in range(len(KINDS))),
-    ]  # fmt: skip
-    left = view.free / capacity.clamp(min=1.0)  # (B, M, R)
-    speed = torch.where(can, duration / shortest[:, :, None], 0.0)
-    slower = speed.sum(dim=1) / can.sum(dim=1).clamp(min=1)
-    per_agent = [
-        left.amin(dim=2), left.mean(dim=2), left.amax(dim=2), view.up.float(),
-        cut(view.next_end / ticks), cut(view.last_end / ticks), cut(view.next_outage / ticks) / FAR, cut(slower),
-    ]  # fmt: skip
-    fraction = (demand / capacity.clamp(min=1.0)[:, None]).amax(dim=3)
-    other = duration.masked_fill(~legal, torch.inf)
-    best = other.amin(dim=2, keepdim=True)
-    regret = torch.where(torch.isfinite(best), (duration - best) / tau[:, None, None], torch.zeros_like(duration))
-    start = torch.maximum(release.clamp(min=0)[:, :, None], torch.where(legal, 0.0, view.next_end[:, None].float()))
-    flow = start + duration - release[:, :, None]
-    per_pair = [
-        cut(duration / tau[:, None, None]), cut(torch.log(duration.clamp(min=1.0) / shortest[:, :, None])),
-        can, legal, fraction.clamp(max=2.0),
-        ((view.free[:, None] - demand) / capacity.clamp(min=1.0)[:, None]).amin(dim=3).clamp(min=-1.0),
-        cut(flow / tau[:, None, None]), torch.log1p(relative[:, :, None] * tau[:, None, None] / duration.clamp(min=1.0)),
-        cut(regret), cut((start + duration) / tau[:, None, None]),
-    ]  # fmt: skip
-    load = [(weight * shown).sum(dim=1) * tau + mean_weight * view.last_end.sum(dim=1), tau * torch.sqrt(count), count]
-
-    def stack(columns: list[Tensor], keep: Tensor) -> Tensor:
-        return torch.stack([column.float() for column in columns], dim=-1) * keep[..., None]
-
+    d = _derive(view)
+    weighted = d.mean_weight * ((d.weight * view.shown).sum(dim=1) * d.tau + view.last_end.sum(dim=1))
     return Features(
-        task=stack(per_task, shown),
-        agent=stack(per_agent, present),
-        pair=stack(per_pair, shown[:, :, None] & present[:, None]),
-        shown=shown,
-        present=present,
+        task=_stack(_of_tasks(view, d), view.shown),
+        agent=_stack(_of_agents(view, d), d.present),
+        pair=_stack(_of_pairs(view, d), view.shown[:, :, None] & d.present[:, None]),
+        shown=view.shown,
+        present=d.present,
         mask=view.mask,
-        load=torch.stack([x.float() for x in load], dim=1),
+        load=torch.stack([weighted, d.tau * torch.sqrt(d.shown), d.shown], dim=1),
     )
+
+
+def _derive(view: View) -> _Derived:
+    duration, capacity, weight = view.duration.float(), view.capacity.float(), view.weight.float()
+    present = view.capacity.amax(dim=2) > 0
+    covers = (view.demand <= view.capacity[:, None]).all(dim=3) & present[:, None]
+    can = (view.duration > 0) & covers & view.shown[:, :, None]
+    shortest = duration.masked_fill(~can, torch.inf).amin(dim=2)
+    shortest = torch.where(torch.isfinite(shortest), shortest, 1.0)
+    count = view.shown.sum(dim=1).clamp(min=1).float()
+    tau = ((shortest * view.shown).sum(dim=1) / count).clamp(min=1.0)
+    mean_weight = ((weight * view.shown).sum(dim=1) / count).clamp(min=1e-6)
+    legal = view.mask[:, :-1].reshape(can.shape)
+    relative = weight / mean_weight[:, None]
+    return _Derived(duration, shortest, view.release.float(), capacity, present, can, legal, tau, relative, mean_weight, count)
+
+
+def _of_tasks(view: View, d: _Derived) -> list[Tensor]:
+    """TASK columns (B, K)."""
+    tau, agents = d.tau[:, None], d.present.sum(dim=1, keepdim=True)
+    mean_duration = (d.duration * d.can).sum(dim=2) / d.can.sum(dim=2).clamp(min=1)
+    slack = _cut((view.due.float() - d.shortest) / tau)
+    share = (view.demand / d.capacity.sum(dim=1).clamp(min=1.0)[:, None, None]).amax(dim=3)  # of the whole cluster
+    return [
+        d.shortest / tau, torch.log(d.shortest / tau), mean_duration / d.shortest,
+        d.weight, torch.log1p(d.weight * tau / d.shortest), _cut(d.release / tau), d.release <= 0,
+        slack, slack < 0, share.masked_fill(~d.can, 1.0).amin(dim=2).clamp(max=1.0),
+        d.legal.sum(dim=2) / agents, d.can.sum(dim=2) / agents, *(view.kind == code for code in range(len(KINDS))),
+    ]  # fmt: skip
+
+
+def _of_agents(view: View, d: _Derived) -> list[Tensor]:
+    """AGENT columns (B, M)."""
+    tau = d.tau[:, None]
+    left = view.free / d.capacity.clamp(min=1.0)
+    slowdown = torch.where(d.can, d.duration / d.shortest[:, :, None], 0.0).sum(dim=1) / d.can.sum(dim=1).clamp(min=1)
+    return [
+        left.amin(dim=2), left.mean(dim=2), left.amax(dim=2), view.up,
+        _cut(view.next_end / tau), _cut(view.last_end / tau), _cut(view.next_outage / tau) / FAR, _cut(slowdown),
+    ]  # fmt: skip
+
+
+def _of_pairs(view: View, d: _Derived) -> list[Tensor]:
+    """PAIR columns (B, K, M)."""
+    tau, release, demand = d.tau[:, None, None], d.release[:, :, None], view.demand.float()
+    room = d.capacity.clamp(min=1.0)[:, None]
+    fraction = (demand / room).amax(dim=3)
+    of_quota = (demand / view.quota_left.float().clamp(min=1.0)[:, :, None]).amax(dim=3)
+    leftover = ((view.free[:, None] - demand) / room).amin(dim=3)
+    index = torch.where(d.can, d.weight[:, :, None] * tau / d.duration.clamp(min=1.0), 0.0)  # Smith's w / p, unit-free
+    area = index / fraction.clamp(min=0.05)
+    arrived = d.can & (release <= 0)
+    leads = [_log_lead(torch.where(keep, x, 0.0)) for x in (index, area) for keep in (d.can, arrived)]
+    free_at = torch.where(d.legal, 0.0, view.next_end[:, None].float())
+    ends = torch.maximum(release.clamp(min=0), free_at) + d.duration
+    return [
+        _cut(d.duration / tau), _cut(torch.log(d.duration.clamp(min=1.0) / d.shortest[:, :, None])),
+        d.can, d.legal, fraction.clamp(max=2.0), leftover.clamp(min=-1.0), _cut((ends - release) / tau), torch.log1p(index),
+        *leads, _cut(_over_best(ends, d.duration, d.can) / tau), of_quota.clamp(max=2.0),
+        _cut(_over_best(d.duration, d.duration, d.legal) / tau), _cut(ends / tau),
+    ]  # fmt: skip
+
+
+def _cut(x: Tensor) -> Tensor:
+    return x.clamp(-FAR, FAR)
+
+
+def _stack(columns: list[Tensor], keep: Tensor) -> Tensor:
+    """(..., columns), zero where not to keep."""
+    return torch.stack([column.float() for column in columns], dim=-1) * keep[..., None]
+
+
+def _over_best(ends: Tensor, duration: Tensor, among: Tensor) -> Tensor:
+    """(B, K, M): how much a duration exceeds the earliest end among the task's agents; 0 where there is none."""
+    best = ends.masked_fill(~among, torch.inf).amin(dim=2, keepdim=True)
+    return torch.where(torch.isfinite(best), duration - best, 0.0)
+
+
+def _log_lead(index: Tensor) -> Tensor:
+    """(B, K, M): log of how far each task's index on an agent leads (or trails) the best other task's there, within +-5."""
+    top = torch.nn.functional.pad(index, (0, 0, 0, 1)).topk(2, dim=1).values  # a task alone leads a rival of index 0
+    best, second = top[:, :1], top[:, -1:]
+    other = torch.where(index >= best, second, best)
+    return (torch.log(index.clamp(min=1e-6)) - torch.log(other.clamp(min=1e-6))).clamp(-5.0, 5.0)

@@ -31,7 +31,7 @@ class PairNetwork(nn.Module):
         self.query, self.key = linear(width, width, 1.0), linear(width, width, 1.0)
         self.edge = linear(PAIR, 2, 1.0)  # attention biases: agents over tasks, tasks over agents
         self.task_in, self.agent_in = linear(2 * width, width), linear(2 * width, width)
-        self.whole = linear(2 * width, width)
+        self.whole = linear(3 * width, width)
         self.of_pair, self.of_task, self.of_agent, self.of_whole = (linear(n, width, 1.0) for n in (PAIR, width, width, width))
         self.score = nn.Sequential(linear(width, width), nn.ReLU(), linear(width, 1, 0.01))
         self.wait = nn.Sequential(linear(width, width), nn.ReLU(), linear(width, 1, 0.01))
@@ -40,21 +40,21 @@ class PairNetwork(nn.Module):
     def forward(self, f: Features) -> tuple[Tensor, Tensor]:
         """Logits (B, K * M + 1) and values (B,)."""
         task, agent = self._attend(torch.relu(self.task(f.task)), torch.relu(self.agent(f.agent)), f)
-        pooled = [_mean(task, f.shown), _mean(agent, f.present)]
+        pooled = [_mean(task, f.shown), (task * f.shown[..., None]).amax(dim=1), _mean(agent, f.present)]
         whole = torch.relu(self.whole(torch.cat(pooled, dim=-1)))
         logits = torch.cat([self._scores(task, agent, whole, f), self.wait(whole)], dim=1)
         return logits.masked_fill(~f.mask, -torch.inf), -1.0 - self.value(whole).squeeze(1)
 
     def _attend(self, task: Tensor, agent: Tensor, f: Features) -> tuple[Tensor, Tensor]:
-        """Each agent hears of the tasks shown, each task of the agents: (B, K, width), (B, M, width)."""
+        """Each agent hears of the tasks shown, then each task of the agents, rivals included: (B, K, width), (B, M, width)."""
         affinity = torch.einsum("bkw,bmw->bkm", self.key(task), self.query(agent)) / self.width**0.5
         to_agent, to_task = (affinity[..., None] + self.edge(f.pair)).unbind(dim=-1)
         over_tasks = to_agent.masked_fill(~f.shown[..., None], -1e9).softmax(dim=1)
-        over_agents = to_task.masked_fill(~f.present[:, None], -1e9).softmax(dim=2)
         heard = torch.einsum("bkm,bkw->bmw", over_tasks, task)
+        agent = torch.relu(self.agent_in(torch.cat([agent, heard], dim=-1)))
+        over_agents = to_task.masked_fill(~f.present[:, None], -1e9).softmax(dim=2)
         told = torch.einsum("bkm,bmw->bkw", over_agents, agent)
-        task_out = torch.relu(self.task_in(torch.cat([task, told], dim=-1)))
-        return task_out, torch.relu(self.agent_in(torch.cat([agent, heard], dim=-1)))
+        return torch.relu(self.task_in(torch.cat([task, told], dim=-1))), agent
 
     def _scores(self, task: Tensor, agent: Tensor, whole: Tensor, f: Features) -> Tensor:
         """(B, K * M); only legal pairs, few among all, are computed, the others are 0."""

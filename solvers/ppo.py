@@ -67,20 +67,21 @@ class PPO:
         envs: int = 256,
         steps: int = 32,
         epochs: int = 3,
-        minibatch: int = 1024,
-        lr: float = 2e-3,
+        minibatch: int = 512,
+        lr: float = 1.5e-3,
         shaped: bool = True,
         gamma: float = 1.0,
-        lam: float = 0.95,
+        lam: float = 0.98,
         clip: float = 0.2,
-        entropy: float = 0.01,
+        entropy: float = 0.005,
         value_weight: float = 0.5,
         max_grad_norm: float = 0.5,
         max_kl: float = 0.03,
         validate_every: int = 10,
         save_seconds: float = 15.0,
+        threads: int = 1,
     ) -> None:
-        self.device, self.checkpoint = device, checkpoint
+        self.device, self.checkpoint, self.threads = device, checkpoint, threads
         self.width, self.window, self.envs, self.steps = width, window, envs, steps
         self.epochs, self.minibatch, self.lr, self.gamma, self.lam = epochs, minibatch, lr, gamma, lam
         self.clip, self.entropy, self.value_weight = clip, entropy, value_weight
@@ -93,6 +94,7 @@ class PPO:
         With `checkpoint` nothing is trained. A killed run continues from `log.folder`, on the CPU to the same network.
         """
         device = choose_device(self.device)
+        torch.set_num_threads(min(self.threads, int(budget.threads)))
         if self.checkpoint is not None:
             return load_policy(self.checkpoint, device)
         train, validation = (list(data.instances(split)) for split in ("train", "validation"))
@@ -139,7 +141,7 @@ class Training:
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=ppo.lr, eps=1e-5)
         self.batch = ppo.envs * ppo.steps
         self.iterations = max(1, math.ceil(budget.decisions / self.batch))
-        self.iteration, self.threads = 0, int(budget.threads)
+        self.iteration = 0
         self.spread = 0.0  # running mean of the returns' standard deviation
         self.best, self.best_network = -math.inf, self._copy()
         everyone = np.arange(ppo.envs)
@@ -156,10 +158,8 @@ class Training:
         left = 1.0 - self.iteration / self.iterations
         for group in self.optimizer.param_groups:
             group["lr"] = self.ppo.lr * left
-        torch.set_num_threads(1)  # the arrays of one step are too small to share
         rollout, episodes = self.roll_out()
         played = time.perf_counter()
-        torch.set_num_threads(self.threads)
         values = self.update(rollout, self.ppo.entropy * left)
         self.iteration += 1
         last = self.iteration == self.iterations
