@@ -595,6 +595,9 @@ def reset(t, s, b, i):
     s.env[b, STATUS] = RUNNING
     for j in range(n):
         s.task[b, AGENT, j] = -1
+    for a in range(m, t.agents.shape[1]):  # padding keeps nothing of the instance before
+        for x in range(s.agents.shape[2]):
+            s.agents[b, a, x] = 0
     for a in range(m):
         for r in range(t.quota.shape[2]):
             s.agents[b, a, FREE + r] = t.agents[i, a, CAPACITY + r]
