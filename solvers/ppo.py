@@ -81,7 +81,7 @@ class PPO:
         save_seconds: float = 15.0,
         threads: int = 1,
     ) -> None:
-        self.device, self.checkpoint, self.threads = device, checkpoint, threads
+        self.device, self.checkpoint, self.threads = choose_device(device), checkpoint, threads
         self.width, self.window, self.envs, self.steps = width, window, envs, steps
         self.epochs, self.minibatch, self.lr, self.gamma, self.lam = epochs, minibatch, lr, gamma, lam
         self.clip, self.entropy, self.value_weight = clip, entropy, value_weight
@@ -93,7 +93,7 @@ class PPO:
 
         With `checkpoint` nothing is trained. A killed run continues from `log.folder`, on the CPU to the same network.
         """
-        device = choose_device(self.device)
+        device = self.device
         torch.set_num_threads(min(self.threads, int(budget.threads)))
         if self.checkpoint is not None:
             return load_policy(self.checkpoint, device)

@@ -178,7 +178,7 @@ def test_bad_checkpoints_and_devices_are_one_clear_error(tmp_path, monkeypatch):
         load_policy(tmp_path / "short.pt", CPU)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"device: cuda.*solver\.device=cpu"):
-        PPO(device="cuda").fit(Fixed(random_instance, 1), Setting(), Budget(), np.random.default_rng(0), Silent(tmp_path))
+        PPO(device="cuda")
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_last_state_on_disk(tmp_path):
