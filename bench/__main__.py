@@ -106,7 +106,7 @@ def task(config: DictConfig) -> None:
     except WRONG as error:
         sys.exit(_wrong(error))
     console = report.output()
-    report.show(console, [record], baselines)
+    report.show(console, [record], baselines, setup.job.folder(setup.runs))
     if config.ship:
         command = f"python -m bench {' '.join(HydraConfig.get().overrides.task)}"
         print(setup.references.ship(setup.job.dataset.name, setup.job.instances, config.objective, command))
@@ -261,7 +261,7 @@ class Sweep:
         with report.Bars() as bars:
             baselines = [record for setup in self.problems.values() for record in setup.compare(bars)]
         console, tracker = report.output(), self.setups[0].tracker
-        report.show(console, records, baselines)
+        report.show(console, records, baselines, self.folder)
         parent = _parent(tracker, self.key, self.folder)
         parent.summary({"jobs": len(records), "failed": len(failed)})
         parent.finish("finished")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -22,6 +23,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from bench import figures
 from bench.record import identity
 
 WIDE = 140  # columns a table may take
@@ -71,8 +73,11 @@ def output() -> Console:
     return Console(highlight=False, width=max(console.width, WIDE), no_color=not console.is_terminal)
 
 
-def show(console: Console, records: Sequence[Record], baselines: Sequence[Record]) -> None:
-    """One table per problem: the runs beside the reference, the baselines of the same problem and random play, best first."""
+def show(console: Console, records: Sequence[Record], baselines: Sequence[Record], pictures: Path) -> None:
+    """One table per problem, and one picture in the folder `pictures`.
+
+    In it stand the runs beside the reference, the baselines of the same problem and random play, best first.
+    """
     problems: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
         problems.setdefault(identity(record), []).append(record)
@@ -80,6 +85,10 @@ def show(console: Console, records: Sequence[Record], baselines: Sequence[Record
         ran = {record["solver"] for record in runs}
         others = [record for record in baselines if identity(record) == problem and record["solver"] not in ran]
         console.print(comparison(runs, others))
+        rows = [record for record in (*runs, *others) if record.get("gap_mean") is not None]
+        if rows:
+            name = "comparison.png" if len(problems) == 1 else f"comparison-{runs[0]['dataset']}.png"
+            figures.comparison(rows, pictures / name, _problem(runs[0]))
     for record in records:
         if record.get("error"):
             what = f"{record['solver']} on {record['dataset']}, seed {record['seed']}"
