@@ -26,7 +26,7 @@ BOUNDED_SLOWDOWN = OBJECTIVES.index("bounded_slowdown")
 
 # No reference counting: nothing is allocated, and atomic counts on every array access cost two thirds of the speed.
 # A call passes every array's shape and strides, some 170 numbers: what runs at every decision is inlined (not more, or
-# compilation takes minutes).
+# compilation takes minutes). The indices used most, `b` and `i`, are unsigned, which spares the test for negative ones.
 device = njit(cache=True, _nrt=False)  # type: ignore[call-overload]
 inlined = njit(cache=True, _nrt=False, forceinline=True)  # type: ignore[call-overload]
 
@@ -74,7 +74,7 @@ def fits_in(t, s, b, i, j, a, kind, ticks):
 @device
 def fits(t, s, b, j, a):
     """j may start on a now: a is up, demand and quota fit, and by the visible duration it ends before a's next outage."""
-    i = s.env[b, INSTANCE]
+    i = np.uint64(s.env[b, INSTANCE])
     return fits_in(t, s, b, i, j, a, t.agents[i, a, TYPE], room(s, b, a))
 
 
@@ -93,7 +93,7 @@ def wait_legal(t, s, b):
         return False
     if s.env[b, N_RUNNING] > 0:
         return True
-    i = s.env[b, INSTANCE]
+    i = np.uint64(s.env[b, INSTANCE])
     if t.observe_all and s.env[b, NEXT_ARRIVAL] < t.size[i, N_TASKS]:
         return True
     for a in range(t.size[i, N_AGENTS]):
@@ -135,7 +135,7 @@ def dead_end(t, s, b):
 @inlined
 def hold(t, s, b, j, a, sign):
     """Take (sign = -1) or give back (sign = 1) what j holds on a."""
-    i = s.env[b, INSTANCE]
+    i = np.uint64(s.env[b, INSTANCE])
     kind = t.agents[i, a, TYPE]
     for r in range(t.quota.shape[2]):
         s.agents[b, a, FREE + r] += sign * t.work[i, j, kind, DEMAND + r]
@@ -184,7 +184,7 @@ def slowdown_share(t, i, j, end):
 @device
 def pay_assignment(t, s, b, j):
     """`shaped`: the whole share of j in the objective, paid when it starts, from its true end."""
-    i = s.env[b, INSTANCE]
+    i = np.uint64(s.env[b, INSTANCE])
     cost = 0.0
     if t.objective == TOTAL_TIME:
         cost = float(t.task[i, j, WEIGHT] * (s.task[b, END, j] - t.task[i, j, RELEASE]))
@@ -201,7 +201,7 @@ def pay_assignment(t, s, b, j):
 @inlined
 def begin(t, s, b, j, a):
     """Start pending task j on agent a now."""
-    i = s.env[b, INSTANCE]
+    i = np.uint64(s.env[b, INSTANCE])
     kind = t.agents[i, a, TYPE]
     drop_pending(t, s, b, find(s, b, j))
     hold(t, s, b, j, a, -1)
@@ -222,7 +222,7 @@ def begin(t, s, b, j, a):
 @inlined
 def finish(t, s, b, j):
     """Task j ends now."""
-    i = s.env[b, INSTANCE]
+    i = np.uint64(s.env[b, INSTANCE])
     hold(t, s, b, j, s.task[b, AGENT, j], 1)
     s.env[b, N_FINISHED] += 1
     s.env[b, WEIGHT_INSIDE] -= t.task[i, j, WEIGHT]
@@ -257,7 +257,7 @@ def kill(t, s, b, j):
 @device
 def arrive(t, s, b):
     """The next task is released and joins the end of the queue."""
-    i = s.env[b, INSTANCE]
+    i = np.uint64(s.env[b, INSTANCE])
     j = s.env[b, NEXT_ARRIVAL]
     s.task[b, PENDING, s.env[b, N_PENDING]] = j
     s.env[b, N_PENDING] += 1
@@ -273,7 +273,7 @@ def arrive(t, s, b):
 @device
 def edge(t, s, b, a):
     """Tick of the next outage edge of agent a: a start while it is up, an end while it is down."""
-    i = s.env[b, INSTANCE]
+    i = np.uint64(s.env[b, INSTANCE])
     if s.agents[b, a, UP] == 1:
         return t.outages[i, a, s.agents[b, a, OUTAGE], OUTAGE_START]
     return t.outages[i, a, s.agents[b, a, OUTAGE], OUTAGE_END]
@@ -282,14 +282,14 @@ def edge(t, s, b, a):
 @device
 def overdue(t, s, b, j, until):
     """w_j times the part of [time, until) behind j's due date."""
-    i = s.env[b, INSTANCE]
+    i = np.uint64(s.env[b, INSTANCE])
     return t.task[i, j, WEIGHT] * max(0, until - max(s.env[b, TIME], t.task[i, j, DUE]))
 
 
 @inlined
 def move_clock(t, s, b, until):
     """Pass time up to tick `until` with nothing happening; time-accrued objectives are paid."""
-    i = s.env[b, INSTANCE]
+    i = np.uint64(s.env[b, INSTANCE])
     if not t.shaped and t.objective == TOTAL_TIME:
         s.reward[b] -= s.env[b, WEIGHT_INSIDE] * (until - s.env[b, TIME]) / t.real[i, SCALE]
     if not t.shaped and t.objective == TARDINESS:
@@ -345,7 +345,7 @@ def toggle(t, s, b, a):
 @device
 def announce(t, s, b, a):
     """Find the start of the next announced outage of agent a."""
-    i = s.env[b, INSTANCE]
+    i = np.uint64(s.env[b, INSTANCE])
     e = s.agents[b, a, OUTAGE] + (1 - s.agents[b, a, UP])
     s.agents[b, a, NEXT_OUTAGE] = NEVER
     while e < t.outages.shape[2]:
@@ -358,7 +358,7 @@ def announce(t, s, b, a):
 @device
 def advance(t, s, b):
     """Move to the next event (arrival, completion, outage edge) and let it happen. There is always one."""
-    i = s.env[b, INSTANCE]
+    i = np.uint64(s.env[b, INSTANCE])
     arrival = NEVER
     if s.env[b, NEXT_ARRIVAL] < t.size[i, N_TASKS]:
         arrival = t.task[i, s.env[b, NEXT_ARRIVAL], RELEASE]
@@ -395,7 +395,7 @@ def pass_edges(t, s, b):
 @device
 def admit(t, s, b):
     """All arrivals of this tick."""
-    i = s.env[b, INSTANCE]
+    i = np.uint64(s.env[b, INSTANCE])
     while s.env[b, NEXT_ARRIVAL] < t.size[i, N_TASKS] and t.task[i, s.env[b, NEXT_ARRIVAL], RELEASE] <= s.env[b, TIME]:
         arrive(t, s, b)
 
@@ -406,7 +406,7 @@ def admit(t, s, b):
 @device
 def fits_at(t, s, b, j, a, when):
     """By the visible ends, j fits on a from tick `when` on."""
-    i = s.env[b, INSTANCE]
+    i = np.uint64(s.env[b, INSTANCE])
     kind = t.agents[i, a, TYPE]
     u = t.task[i, j, TENANT]
     for r in range(t.quota.shape[2]):
@@ -438,7 +438,7 @@ def fits_at(t, s, b, j, a, when):
 def reserved_start(t, s, b, j, a):
     """Earliest tick at which, by the visible ends and announced outages, j fits on a; NEVER while a is away for nobody knows
     how long."""
-    i = s.env[b, INSTANCE]
+    i = np.uint64(s.env[b, INSTANCE])
     when = s.env[b, TIME]
     while not fits_at(t, s, b, j, a, when):
         later = NEVER
@@ -459,7 +459,7 @@ def reserved_start(t, s, b, j, a):
 def backfill(t, s, b, head, agent):
     """EASY (Lifka 1995): in queue order, tasks that fit now and visibly end before the head's reserved start are started,
     each on the agent where its visible duration is shortest (ties: lowest index)."""
-    i = s.env[b, INSTANCE]
+    i = np.uint64(s.env[b, INSTANCE])
     reserved = reserved_start(t, s, b, head, agent)
     k = 0
     while k < s.env[b, N_PENDING]:
@@ -483,7 +483,7 @@ def backfill(t, s, b, head, agent):
 @inlined
 def refresh_mask(t, s, b, shown):
     """The first `shown` rows and `wait`; only entries that may have changed are computed."""
-    i = s.env[b, INSTANCE]
+    i = np.uint64(s.env[b, INSTANCE])
     m, agents, fresh = t.agents.shape[1], t.size[i, N_AGENTS], s.env[b, ROWS_FRESH]
     if not t.commit:
         for a in range(agents):
@@ -539,7 +539,7 @@ def refresh_window(t, s, b, shown):
         s.window[b, k] = -1
 
 
-@device
+@inlined
 def refresh(t, s, b):
     """Bring all that a policy is shown up to date. No action is legal once the episode has ended."""
     shown = min(s.env[b, N_PENDING], s.window.shape[1])
@@ -557,7 +557,7 @@ def refresh(t, s, b):
 @inlined
 def settle(t, s, b):
     """Let time pass until a decision is due or the episode is over."""
-    i = s.env[b, INSTANCE]
+    i = np.uint64(s.env[b, INSTANCE])
     if t.budget:
         if s.env[b, N_FINISHED] == t.size[i, N_TASKS]:
             s.env[b, STATUS] = TERMINATED
