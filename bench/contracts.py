@@ -121,9 +121,9 @@ class Policy(Protocol):
 
 @runtime_checkable
 class Learner(Protocol):
-    """Turns training instances into a policy."""
+    """Turns training instances into a policy, or into a solver that plans with one."""
 
-    def fit(self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log) -> Policy:
+    def fit(self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log) -> Policy | Solver:
         """Train on data's train split, choose on its validation split, never touch its test split."""
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.contracts import UserError
+from bench.contracts import Budget, Result, UserError
+from bench.instance import Instance
 from bench.observation import Observation
+from bench.setting import Setting
 from bench.simulator import Simulator
-from bench.simulator.tables import LEAVE
+from bench.simulator.tables import LEAVE, Floats
 from solvers.features import features, from_observation, from_simulator
 from solvers.network import PairNetwork
 
@@ -68,14 +70,49 @@ def save_atomically(path: Path, state: dict[str, Any]) -> None:
     partial.replace(path)
 
 
+def sample(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Actions (B,) from the softmax of logits (B, A), by the Gumbel-max trick."""
+    noise = torch.rand(logits.shape, generator=generator, device=logits.device).clamp(1e-20, 1 - 1e-7)
+    return (logits - torch.log(-torch.log(noise))).argmax(dim=1)
+
+
 @torch.no_grad()
-def greedy_returns(network: PairNetwork, simulator: Simulator, device: torch.device) -> np.ndarray:
-    """Play every instance of `simulator` once, greedily and all at once; returns (I,) the undiscounted returns."""
+def play(
+    network: torch.nn.Module, simulator: Simulator, device: torch.device, sampling: torch.Generator | None = None
+) -> Floats:
+    """Play all environments from their start to their end, at once; returns their undiscounted returns (B,).
+
+    Every decision is greedy; with `sampling`, those of all environments but the first are drawn from the policy.
+    """
     everyone = np.arange(simulator.n_envs)
-    simulator.reset(everyone, everyone)
+    simulator.reset(everyone, everyone % len(simulator.instances))
     total = np.zeros(simulator.n_envs)
     while (playing := ~(simulator.terminated | simulator.truncated)).any():
         logits, _ = network(features(from_simulator(simulator, device)))
-        actions = np.where(playing, logits.argmax(dim=1).cpu().numpy(), LEAVE)
-        total += simulator.step(actions)
+        chosen = logits.argmax(dim=1)
+        if sampling is not None:
+            chosen[1:] = sample(logits[1:], sampling)
+        total += simulator.step(np.where(playing, chosen.cpu().numpy(), LEAVE))
     return total
+
+
+class BestOf:
+    """Plans with a policy: the best of one greedy and k - 1 sampled episodes, played at once in the true simulator.
+
+    To play an instance several times over is to know it, so this is for the tracks where the future is known.
+    """
+
+    clairvoyant = True
+
+    def __init__(self, policy: NetworkPolicy, samples: int) -> None:
+        self.policy, self.samples = policy, samples
+
+    def solve(self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator) -> Result:
+        """The schedule with the highest return; `info` tells how many episodes were played and which won (0 = greedy)."""
+        device = self.policy.device
+        window = min(self.policy.window, instance.n_tasks)
+        simulator = Simulator([instance], setting, n_envs=self.samples, window=window)
+        generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
+        best = int(play(self.policy.network, simulator, device, generator).argmax())
+        status = "infeasible" if simulator.dead_end(best) else "feasible"
+        return Result(simulator.schedule(best), status, info={"episodes": self.samples, "best": best})

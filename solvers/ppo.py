@@ -3,7 +3,7 @@
 Details that matter, after Huang et al. 2022, "The 37 implementation details of PPO": advantages normalised per minibatch,
 orthogonal initialisation, Adam with eps 1e-5, learning rate and entropy bonus annealed, gradient norm clipped, an update
 stopped early when the policy has moved too far (KL). The critic predicts in units of the visible load, and its errors are
-divided by the spread of the returns.
+divided by the spread of the returns. The policy that is validated and kept is a running average of the networks (Polyak).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bench.contracts import Budget, Dataset, Log, UserError
 from bench.instance import Instance
@@ -27,7 +28,7 @@ from bench.simulator.tables import INSTANCE, N_TASKS
 from solvers.advantages import gae
 from solvers.features import Features, features, from_simulator
 from solvers.network import PairNetwork
-from solvers.policy import NetworkPolicy, choose_device, greedy_returns, load_policy, save_atomically
+from solvers.policy import BestOf, NetworkPolicy, choose_device, load_policy, play, sample, save_atomically
 
 
 class Look(NamedTuple):
@@ -62,6 +63,7 @@ class PPO:
         self,
         device: str = "auto",
         checkpoint: str | None = None,
+        samples: int = 1,
         width: int = 32,
         window: int = 64,
         envs: int = 256,
@@ -77,30 +79,40 @@ class PPO:
         value_weight: float = 0.5,
         max_grad_norm: float = 0.5,
         max_kl: float = 0.03,
-        validate_every: int = 10,
+        averaging: float = 0.9,
+        validate_every: int = 5,
         save_seconds: float = 15.0,
         threads: int = 1,
     ) -> None:
-        self.device, self.checkpoint, self.threads = choose_device(device), checkpoint, threads
+        self.device, self.checkpoint, self.samples, self.threads = choose_device(device), checkpoint, samples, threads
         self.width, self.window, self.envs, self.steps = width, window, envs, steps
         self.epochs, self.minibatch, self.lr, self.gamma, self.lam = epochs, minibatch, lr, gamma, lam
         self.clip, self.entropy, self.value_weight = clip, entropy, value_weight
         self.max_grad_norm, self.max_kl = max_grad_norm, max_kl
+        self.averaging = averaging
         self.shaped, self.validate_every, self.save_seconds = shaped, validate_every, save_seconds
 
-    def fit(self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log) -> NetworkPolicy:
+    def fit(
+        self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log
+    ) -> NetworkPolicy | BestOf:
         """Train for `budget.decisions` and keep the network that did best on the validation split.
 
         With `checkpoint` nothing is trained. A killed run continues from `log.folder`, on the CPU to the same network.
+        Where the future is known, `samples` > 1 decides by the best of as many episodes.
         """
-        device = self.device
         torch.set_num_threads(min(self.threads, int(budget.threads)))
-        if self.checkpoint is not None:
-            return load_policy(self.checkpoint, device)
+        policy = (
+            self._train(data, setting, budget, rng, log)
+            if self.checkpoint is None
+            else load_policy(self.checkpoint, self.device)
+        )
+        return BestOf(policy, self.samples) if self.samples > 1 and setting.observe == "all" else policy
+
+    def _train(self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log) -> NetworkPolicy:
         train, validation = (list(data.instances(split)) for split in ("train", "validation"))
         if not train or not validation:
             raise UserError("dataset: PPO needs a train and a validation split, and one of them is empty")
-        run = Training(self, train, validation, setting, budget, rng, device)
+        run = Training(self, train, validation, setting, budget, rng, self.device)
         run.resume(log.folder / "training.pt")
         saved = time.monotonic()
         while run.iteration < run.iterations:
@@ -111,7 +123,7 @@ class PPO:
                 run.save(log.folder / "training.pt")
                 saved = time.monotonic()
         run.network.load_state_dict(run.best_network)
-        policy = NetworkPolicy(run.network, self.window, device)
+        policy = NetworkPolicy(run.network, self.window, self.device)
         policy.save(log.folder / "policy.pt")
         return policy
 
@@ -138,6 +150,7 @@ class Training:
         self.generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
         torch.manual_seed(int(rng.integers(2**62)))
         self.network = PairNetwork(ppo.width).to(device)
+        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(ppo.averaging))
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=ppo.lr, eps=1e-5)
         self.batch = ppo.envs * ppo.steps
         self.iterations = max(1, math.ceil(budget.decisions / self.batch))
@@ -161,10 +174,11 @@ class Training:
         rollout, episodes = self.roll_out()
         played = time.perf_counter()
         values = self.update(rollout, self.ppo.entropy * left)
+        self.average.update_parameters(self.network)
         self.iteration += 1
         last = self.iteration == self.iterations
         if self.iteration % self.ppo.validate_every == 0 or last:
-            result = float(greedy_returns(self.network, self.trials, self.device).mean())
+            result = float(play(self.average.module, self.trials, self.device).mean())
             values["validation/return"] = result
             if result > self.best:
                 self.best, self.best_network = result, self._copy()
@@ -183,7 +197,7 @@ class Training:
         terminated, truncated = (torch.zeros(shape, dtype=torch.bool, device=self.device) for _ in range(2))
         looks, actions, episodes = [self._look()], [], []
         for step in range(self.ppo.steps):
-            action = self._sample(looks[-1].logits)
+            action = sample(looks[-1].logits, self.generator)
             paid = self.simulator.step(action.cpu().numpy())
             ended, cut = self.simulator.terminated, self.simulator.truncated
             self.totals += paid
@@ -227,11 +241,6 @@ class Training:
             scale = scale * self.simulator.tables.size[instance, N_TASKS]
         column = {"makespan": 1, "bounded_slowdown": 2}.get(objective, 0)
         return seen.load[:, column] / torch.from_numpy(scale).float().to(self.device)
-
-    def _sample(self, logits: Tensor) -> Tensor:
-        """Actions (B,) from the softmax of logits, by the Gumbel-max trick."""
-        noise = torch.rand(logits.shape, generator=self.generator, device=self.device).clamp(1e-20, 1 - 1e-7)
-        return (logits - torch.log(-torch.log(noise))).argmax(dim=1)
 
     # -- learning ------------------------------------------------------------------------------------------------
 
@@ -290,13 +299,14 @@ class Training:
     # -- saving --------------------------------------------------------------------------------------------------
 
     def _copy(self) -> dict[str, Tensor]:
-        return {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+        return {name: tensor.detach().clone() for name, tensor in self.average.module.state_dict().items()}
 
     def save(self, path: Path) -> None:
         """All that is needed to go on as if nothing had happened."""
         state: dict[str, Any] = {name: getattr(self, name) for name in ("iteration", "spread", "best", "best_network")}
         state |= {
             "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "rng": self.rng.bit_generator.state,
@@ -310,6 +320,7 @@ class Training:
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"].cpu())
         self.rng.bit_generator.state = state["rng"]

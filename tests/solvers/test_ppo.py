@@ -8,12 +8,15 @@ import torch
 
 from bench.contracts import Budget, UserError
 from bench.instance import Instance
+from bench.metrics import objective
+from bench.rollout import PolicySolver
 from bench.setting import Setting
 from bench.simulator import Simulator
+from bench.verify import verify
 from solvers.advantages import gae
 from solvers.features import features, from_observation, from_simulator
 from solvers.network import PairNetwork
-from solvers.policy import NetworkPolicy, greedy_returns, load_policy
+from solvers.policy import BestOf, NetworkPolicy, load_policy, play
 from solvers.ppo import PPO
 
 CPU = torch.device("cpu")
@@ -132,7 +135,7 @@ def test_it_learns_to_send_each_task_to_its_fast_agent(tmp_path):
         data, Setting(), Budget(decisions=8000, threads=1), np.random.default_rng(0), Silent(tmp_path)
     )
     trials = Simulator(list(data.instances("test")), Setting())
-    assert greedy_returns(policy.network, trials, CPU).mean() == pytest.approx(-1.0)  # the optimum: everything at its shortest
+    assert play(policy.network, trials, CPU).mean() == pytest.approx(-1.0)  # the optimum: everything at its shortest
 
 
 def test_a_killed_training_ends_with_the_same_network(tmp_path):
@@ -148,6 +151,21 @@ def test_a_killed_training_ends_with_the_same_network(tmp_path):
     assert 0 < len(log.heard) < 6, "it should have gone on where it stopped, not started again"
     for name, tensor in whole.network.state_dict().items():
         assert torch.equal(tensor, resumed.network.state_dict()[name]), name
+
+
+def test_best_of_many_episodes_is_never_worse_than_greedy():
+    policy = NetworkPolicy(PairNetwork(8), 16, CPU)
+    for seed in range(10):
+        instance = random_instance(np.random.default_rng(seed))
+        one, many = (
+            solver.solve(instance, Setting(), Budget(), np.random.default_rng(0))
+            for solver in (PolicySolver(policy), BestOf(policy, 8))
+        )
+        assert not verify(instance, many.schedule)
+        values = [objective(instance, result.schedule, "total_time") for result in (one, many)]
+        assert values[1] <= values[0]
+        if many.info["best"] == 0:
+            assert values[1] == values[0]
 
 
 def test_a_saved_policy_decides_the_same(tmp_path):
@@ -167,7 +185,7 @@ def test_a_network_trained_at_one_size_runs_at_another():
     rng = np.random.default_rng(6)
     for n, m in ((1, 1), (40, 9)):
         simulator = Simulator([random_instance(rng, n, m)], Setting())
-        assert np.isfinite(greedy_returns(PairNetwork(8), simulator, CPU)).all()
+        assert np.isfinite(play(PairNetwork(8), simulator, CPU)).all()
 
 
 def test_bad_checkpoints_and_devices_are_one_clear_error(tmp_path, monkeypatch):
