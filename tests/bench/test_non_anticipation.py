@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from bench.contracts import Policy
 from bench.instance import Instance, Outage
@@ -17,12 +17,18 @@ from bench.rollout import played_as
 from bench.setting import Setting
 from bench.simulator import Simulator
 
-POLICIES = {}
-for file in sorted((Path(__file__).parents[2] / "conf" / "solver").glob("*.yaml")):
-    plugin = instantiate(OmegaConf.load(file))
-    if isinstance(plugin, Policy) and not hasattr(plugin, "fit"):
-        POLICIES[file.stem] = plugin
+CONF = Path(__file__).parents[2] / "conf"
 
+
+def policies():
+    """Name -> every plug-in of conf/solver with `act` and without `fit`."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        names = sorted(file.stem for file in (CONF / "solver").glob("*.yaml"))
+        plugins = {name: instantiate(compose("config", [f"+solver={name}"]).solver) for name in names}
+    return {name: plugin for name, plugin in plugins.items() if isinstance(plugin, Policy) and not hasattr(plugin, "fit")}
+
+
+POLICIES = policies()
 SETTINGS = {
     "fit": Setting(track="online", observe="arrived"),
     "singly": Setting(track="online", observe="arrived", events="singly", objective="tardiness"),
