@@ -1,7 +1,6 @@
 """Nobody who runs as `online` sees the future: rewriting every task with r_j > t changes no decision made up to t.
 
-Every configuration of conf/solver that yields a policy is tried, found by looking, not by name. A learner's policy is tested
-by its own tests with `decisions` and `rewritten` from here.
+Every configuration of conf/solver that is a policy or learns one is tried, found by looking, not by name.
 """
 
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from bench.contracts import Policy
+from bench.contracts import SPLITS, Budget, Policy
 from bench.instance import Instance, Outage
 from bench.rollout import played_as
 from bench.setting import Setting
@@ -20,15 +19,16 @@ from bench.simulator import Simulator
 CONF = Path(__file__).parents[2] / "conf"
 
 
-def policies():
-    """Name -> every plug-in of conf/solver with `act` and without `fit`."""
+def plugins():
+    """Name -> every plug-in of conf/solver."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         names = sorted(file.stem for file in (CONF / "solver").glob("*.yaml"))
-        plugins = {name: instantiate(compose("config", [f"+solver={name}"]).solver) for name in names}
-    return {name: plugin for name, plugin in plugins.items() if isinstance(plugin, Policy) and not hasattr(plugin, "fit")}
+        return {name: instantiate(compose("config", [f"+solver={name}"]).solver) for name in names}
 
 
-POLICIES = policies()
+PLUGINS = plugins()
+LEARNERS = {name: plugin for name, plugin in PLUGINS.items() if hasattr(plugin, "fit")}
+POLICIES = {name: p for name, p in PLUGINS.items() if isinstance(p, Policy) and name not in LEARNERS}
 SETTINGS = {
     "fit": Setting(track="online", observe="arrived"),
     "singly": Setting(track="online", observe="arrived", events="singly", objective="tardiness"),
@@ -110,6 +110,34 @@ def test_there_are_policies_to_test():
 @pytest.mark.parametrize("name", POLICIES)
 def test_no_decision_depends_on_tasks_of_the_future(name, setting):
     assert check(POLICIES[name], played_as(POLICIES[name], SETTINGS[setting])) > 20
+
+
+class Random:
+    """A data set and the log of a run for a learner."""
+
+    name = "random"
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def instances(self, split):
+        for seed in range(8):
+            rng = np.random.default_rng([seed, SPLITS.index(split)])
+            yield instance(tasks(rng, 16, np.sort(rng.integers(0, 40, 16))))
+
+    def metrics(self, step, values):
+        pass
+
+    def progress(self, done, total, note=""):
+        pass
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_no_decision_of_a_learned_policy_depends_on_tasks_of_the_future(name, tmp_path):
+    data, budget = Random(tmp_path), Budget(decisions=4000, threads=1)
+    policy = LEARNERS[name].fit(data, SETTINGS["fit"], budget, np.random.default_rng(0), data)
+    assert check(policy, SETTINGS["fit"]) > 20
+    assert check(policy, SETTINGS["commit"]) > 20
 
 
 class Prophet:
