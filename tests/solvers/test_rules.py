@@ -1,5 +1,6 @@
 """Dispatch rules: golden decisions on hand-made observations, ties, blocking, the kinds of play, and legality throughout."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from solvers.rules import DRF, EDF, F1, FIFO, HRRN, LJF, SJF, UNICEP, WFP3, WSPT
 NEVER = np.iinfo(np.int64).max
 CONF = Path(__file__).parents[2] / "conf" / "solver"
 YAMLS = [
-    path for path in sorted(CONF.glob("*.yaml")) if "solvers.rules." in path.read_text() or "matching." in path.read_text()
+    path for path in sorted(CONF.glob("*.yaml")) if re.search(r"^_target_: solvers\.(rules|matching)\.", path.read_text(), re.M)
 ]
 RNG = np.random.default_rng(0)
 
