@@ -105,7 +105,10 @@ def _finite(value: float) -> float | None:
 
 @runtime_checkable
 class Solver(Protocol):
-    """Plans a whole instance."""
+    """Plans a whole instance.
+
+    May define `certifies = True`: its bounds and proofs are kept as references (anyone's schedules are, they can be checked).
+    """
 
     def solve(self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator) -> Result:
         """A schedule for `instance` under `setting` within `budget`; all randomness comes from `rng`."""

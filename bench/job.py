@@ -34,9 +34,10 @@ class Job:
     def __post_init__(self) -> None:
         for instance in self.instances:
             self.setting.check(instance)
-        if self.setting.track == "online" and getattr(self.plugin, "clairvoyant", isinstance(self.plugin, Solver)):
+        if self.setting.information == "online" and getattr(self.plugin, "clairvoyant", isinstance(self.plugin, Solver)):
             raise UserError(
-                f"track: {self.solver} plans with the future known and may not enter track=online; set track=schedule"
+                f"track, observe: {self.solver} plans with the future known and may not enter track=online or observe=arrived; "
+                "set track=schedule observe=all"
             )
 
     @functools.cached_property

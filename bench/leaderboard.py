@@ -31,10 +31,11 @@ from bench.tracking import StoredRun, stored_runs
 from bench.verify import verify
 
 FILES = ("instances.json.gz", "schedules.json.gz", "instances.parquet")
-PROBLEM = ("dataset", "set_hash", "objective", "mode", "backfill")  # rows equal in these are ranked against each other
+# rows equal in these are ranked against each other
+PROBLEM = ("dataset", "set_hash", "objective", "mode", "backfill", "events")
 CONFIGURED = ("solver", "dataset", "budget", "track", "objective", "mode", "backfill", "observe", "events")
 COLUMNS = (
-    "rank", "solver", "configuration", "dataset", "objective", "mode", "backfill", "information", "seeds", "feasible",
+    "rank", "solver", "configuration", "dataset", "objective", "mode", "backfill", "events", "information", "seeds", "feasible",
     "objective_mean", "gap_mean", "score", "score_low", "score_high", "reference", "train_seconds", "solve_seconds", "hardware",
     "git_commit", "verified", "error", "set_hash", "runs",
 )  # fmt: skip

@@ -32,7 +32,7 @@ class Observation:
     capacity: Ints  # (M, R)
     free: Ints  # (M, R) units free now
     up: NDArray[np.bool_]  # (M,) not in an outage
-    next_outage: Ints  # (M,) start tick of the next announced outage, the largest int64 where none is known
+    next_outage: Ints  # (M,) start tick of the next announced outage, a tick that never comes (2**61 - 1) where none is known
     # tasks running, in the order they were started
     running_agent: Ints  # (Q,)
     running_end: Ints  # (Q,) visible end, tick

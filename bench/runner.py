@@ -6,6 +6,7 @@ the solver on one instance is a row with its error; a crash in training is a fai
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -144,7 +145,9 @@ class Session:
         if wrong:
             entry["error"] = entry["error"] or f"CONTRADICTION on {instance.name or f'instance {i}'}: {wrong}"
         elif verdict.feasible or verdict.result.lower_bound > known.bound:
-            found = reference_of(instance, verdict.result, setting.objective, name, 0.0)
+            proved = getattr(self.job.plugin, "certifies", False)  # else only the schedule counts: it can be checked
+            result = verdict.result if proved else replace(verdict.result, status="feasible", lower_bound=-math.inf)
+            found = reference_of(instance, result, setting.objective, name, 0.0)
             known = self.references.improve(instance, setting.objective, found)
         one = row(instance, entry, verdict)
         one |= standing(instance, one["objective"], known, random)

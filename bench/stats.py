@@ -34,7 +34,8 @@ def gap(objective: ArrayLike, bound: ArrayLike, sense: str = "min") -> Floats:
 def score(objective: ArrayLike, random: ArrayLike, reference: ArrayLike) -> Floats:
     """0 = the mean of random legal play, 100 = the reference, linear between and beyond, of any shape.
 
-    All three are internal (minimised) values. Where both references are equal: 100 if the objective equals them, else NaN.
+    All three are in one scale, internal or original (it only has to be the same). Where both references are equal: 100 if the
+    objective equals them, else NaN.
     """
     value, low, high = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (objective, random, reference)))
     flat, known = _same(low, high), np.isfinite(low) & np.isfinite(high)

@@ -36,6 +36,7 @@ class CpSat:
     """Branch and bound with clause learning over intervals; stops at the proof of an optimum or when the budget ends."""
 
     clairvoyant = True
+    certifies = True
 
     def __init__(self, threads: int | None = None, warm_start: WarmStart | None = None, log: bool = False) -> None:
         """`threads`: default budget.threads. `warm_start(instance, setting, rng)`: a plan to start from and to fall back on."""

@@ -114,7 +114,7 @@ class _Derived(NamedTuple):
 def features(view: View) -> Features:
     """Unit-free features of B decisions."""
     d = _derive(view)
-    weighted = d.mean_weight * ((d.weight * view.shown).sum(dim=1) * d.tau + view.last_end.sum(dim=1))
+    weighted = d.mean_weight * ((d.weight * view.shown).sum(dim=1) * d.tau + (view.last_end * d.present).sum(dim=1))
     return Features(
         task=_stack(_of_tasks(view, d), view.shown),
         agent=_stack(_of_agents(view, d), d.present),

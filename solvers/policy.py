@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,21 +79,27 @@ def sample(logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 @torch.no_grad()
 def play(
-    network: torch.nn.Module, simulator: Simulator, device: torch.device, sampling: torch.Generator | None = None
-) -> Floats:
+    network: torch.nn.Module, simulator: Simulator, device: torch.device, sampling: torch.Generator | None = None,
+    latency: list[float] | None = None,
+) -> Floats:  # fmt: skip
     """Play all environments from their start to their end, at once; returns their undiscounted returns (B,).
 
-    Every decision is greedy; with `sampling`, those of all environments but the first are drawn from the policy.
+    Every decision is greedy; with `sampling`, those of all environments but the first are drawn from the policy. `latency`
+    gets the seconds that each decision, taken in all environments together, needed.
     """
     everyone = np.arange(simulator.n_envs)
     simulator.reset(everyone, everyone % len(simulator.instances))
     total = np.zeros(simulator.n_envs)
     while (playing := ~(simulator.terminated | simulator.truncated)).any():
+        began = time.perf_counter()
         logits, _ = network(features(from_simulator(simulator, device)))
         chosen = logits.argmax(dim=1)
         if sampling is not None:
             chosen[1:] = sample(logits[1:], sampling)
-        total += simulator.step(np.where(playing, chosen.cpu().numpy(), LEAVE))
+        actions = np.where(playing, chosen.cpu().numpy(), LEAVE)
+        if latency is not None:
+            latency.append(time.perf_counter() - began)
+        total += simulator.step(actions)
     return total
 
 
@@ -113,6 +120,8 @@ class BestOf:
         window = min(self.policy.window, instance.n_tasks)
         simulator = Simulator([instance], setting, n_envs=self.samples, window=window)
         generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
-        best = int(play(self.policy.network, simulator, device, generator).argmax())
+        latency: list[float] = []
+        best = int(play(self.policy.network, simulator, device, generator, latency).argmax())
         status = "infeasible" if simulator.dead_end(best) else "feasible"
-        return Result(simulator.schedule(best), status, info={"episodes": self.samples, "best": best})
+        info = {"episodes": self.samples, "best": best}
+        return Result(simulator.schedule(best), status, latency=tuple(latency), info=info)

@@ -89,6 +89,10 @@ class PPO:
         self.epochs, self.minibatch, self.lr, self.gamma, self.lam = epochs, minibatch, lr, gamma, lam
         self.clip, self.entropy, self.value_weight = clip, entropy, value_weight
         self.max_grad_norm, self.max_kl = max_grad_norm, max_kl
+        counts = {"samples": samples, "width": width, "window": window, "envs": envs, "steps": steps, "epochs": epochs}
+        for name, value in (counts | {"minibatch": minibatch, "validate_every": validate_every, "threads": threads}).items():
+            if value < 1:
+                raise UserError(f"solver.{name}: at least 1 is needed, got {value}")
         self.averaging = averaging
         self.shaped, self.validate_every, self.save_seconds = shaped, validate_every, save_seconds
 
@@ -276,7 +280,7 @@ class Training:
         change = logp - rollout.logp[rows]
         ratio = change.exp()
         advantage = rollout.advantage[rows]
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        advantage = (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
         policy = -torch.minimum(ratio * advantage, ratio.clamp(1 - self.ppo.clip, 1 + self.ppo.clip) * advantage).mean()
         error = (relative * rollout.unit[rows] - rollout.target[rows]) / self.spread
         value = 0.5 * error.square().mean()

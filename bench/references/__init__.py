@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -152,8 +153,8 @@ class References:
         try:
             result = solver.solve(instance, free, Budget(self.seconds, threads=self.threads), rng)
             found = reference_of(instance, result, setting.objective, self.name, self.seconds)
-        except UserError:
-            pass
+        except Exception as error:
+            logging.getLogger(__name__).warning("reference of %s: the search failed (%s)", instance.name, error)
         self.improve(instance, setting.objective, found)
 
     def _file(self, digest: str) -> Path:

@@ -251,6 +251,9 @@ def kill(t, s, b, j):
         s.task[b, PENDING, q] = s.task[b, PENDING, q - 1]
     s.task[b, PENDING, k] = j
     s.env[b, N_PENDING] += 1
+    m = t.agents.shape[1]
+    for x in range(k * m, s.env[b, ROWS_FRESH] * m):
+        s.mask[b, x] = 0
     s.env[b, ROWS_FRESH] = min(s.env[b, ROWS_FRESH], k)
 
 

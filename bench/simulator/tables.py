@@ -98,6 +98,8 @@ def stack(instances: Sequence[Instance], setting: Setting, scale: Floats, penalt
     t = max(i.n_types for i in instances)
     r = instances[0].n_resources
     u = max(i.n_tenants for i in instances)
+    if u:  # beside one with quotas, an instance without has tenants too, with NEVER units each
+        u = max(u, *(int(i.tenant.max()) + 1 for i in instances if i.tenant is not None))
     e = max((sum(o.agent == a for o in i.outages) for i in instances for a in {o.agent for o in i.outages}), default=0)
     if any(i.n_resources != r or i.sharing != instances[0].sharing for i in instances):
         raise ValueError("instances: all of a batch need the same sharing and the same number of resources")

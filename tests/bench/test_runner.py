@@ -163,7 +163,11 @@ def test_a_stored_record_is_compared_with_what_is_known_now(tmp_path: Path, go: 
     before = go(one)
     assert before["gap_mean"] > 0
     assert before["reference_proved"] == 0.0
-    go(job(Serial((0, 1), status="optimal"), "exact"))
+    claims, exact = (Serial((0, 1), status="optimal") for _ in range(2))
+    exact.certifies = True
+    go(job(claims, "claims"))
+    assert go(one)["reference_proved"] == 0.0, "a claim by a solver that does not certify is no proof"
+    go(job(exact, "exact"))
     after = go(one)
     assert after["reference_proved"] == 1.0
     assert after["reference_mean"] < before["reference_mean"]
@@ -178,6 +182,12 @@ def test_a_stored_record_is_compared_with_what_is_known_now(tmp_path: Path, go: 
 def test_whatever_decides_a_result_decides_the_key(changes: dict[str, Any]) -> None:
     assert job(Serial()).key == job(Serial()).key
     assert job(Serial(), **changes).key != job(Serial()).key
+
+
+@pytest.mark.parametrize("setting", [Setting(observe="arrived"), Setting(track="online", observe="arrived")])
+def test_a_planner_that_knows_the_future_is_never_recorded_as_online(setting: Setting) -> None:
+    with pytest.raises(UserError, match="future known"):
+        job(Serial(), setting=setting)
 
 
 def test_a_checkpoint_counts_by_its_content(tmp_path: Path) -> None:

@@ -188,6 +188,18 @@ def test_a_network_trained_at_one_size_runs_at_another():
         assert np.isfinite(play(PairNetwork(8), simulator, CPU)).all()
 
 
+def test_a_batch_may_hold_tenants_with_and_without_quotas():
+    rng = np.random.default_rng(7)
+    plain, limited = random_instance(rng), random_instance(rng)
+    tenants = Instance(**{**vars(plain), "tenant": rng.integers(0, 5, 6)})
+    quotas = Instance(**{**vars(limited), "tenant": rng.integers(0, 2, 6), "quota": np.full((2, 2), 4)})
+    both = Simulator([tenants, quotas], Setting())
+    torch.manual_seed(0)
+    network = PairNetwork(8)
+    alone = [play(network, Simulator([i], Setting()), CPU)[0] for i in (tenants, quotas)]
+    assert play(network, both, CPU) == pytest.approx(alone)
+
+
 def test_bad_checkpoints_and_devices_are_one_clear_error(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="does not exist"):
         load_policy(tmp_path / "missing.pt", CPU)
