@@ -10,7 +10,7 @@ import csv
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,9 +113,14 @@ def read_philly(path: Path) -> list[Job]:
         if len(row) != len(header):
             raise UserError(f"{where}: {len(row)} fields, expected {len(header)}; the file may be cut short")
         try:
-            submit = (datetime.fromisoformat(row[when]).replace(tzinfo=None) - datetime(1970, 1, 1)).total_seconds()
+            moment = datetime.fromisoformat(row[when])
+            submit = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         except ValueError:
             raise UserError(f"{where}, timestamp: {row[when]!r} is not a date and time like 2017-10-01 00:00:45") from None
-        jobs.append(Job(submit, number(row[duration], f"{where}, duration"), int(number(row[gpus], f"{where}, num_gpus")),
-                        row[cluster]))  # fmt: skip
+        seconds, held = number(row[duration], f"{where}, duration"), number(row[gpus], f"{where}, num_gpus")
+        if seconds < 0:
+            raise UserError(f"{where}, duration: {seconds:g} must not be negative")
+        if held != int(held) or held < 0:
+            raise UserError(f"{where}, num_gpus: {held:g} must be a whole number, not negative")
+        jobs.append(Job(submit, seconds, int(held), row[cluster]))
     return jobs

@@ -60,8 +60,10 @@ def _pieces(instance: Instance, schedule: Schedule) -> Pieces:
     task, agent, start, end = (column[_exists(instance, schedule)] for column in columns)
     kind = instance.agent_type[agent]
     needed = instance.duration[task, kind]
-    edges = {(outage.agent, outage.start) for outage in instance.outages} if instance.may_kill else set()
-    caught = np.array([pair in edges for pair in zip(agent.tolist(), end.tolist(), strict=True)], dtype=bool)
+    edges = {(outage.agent, outage.start): outage.announced for outage in instance.outages}
+    met = [edges.get(pair) for pair in zip(agent.tolist(), end.tolist(), strict=True)]
+    hidden, known = (np.array([announced is value for announced in met], dtype=bool) for value in (False, True))
+    caught = hidden | (known & (instance.estimate[task, kind] != needed))  # a known one only where the estimate was wrong
     return Pieces(task, agent, start, end, needed, instance.demand[task, kind], caught & (end - start < needed))
 
 

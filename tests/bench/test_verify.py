@@ -211,7 +211,8 @@ def naive(case, plan):
     kind, sound, full = case.agent_type, True, {j: [] for j in range(case.n_tasks)}
     for j, a, s, e in rows:
         needed = case.duration[j, kind[a]]
-        cut = case.may_kill and e - s < needed and any(o.agent == a and o.start == e for o in case.outages)
+        wrong = case.estimate[j, kind[a]] != needed  # an announced outage catches only what was expected to end before it
+        cut = e - s < needed and any(o.agent == a and o.start == e and (wrong or not o.announced) for o in case.outages)
         full[j] += [] if cut else [s]
         sound &= bool(needed >= 1 and (cut or e - s == needed) and s >= case.release[j])
         sound &= all(case.demand[j, kind[a]] <= case.capacity[a])

@@ -56,6 +56,8 @@ def test_virtual_cluster_and_tick(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [
+        (["2017-10-01 00:00:45,-60,1,30.0,a"], HEADER, r"line 2, duration: -60 must not be negative"),
+        (["2017-10-01 00:00:45,60,1.7,30.0,a"], HEADER, r"line 2, num_gpus: 1.7 must be a whole number"),
         (ROWS, "time,duration,num_gpus,gpu_time,cluster", "line 1: column timestamp is missing"),
         (["2017-10-01 00:00:45,30.0,1"], HEADER, "line 2: 3 fields, expected 5"),
         (["yesterday,30.0,1,30.0,a"], HEADER, "line 2, timestamp: 'yesterday' is not a date"),
