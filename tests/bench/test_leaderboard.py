@@ -17,6 +17,7 @@ from bench.instance import Instance, read_json, write_json
 from bench.instance_set import set_hash
 from bench.leaderboard import FILES, judge, main, markdown, tables, write
 from bench.metrics import penalty
+from bench.references import Reference
 from bench.schedule import Schedule
 from bench.tracking import Mlflow, StoredRun
 
@@ -125,6 +126,17 @@ def test_a_tampered_record_is_shown_and_does_not_count(tmp_path: Path, tampering
     page = markdown("schedule", [row])
     assert "**MISMATCH**" in page
     assert said in page.split("## What is wrong")[1]
+
+
+def test_a_shipped_reference_goes_before_what_a_run_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+    [before] = judged_rows(tmp_path / "before", honest(tmp_path / "before" / "run"))
+    monkeypatch.setattr("bench.leaderboard.shipped", lambda digest, objective: Reference(4.0, 4.0, "exact", "exact"))
+    [after] = judged_rows(tmp_path / "after", honest(tmp_path / "after" / "run"))
+    assert before["objective_mean"] == after["objective_mean"]
+    assert after["gap_mean"] == pytest.approx((after["objective_mean"] - 4.0) / after["objective_mean"])
+    assert after["gap_mean"] > before["gap_mean"]
 
 
 def test_breaking_a_rule_never_pays(tmp_path: Path) -> None:
