@@ -135,7 +135,7 @@ def test_a_shipped_reference_goes_before_what_a_run_says(tmp_path: Path, monkeyp
     monkeypatch.setattr("bench.leaderboard.shipped", lambda digest, objective: Reference(4.0, 4.0, "exact", "exact"))
     [after] = judged_rows(tmp_path / "after", honest(tmp_path / "after" / "run"))
     assert before["objective_mean"] == after["objective_mean"]
-    assert after["gap_mean"] == pytest.approx((after["objective_mean"] - 4.0) / after["objective_mean"])
+    assert after["gap_mean"] == pytest.approx(((8.0 - 4.0) / 8.0 + (10.0 - 4.0) / 10.0) / 2)
     assert after["gap_mean"] > before["gap_mean"]
 
 
