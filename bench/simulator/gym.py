@@ -56,9 +56,11 @@ class Actions(spaces.Discrete):
         self.legal = None if seed is None else self._first(seed)
         return super().seed(seed)
 
-    def sample(self, mask: Any = None, **options: Any) -> np.int64:
-        """An action drawn uniformly from `mask`, by default from the legal ones."""
-        return super().sample(self.legal if mask is None and not options else mask, **options)
+    def sample(self, *choice: Any, **options: Any) -> np.int64:
+        """An action drawn uniformly from the legal ones; with a mask or probabilities given, as `Discrete.sample`."""
+        if all(given is None for given in (*choice, *options.values())):
+            choice, options = (self.legal,), {}
+        return super().sample(*choice, **options)
 
 
 class SchedulingEnv(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
