@@ -22,14 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import metrics, stats
+from bench import stats
 from bench.contracts import UserError
 from bench.instance import Instance, read_json
 from bench.instance_set import set_hash
+from bench.record import judge as judge_entry
 from bench.references import shipped
-from bench.schedule import Schedule
 from bench.tracking import StoredRun, stored_runs
-from bench.verify import verify
 
 FILES = ("instances.json.gz", "schedules.json.gz", "instances.parquet")
 # rows equal in these are ranked against each other
@@ -124,15 +123,12 @@ def configuration(params: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _verdict(instance: Instance, entry: Mapping[str, Any], name: str) -> tuple[float, list[str]]:
+def _verdict(instance: Instance, entry: dict[str, Any], name: str) -> tuple[float, list[str]]:
     """(objective in the instance's own sense, violations) of a stored schedule; none at all leaves every task out."""
     if entry["instance_hash"] != instance.hash():
         raise ValueError(f"schedule of instance {entry['instance_hash'][:8]} stored beside instance {instance.hash()[:8]}")
-    result = entry["result"]
-    schedule = Schedule([], [], [], []) if result is None else Schedule.from_dict(result["schedule"])  # type: ignore[arg-type]
-    violations = verify(instance, schedule)
-    value = metrics.objective(instance, schedule, name)
-    return instance.original(max(value, metrics.penalty(instance, name)) if violations else value), violations
+    verdict = judge_entry(instance, entry, name)
+    return instance.original(verdict.value), verdict.violations
 
 
 def _mismatches(

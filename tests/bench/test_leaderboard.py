@@ -13,6 +13,7 @@ import numpy as np
 import pandas
 import pytest
 
+from bench.contracts import Result
 from bench.instance import Instance, read_json, write_json
 from bench.instance_set import set_hash
 from bench.leaderboard import FILES, judge, main, markdown, tables, write
@@ -58,7 +59,7 @@ def make_run(
     problems = problems or [instance(), instance(5)]
     write_json(folder / FILES[0], [problem.to_dict() for problem in problems])
     entries = [
-        {"instance_hash": problem.hash(), "result": {"schedule": schedule.to_dict()} if schedule else None, "error": None}
+        {"instance_hash": problem.hash(), "result": Result(schedule).to_dict() if schedule else None, "error": None}
         for problem, schedule in zip(problems, schedules, strict=True)
     ]
     write_json(folder / FILES[1], entries)
