@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import anytime
 from bench.instance import KINDS, Instance, Ints
 from bench.schedule import Schedule
 
@@ -66,22 +67,27 @@ def learning_curve(points: Mapping[str, Sequence[tuple[float, float]]], path: st
         np.atleast_1d(panels)[-1].set_xlabel("simulator decisions")
 
 
-def bound_trajectory(
-    trajectory: Sequence[tuple[float, float, float]], path: str | Path, title: str = "", objective: str = "objective"
+def bound_trajectories(
+    trajectories: Sequence[Sequence[tuple[float, float, float]]],
+    path: str | Path,
+    title: str = "",
+    objective: str = "objective",
 ) -> None:
-    """Best objective and proved bound over seconds, both as steps; infinite values (none yet) are left out."""
-    table = np.asarray(trajectory, dtype=float).reshape(-1, 3)
-    table = np.where(np.isfinite(table), table, math.nan)
-    seconds, value, bound = table.T
-    with _figure(path, 8, 4) as axes:
-        axes.fill_between(seconds, bound, value, step="post", color=SKY, alpha=0.25, lw=0, label="gap still open")
-        axes.step(seconds, value, where="post", color=VERMILION, lw=2, marker="o", ms=4, label=f"best {objective}")
-        axes.step(seconds, bound, where="post", color=BLUE, lw=2, marker="s", ms=3, label="proved bound")
-        axes.set_xlabel("solver time (s)")
-        axes.set_ylabel(objective)
-        axes.set_title(title, loc="left")
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+    """Searches, each (seconds, best objective, proved bound): the first one's values, and where there are more, all gaps.
+
+    Steps; infinite values (none yet) are left out. The gap is `anytime.gap`, one thin line per search, their median bold.
+    """
+    several = len(trajectories) > 1
+    with _figure(path, 8, 7 if several else 4, rows=1 + several) as panels:
+        first, last = np.atleast_1d(panels)[[0, -1]]
+        _bound_trajectory(first, trajectories[0] if trajectories else (), objective)
+        first.set_title(title, loc="left")
+        if several:
+            _gaps_over_time(last, trajectories)
+        last.set_xlabel("solver time (s)")
+        for axes in (first, last):
+            axes.grid(alpha=0.3)
+            axes.legend(frameon=False)
 
 
 def comparison(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str = "") -> None:
@@ -127,6 +133,27 @@ def _figure(path: str | Path, width: float, height: float, rows: int = 1) -> Ite
         each.spines[["top", "right"]].set_visible(False)
     yield axes
     figure.savefig(path, dpi=130)
+
+
+def _bound_trajectory(axes: Any, trajectory: Sequence[tuple[float, float, float]], objective: str) -> None:
+    table = np.asarray(trajectory, dtype=float).reshape(-1, 3)
+    seconds, value, bound = np.where(np.isfinite(table), table, math.nan).T
+    axes.fill_between(seconds, bound, value, step="post", color=SKY, alpha=0.25, lw=0, label="gap still open")
+    axes.step(seconds, value, where="post", color=VERMILION, lw=2, marker="o", ms=4, label=f"best {objective}")
+    axes.step(seconds, bound, where="post", color=BLUE, lw=2, marker="s", ms=3, label="proved bound")
+    axes.set_ylabel(objective)
+
+
+def _gaps_over_time(axes: Any, trajectories: Sequence[Sequence[tuple[float, float, float]]]) -> None:
+    """The gap in % of every search and their median, on an axis that is linear below 0.1 % and logarithmic above."""
+    seconds = np.unique([0.0, *(point[0] for points in trajectories for point in points)])
+    gaps = 100.0 * np.array([anytime.at(points, seconds) for points in trajectories])  # (instances, seconds)
+    axes.step(seconds, gaps.T, where="post", color=SKY, alpha=0.5, lw=0.8)
+    axes.step(seconds, np.median(gaps, axis=0), where="post", color=BLUE, lw=2.5, label=f"median of {len(gaps)} instances")
+    axes.set_yscale("symlog", linthresh=0.1)
+    axes.set_yticks([0, 0.1, 1, 10, 100], ["0", "0.1", "1", "10", "100"])
+    axes.set_ylim(-0.01, 130)
+    axes.set_ylabel("gap (%)")
 
 
 class _Bars:

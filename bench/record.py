@@ -15,13 +15,30 @@
 | random_mean, random_dead_ends | mean of random legal play, and the share of plays that dead-ended |
 | gap_mean, score | mean of (objective - bound) / objective; 0 = random play, 100 = reference (`bench.stats`) |
 | every metric of `bench.metrics` | mean over the instances that have it |
+| primal_integral, primal_dual_integral | seconds, means; small where good plans or proofs came early (`bench.anytime`) |
+| time_to_first, _best, _proof | seconds until the first plan, the best one, the proof; means over instances that have it |
 | decision_latency_p50, _p99 | seconds, over all decisions of the run |
 | train_seconds, solve_seconds, wall_seconds | training; sum over instances; all; kills included |
 | set_hash, key | identity of the instance set; of (configuration, seed, instance set) |
 | git_commit, started, versions, hardware | where and when |
 
-`instances.parquet`: one row per instance, see `row` and `standing`. In the same order, `instances.json.gz`: a list of
-Instance.to_dict; `schedules.json.gz`: a list of {instance_hash, result (Result.to_dict) or null, error or null, solve_seconds}.
+`instances.parquet`: one row per instance, see `row`, `standing` and `pace`. In the same order, `instances.json.gz`: a list of
+Instance.to_dict; `schedules.json.gz`: a list of {instance_hash, result (Result.to_dict) or null, error or null, solve_seconds},
+without the proofs, which are written once: into the certificates.
+
+`certificates.json.gz`, where the solver proved bounds and said how: a list, one per such instance. Each stands alone in a file
+of its own too, and `python -m bench.verify FILE` checks it, without a solver where that can be done:
+
+| key | meaning |
+|---|---|
+| schema, kind | version of this form; `certificate` |
+| instance, objective_name | Instance.to_dict; what is minimised |
+| schedule, objective, objective_internal | feasible, and its cost in the instance's own sense and minimised; or null |
+| bound, bound_internal | what no schedule beats, likewise |
+| status | `optimal` where the solver claims that both meet |
+| proof, bound_name | why the bound holds (forms in `bench.verify.proofs`), and the solver's name for it |
+| solver, seed, threads, budget_seconds, seconds | who found it and how; seconds it took |
+| versions, git_commit | of the packages and of this code |
 """
 
 from __future__ import annotations
@@ -33,12 +50,13 @@ from typing import Any
 
 import numpy as np
 
-from bench import metrics, stats
+from bench import anytime, metrics, stats
 from bench.contracts import Result
 from bench.instance import Instance
 from bench.references import RandomPlay, Reference
 from bench.schedule import Schedule
 from bench.verify import verify
+from bench.verify.certificate import SCHEMA as CERTIFICATE_SCHEMA
 
 SCHEMA = 1
 EMPTY = Schedule([], [], [], [])  # type: ignore[arg-type]
@@ -51,6 +69,7 @@ NAMED = 3  # violations given in words
 
 Entry = dict[str, Any]  # {instance_hash, result, error, solve_seconds}
 Row = dict[str, Any]
+Certificate = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -108,6 +127,28 @@ def standing(instance: Instance, objective: float, known: Reference, random: Ran
     }
 
 
+def own_trajectory(instance: Instance, verdict: Verdict) -> list[tuple[float, float, float]]:
+    """(P, 3) seconds, best objective and best bound so far, in the instance's own sense and scale.
+
+    The solver's own account, except that no objective better than that of its verified schedule is believed, and none at all
+    where that one is infeasible.
+    """
+    best = verdict.value if verdict.feasible else math.inf
+    points, value, bound = [], math.inf, -math.inf
+    for seconds, new_value, new_bound in verdict.result.trajectory:
+        value, bound = min(value, max(new_value, best)), max(bound, new_bound)
+        points.append((seconds, instance.original(value), instance.original(bound)))
+    return points
+
+
+def pace(instance: Instance, verdict: Verdict, known: Reference, limit: float) -> Row:
+    """Columns that say how fast the solver was within `limit` seconds, its time budget, against the best known objective.
+
+    All are seconds, and missing for a solver that keeps no trajectory (`bench.anytime.measures`).
+    """
+    return anytime.measures(own_trajectory(instance, verdict), _own(instance, known.objective), limit)
+
+
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     """The record's numbers from the rows: means over the instances that have the number, None where none has it."""
     columns = {name: [one[name] for one in rows] for name in rows[0]}
@@ -139,6 +180,43 @@ def mean(values: Sequence[float | None]) -> float | None:
 def _own(instance: Instance, value: float) -> float:
     """In the instance's own sense and scale; NaN where there is none."""
     return instance.original(value) if math.isfinite(value) else math.nan
+
+
+def certificate(
+    instance: Instance, entry: Entry, verdict: Verdict, objective: str, made: Mapping[str, Any]
+) -> Certificate | None:
+    """What can be checked of an instance whose bound came with a proof; none for any other.
+
+    Args:
+        made: solver, seed, threads, budget_seconds, versions and git_commit.
+    """
+    result = verdict.result
+    if not math.isfinite(result.lower_bound) or not result.info.get("proof"):
+        return None
+    return {
+        "schema": CERTIFICATE_SCHEMA,
+        "kind": "certificate",
+        "instance": instance.to_dict(),
+        "objective_name": objective,
+        "schedule": result.schedule.to_dict() if verdict.feasible else None,
+        "objective": instance.original(verdict.value) if verdict.feasible else None,
+        "objective_internal": verdict.value if verdict.feasible else None,
+        "bound": instance.original(result.lower_bound),
+        "bound_internal": result.lower_bound,
+        "status": result.status if verdict.feasible else "unknown",
+        "bound_name": result.info.get("bound"),
+        "proof": result.info["proof"],
+        "seconds": entry["solve_seconds"],
+        **made,
+    }
+
+
+def without_proof(entry: Entry) -> Entry:
+    """An entry as `schedules.json.gz` holds it."""
+    if not entry["result"] or "proof" not in entry["result"]["info"]:
+        return entry
+    info = {key: value for key, value in entry["result"]["info"].items() if key != "proof"}
+    return {**entry, "result": {**entry["result"], "info": info}}
 
 
 def identity(record: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.instance import Instance, InstanceError, read_json, write_json
-from bench.record import Entry, Row
+from bench.record import Certificate, Entry, Row, without_proof
 
 RECORD, TABLE, CONFIG = "result.json", "instances.parquet", "config.yaml"
-SCHEDULES, INSTANCES = "schedules.json.gz", "instances.json.gz"
+SCHEDULES, INSTANCES, CERTIFICATES = "schedules.json.gz", "instances.json.gz", "certificates.json.gz"
 GANTT, CURVE, TRACEBACK = "gantt.png", "curve.png", "traceback.txt"
 PROGRESS, HISTORY, CLOCK, LOCK = "progress.jsonl", "history.jsonl", "clock.json", "run.lock"
 INTERNAL = (PROGRESS, CLOCK, LOCK)  # and what the tracker keeps: not published
@@ -63,14 +63,21 @@ class RunFolder:
 
         return pandas.read_parquet(self.path / TABLE).to_dict("records")
 
+    def stored_entries(self) -> list[Entry]:
+        """The entries of a finished run, without proofs."""
+        return read_json(self.path / SCHEDULES)
+
     def write(
-        self, record: Mapping[str, Any], rows: Sequence[Row], instances: Sequence[Instance], entries: Sequence[Entry]
-    ) -> None:
+        self, record: Mapping[str, Any], rows: Sequence[Row], instances: Sequence[Instance], entries: Sequence[Entry],
+        certificates: Sequence[Certificate] = (),
+    ) -> None:  # fmt: skip
         """All files of a finished run; the record last, since it says that the others are there."""
         import pandas
 
         write_json(self.path / INSTANCES, [instance.to_dict() for instance in instances])
-        write_json(self.path / SCHEDULES, list(entries))
+        write_json(self.path / SCHEDULES, [without_proof(entry) for entry in entries])
+        if certificates:
+            write_json(self.path / CERTIFICATES, list(certificates))
         partial = self.path / f"{TABLE}.partial"
         pandas.DataFrame(rows).to_parquet(partial)
         partial.replace(self.path / TABLE)

@@ -22,7 +22,21 @@ from bench import provenance
 from bench.contracts import Budget, Learner, Solver, UserError
 from bench.instance import Instance
 from bench.job import Job
-from bench.record import SCHEMA, Entry, Row, judge, pooled_latency, row, standing, summarise
+from bench.record import (
+    SCHEMA,
+    Certificate,
+    Entry,
+    Row,
+    Verdict,
+    certificate,
+    judge,
+    own_trajectory,
+    pace,
+    pooled_latency,
+    row,
+    standing,
+    summarise,
+)
 from bench.references import Progress, Reference, References, reference_of
 from bench.rollout import as_solver
 from bench.run_folder import CONFIG, CURVE, GANTT, LOCK, TRACEBACK, RunFolder
@@ -34,6 +48,7 @@ if TYPE_CHECKING:
 
 TRAINING = 2**31  # seeds training apart from every instance
 CURVES = 3  # panels of a learning curve
+TRACKED_SEARCHES = 16  # first instances whose objective and bound over time become step metrics; the picture shows all
 Record = dict[str, Any]
 
 
@@ -77,8 +92,10 @@ def warm_up(job: Job, progress: Progress) -> None:
 def refreshed(record: Record, folder: RunFolder, job: Job, references: References) -> Record:
     """A stored record, compared with what is known of its instances now."""
     rows = folder.rows()
-    for one, instance in zip(rows, job.instances, strict=True):
-        one |= standing(instance, one["objective"], *_known(instance, job.setting, references))
+    for one, instance, entry in zip(rows, job.instances, folder.stored_entries(), strict=True):
+        known, random = _known(instance, job.setting, references)
+        one |= standing(instance, one["objective"], known, random)
+        one |= pace(instance, judge(instance, entry, job.setting.objective), known, job.budget.seconds)
     return {**record, **summarise(rows), **{key: record[key] for key in record if key.startswith("decision_latency")}}
 
 
@@ -103,13 +120,15 @@ class Session:
         except Exception as error:
             return self._failed(error)
         entries = self._entries(solver)
-        rows = [self._row(i, instance, entries[i]) for i, instance in enumerate(job.instances)]
+        verdicts = [judge(*pair, job.setting.objective) for pair in zip(job.instances, entries, strict=True)]
+        rows = [self._row(i, instance, entries[i], verdicts[i]) for i, instance in enumerate(job.instances)]
         numbers = summarise(rows) | pooled_latency(entries)
         status = "failed" if numbers["errors"] == len(rows) else "finished"
         record = self._record(status, **numbers)
+        self._track_searches(verdicts)
         if pictures:
-            self._draw(entries)
-        self.folder.write(record, rows, job.instances, entries)
+            self._draw(entries, verdicts)
+        self.folder.write(record, rows, job.instances, entries, self._certificates(entries, verdicts))
         self._publish(record)
         return record
 
@@ -136,10 +155,9 @@ class Session:
 
     # -- judging -----------------------------------------------------------------------------------------------------
 
-    def _row(self, i: int, instance: Instance, entry: Entry) -> Row:
+    def _row(self, i: int, instance: Instance, entry: Entry, verdict: Verdict) -> Row:
         """The instance's row; what it teaches about the instance is kept, unless it contradicts what is known."""
         setting, name = self.job.setting, self.job.solver
-        verdict = judge(instance, entry, setting.objective)
         known, random = _known(instance, setting, self.references)
         wrong = known.contradiction(verdict.value, verdict.feasible, verdict.result)
         if wrong:
@@ -150,9 +168,24 @@ class Session:
             found = reference_of(instance, result, setting.objective, name, 0.0)
             known = self.references.improve(instance, setting.objective, found)
         one = row(instance, entry, verdict)
-        one |= standing(instance, one["objective"], known, random)
+        one |= standing(instance, one["objective"], known, random) | pace(instance, verdict, known, self.job.budget.seconds)
         self.tracked.metrics(i, {f"instance/{key}": one[key] for key in ("objective", "gap", "score", "solve_seconds")})
         return one
+
+    def _certificates(self, entries: Sequence[Entry], verdicts: Sequence[Verdict]) -> list[Certificate]:
+        """One for every instance whose bound came with a proof."""
+        job = self.job
+        made = {
+            "solver": job.solver,
+            "seed": job.seed,
+            "threads": job.budget.threads,
+            "budget_seconds": job.budget.seconds,
+            "versions": provenance.versions(),
+            "git_commit": provenance.git_commit(),
+        }
+        together = zip(job.instances, entries, verdicts, strict=True)
+        found = [certificate(instance, e, v, job.setting.objective, made) for instance, e, v in together]
+        return [one for one in found if one is not None]
 
     def _record(self, status: str, **numbers: Any) -> Record:
         return {
@@ -178,28 +211,32 @@ class Session:
 
     # -- publishing --------------------------------------------------------------------------------------------------
 
-    def _draw(self, entries: Sequence[Entry]) -> None:
-        """A Gantt chart of the first instance that has a schedule, and a learning curve or bound trajectory."""
+    def _track_searches(self, verdicts: Sequence[Verdict]) -> None:
+        """Objective and bound over time as step metrics `search/objective/INSTANCE`, the step being milliseconds."""
+        for i, (instance, verdict) in enumerate(zip(self.job.instances, verdicts, strict=True)):
+            for at, value, bound in own_trajectory(instance, verdict) if i < TRACKED_SEARCHES else ():
+                self.tracked.metrics(round(1000 * at), {f"search/objective/{i}": value, f"search/bound/{i}": bound})
+
+    def _draw(self, entries: Sequence[Entry], verdicts: Sequence[Verdict]) -> None:
+        """A Gantt chart of the first instance that has a schedule, and a learning curve or the bound trajectories."""
         from bench import figures
 
         job = self.job
-        solved = [(i, judge(i, e, job.setting.objective)) for i, e in zip(job.instances, entries, strict=True) if e["result"]]
+        together = zip(job.instances, entries, verdicts, strict=True)
+        solved = [(instance, verdict) for instance, entry, verdict in together if entry["result"]]
         if solved:
             instance, verdict = solved[0]
             title = f"{job.solver} on {instance.name}: {job.setting.objective} {instance.original(verdict.value):g}"
             figures.gantt(instance, verdict.result.schedule, self.folder.path / GANTT, title)
-        searched = [(instance, verdict.result.trajectory) for instance, verdict in solved if verdict.result.trajectory]
+        searched = [(instance, own_trajectory(instance, v)) for instance, v in solved if v.result.trajectory]
         if history := self.folder.history():
             chosen = sorted(history, key=lambda name: (not name.startswith("validation"), "return" not in name))[:CURVES]
             title = f"{job.solver} learns on {job.dataset.name}, seed {job.seed}"
             figures.learning_curve({name: history[name] for name in chosen}, self.folder.path / CURVE, title)
         elif searched:
-            instance, points = searched[0]
-            points = tuple((at, instance.original(value), instance.original(bound)) for at, value, bound in points)
-            title = f"{job.solver} on {instance.name}"
-            figures.bound_trajectory(points, self.folder.path / CURVE, title, job.setting.objective)
-            for at, value, bound in points:
-                self.tracked.metrics(round(1000 * at), {"search/objective": value, "search/bound": bound})
+            title = f"{job.solver} on {searched[0][0].name}"
+            trajectories = [points for _, points in searched]
+            figures.bound_trajectories(trajectories, self.folder.path / CURVE, title, job.setting.objective)
 
     def _publish(self, record: Record) -> None:
         self.tracked.summary(record)
@@ -239,9 +276,12 @@ def evaluate(
     for i, instance in enumerate(instances):
         played = replace(setting, track="assign") if instance.sharing == "budget" else setting
         entry = solve(solver, instance, played, budget or Budget(), np.random.default_rng([seed, i]))
-        one = row(instance, entry, judge(instance, entry, played.objective))
+        verdict = judge(instance, entry, played.objective)
+        one = row(instance, entry, verdict)
         if references is not None:
-            one |= standing(instance, one["objective"], *_known(instance, played, references))
+            known, random = _known(instance, played, references)
+            one |= standing(instance, one["objective"], known, random)
+            one |= pace(instance, verdict, known, (budget or Budget()).seconds)
         rows.append(one)
     return pandas.DataFrame(rows)
 

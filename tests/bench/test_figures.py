@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.figures import _end_to_end, _lanes, _running_mean, _unit, bound_trajectory, comparison, gantt, learning_curve
+from bench.figures import _end_to_end, _lanes, _running_mean, _unit, bound_trajectories, comparison, gantt, learning_curve
 from bench.instance import Instance
 from bench.schedule import Schedule
 
@@ -97,9 +97,12 @@ def test_curves_take_missing_values(tmp_path: Path) -> None:
         {"validation/gap": [(0, 0.5), (10, math.nan)], "losses/policy": [(k, k) for k in range(99)]}, tmp_path / "a.png"
     )
     learning_curve({}, tmp_path / "b.png")
-    bound_trajectory([(0.1, math.inf, -math.inf), (0.5, 20, 3), (2.0, 10, 10)], tmp_path / "c.png", "cpsat", "makespan")
-    bound_trajectory([], tmp_path / "d.png")
-    assert all(picture(tmp_path / f"{name}.png").std() > 0.01 for name in "abcd")
+    search = [(0.1, math.inf, -math.inf), (0.5, 20, 3), (2.0, 10, 10)]
+    bound_trajectories([search], tmp_path / "c.png", "cpsat", "makespan")
+    bound_trajectories([], tmp_path / "d.png")
+    bound_trajectories([search, [(0.2, 5, 5)], [(0.3, 7, -math.inf)]], tmp_path / "e.png", "cpsat", "makespan")
+    assert all(picture(tmp_path / f"{name}.png").std() > 0.01 for name in "abcde")
+    assert picture(tmp_path / "e.png").shape[0] > picture(tmp_path / "c.png").shape[0]
 
 
 def test_comparison_takes_seeds_failures_and_negative_gaps(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import pandas
 import pytest
 
 from bench import metrics
+from bench.anytime import MEASURES
 from bench.contracts import Budget, Dataset, Log, Result, UserError
-from bench.instance import Instance, read_json
+from bench.instance import Instance, read_json, write_json
 from bench.job import Job
 from bench.record import identity
 from bench.references import Reference, References
@@ -25,6 +26,9 @@ from bench.setting import Setting
 from bench.stats import gap, score
 from bench.tracking import Mlflow, Off
 from bench.verify import verify
+from bench.verify.__main__ import main as check_files
+
+SEARCH = ((0.0, math.inf, 6.0), (1.0, 10.0, 6.0), (3.0, 8.0, 8.0))  # seconds, objective, bound
 
 
 class Pairs:
@@ -293,19 +297,23 @@ def test_an_interrupted_run_goes_on_to_the_same_rows(tmp_path: Path, solved: int
                 raise KeyboardInterrupt
             return super().solve(instance, *arguments)
 
+    claims: dict[str, Any] = {"trajectory": SEARCH, "lower_bound": 6.0, "info": {"proof": {"kind": "trivial"}}}
+
     def rows(plugin: Serial, where: str) -> list[dict[str, Any]]:
         one = job(plugin, seed=7)
         run(one, tmp_path / where, References(tmp_path / "cache"), Off(), pictures=False)
-        kept = ("instance_hash", "objective", "feasible", "score", "gap", "makespan")
-        return [{key: row[key] for key in kept} for row in RunFolder(one.folder(tmp_path / where)).rows()]
+        kept = ("instance_hash", "objective", "feasible", "score", "gap", "makespan", "primal_integral", "time_to_best")
+        certified = [{**data, "seconds": 0} for data in read_json(one.folder(tmp_path / where) / "certificates.json.gz")]
+        found = RunFolder(one.folder(tmp_path / where)).rows()
+        return [{key: row[key] for key in kept} | one for row, one in zip(found, certified, strict=True)]
 
-    undisturbed = rows(Serial(), "undisturbed")
+    undisturbed = rows(Serial(**claims), "undisturbed")
     with pytest.raises(KeyboardInterrupt):
-        rows(Interrupted(), "killed")
+        rows(Interrupted(**claims), "killed")
     progress = job(Serial(), seed=7).folder(tmp_path / "killed") / "progress.jsonl"
     if progress.exists():
         progress.write_text(progress.read_text() + '\n{"index": 2, "ent')  # a line cut short by a kill
-    second = Serial()
+    second = Serial(**claims)
     assert rows(second, "killed") == undisturbed
     assert second.solved == 3 - solved
     assert not progress.exists()
@@ -372,8 +380,11 @@ def test_a_run_in_mlflow_has_parameters_metrics_input_and_artifacts(tmp_path: Pa
     assert ours.data.tags.items() >= {"key": good.key, "set_hash": good.set_hash, "dataset": "pairs", "seed": "0"}.items()
     assert "cores" in ours.data.tags["hardware"]
     assert ours.data.metrics["score"] == 100.0
-    points = client.get_metric_history(ours.info.run_id, "search/bound")
-    assert [(point.step, point.value) for point in points] == [(100, 6.0), (200, 8.0)]
+    for i, value in enumerate((8.0, 8.0, 8.0)):
+        points = client.get_metric_history(ours.info.run_id, f"search/bound/{i}")
+        assert [(point.step, point.value) for point in points] == [(100, 6.0), (200, value)]
+    assert ours.data.metrics["time_to_first"] == pytest.approx(0.1)
+    assert ours.data.metrics["primal_integral"] > 0
     assert ours.inputs.dataset_inputs[0].dataset.name == "pairs"
     stored = {file.path for file in client.list_artifacts(ours.info.run_id)}
     assert stored == {
@@ -381,6 +392,88 @@ def test_a_run_in_mlflow_has_parameters_metrics_input_and_artifacts(tmp_path: Pa
     }  # fmt: skip
     assert found["student"].info.status == "FAILED"
     assert found["student"].data.tags["error"].startswith("RuntimeError: stumbled")
+
+
+def test_a_bound_with_a_proof_becomes_a_certificate_that_anyone_can_check(
+    tmp_path: Path, go: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proof = {"kind": "trivial"}
+    one = job(Serial((0, 1), lower_bound=6.0, info={"bound": "alone", "proof": proof, "nodes": 3}))
+    go(one)
+    where = folder(tmp_path, one)
+    certificates = read_json(where / "certificates.json.gz")
+    assert [data["instance"]["name"] for data in certificates] == ["pair-0", "pair-1", "pair-2"]
+    first = certificates[0]
+    facts = {
+        "schema": 1, "kind": "certificate", "objective_name": "total_time", "objective": 8.0, "objective_internal": 8.0,
+        "bound": 6.0, "bound_internal": 6.0, "status": "feasible", "bound_name": "alone", "proof": proof, "solver": "serial",
+        "seed": 0, "threads": 2, "budget_seconds": 60.0,
+    }  # fmt: skip
+    assert first.items() >= facts.items()
+    assert {"versions", "git_commit", "seconds", "schedule"} <= set(first)
+    assert [entry["result"]["info"] for entry in read_json(where / "schedules.json.gz")] == [{"bound": "alone", "nodes": 3}] * 3
+    assert '"proof"' not in (where / "result.json").read_text()
+    assert check_files([str(where / "certificates.json.gz")]) == 0
+    assert capsys.readouterr().out.count("bound     checked: 6 claimed (internal), the proof (trivial) shows") == 3
+    write_json(where / "alone.json", first)
+    assert check_files([str(where / "alone.json")]) == 0
+
+
+def test_without_a_proof_there_is_no_certificate(tmp_path: Path, go: Any) -> None:
+    for i, claims in enumerate(({"lower_bound": 6.0}, {"info": {"proof": {"kind": "trivial"}}})):
+        one = job(Serial((0, 1), **claims), f"serial{i}")
+        go(one)
+        assert not (folder(tmp_path, one) / "certificates.json.gz").exists()
+
+
+def test_the_bound_of_an_infeasible_schedule_is_certified_alone(tmp_path: Path, go: Any) -> None:
+    class Overlap:
+        def solve(self, instance: Instance, *arguments: object) -> Result:
+            claims: dict[str, Any] = {"lower_bound": 6.0, "info": {"proof": {"kind": "trivial"}}}
+            return Result(Schedule.from_assignment(instance, [0, 0]), "feasible", **claims)
+
+    one = job(Overlap())
+    go(one)
+    first = read_json(folder(tmp_path, one) / "certificates.json.gz")[0]
+    assert (first["schedule"], first["objective"], first["status"]) == (None, None, "unknown")
+
+
+def test_a_search_is_measured_over_time_against_the_best_known(tmp_path: Path, go: Any) -> None:
+    one = job(Serial((0, 1), trajectory=SEARCH), budget=Budget(10.0))
+    record = go(one)
+    row = RunFolder(folder(tmp_path, one)).rows()[0]
+    assert row["objective"] == row["reference"] == 8.0
+    assert row["primal_integral"] == pytest.approx(1 + 2 * 0.2)
+    assert row["primal_dual_integral"] == pytest.approx(1 + 2 * 0.4)
+    assert (row["time_to_first"], row["time_to_best"], row["time_to_proof"]) == (1.0, 3.0, 3.0)
+    assert record["time_to_first"] == 1.0
+    last = RunFolder(folder(tmp_path, one)).rows()[2]  # its schedule costs 12: what is better was never there
+    assert (last["objective"], last["time_to_best"]) == (12.0, 1.0)
+    assert go(job(Serial((0, 1)), "rule"))["primal_integral"] is None
+    known = References(tmp_path / "cache")
+    table = evaluate(Serial((0, 1), trajectory=SEARCH), Pairs().instances("test"), budget=Budget(10.0), references=known)
+    assert table["primal_integral"][0] == row["primal_integral"]
+
+
+def test_an_infeasible_search_found_nothing(tmp_path: Path, go: Any) -> None:
+    class Overlap:
+        def solve(self, instance: Instance, *arguments: object) -> Result:
+            return Result(Schedule.from_assignment(instance, [0, 0]), trajectory=SEARCH)
+
+    one = job(Overlap(), budget=Budget(10.0))
+    go(job(Serial((0, 1)), "good"))
+    record = go(one)
+    assert (record["primal_integral"], record["time_to_first"]) == (10.0, None)
+
+
+def test_a_run_stored_before_these_columns_is_measured_when_it_is_shown(tmp_path: Path, go: Any) -> None:
+    one = job(Serial((0, 1), trajectory=SEARCH))
+    new = go(one)
+    where = folder(tmp_path, one)
+    table = pandas.read_parquet(where / "instances.parquet")
+    table.drop(columns=list(MEASURES)).to_parquet(where / "instances.parquet")
+    write_json(where / "result.json", {key: value for key, value in new.items() if key not in MEASURES})
+    assert go(one) == new
 
 
 def test_evaluate_in_python_needs_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

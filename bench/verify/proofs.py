@@ -1,0 +1,364 @@
+"""Proofs of lower bounds, checked in exact arithmetic. Plain Python; nothing is shared with the solvers that found them.
+
+A proof is a JSON object with a `kind`. `proved` gives the bound it shows, which is right whatever its numbers are, so that a
+tampered proof shows less, never too much. S (`scale`) is a positive whole number by which all dual values are multiplied.
+
+| kind | for | what it says |
+|---|---|---|
+| trivial | all | every task alone, from its release, on its fastest agent; for makespan also the work against the capacity |
+| knapsack_multipliers | `budget` sharing | multipliers u_j of "j has one agent"; a knapsack per agent is left |
+| capacity_prices | `time` sharing, sums | a price per unit and tick of each agent; every task goes where it is cheapest |
+| assignment_duals | total_time, `time` sharing | duals of the assignment of tasks to positions counted from the last |
+| energy_duals | makespan | prices of "the work released from h on fits what is there until the end" |
+| search | all | a tree search got to this bound; only its `root`, a proof of another kind, can be checked |
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+from bench.verify.problem import Costs, Number, Problem
+
+LARGEST_TABLE = 2_000_000  # states a knapsack may take
+
+Proof = Mapping[str, Any]
+
+
+class ProofError(ValueError):
+    """A proof that proves nothing; the message names the field and the rule."""
+
+
+class UncheckableError(ValueError):
+    """A proof that cannot be checked here; the message says why."""
+
+
+def proved(problem: Problem, costs: Costs, proof: Proof) -> Number:
+    """The bound a proof shows, exactly (rounded up where every schedule costs a whole number).
+
+    Raises:
+        ProofError: where it is none. UncheckableError: where it cannot be checked.
+    """
+    check = KINDS.get(proof["kind"])
+    if check is None:
+        raise UncheckableError(f"proofs of kind {proof['kind']} cannot be checked")
+    bound = check(problem, costs, proof)
+    return math.ceil(bound) if costs.whole else bound
+
+
+# -- every task for itself -------------------------------------------------------------------------------------------
+
+
+def trivial(problem: Problem, costs: Costs, proof: Proof) -> Number:
+    """No task ends before r_j + min_a p_ja; and the work released from r on takes at least work / capacity from r on."""
+    alone = costs.total([r + p for r, p in zip(problem.release, problem.shortest, strict=True)])
+    return max([alone, *_energy(problem)]) if costs.worst else alone
+
+
+def _energy(problem: Problem) -> Iterator[Number]:
+    """r + (least unit-ticks of the tasks released from r on) / (units of all agents), for every resource and release."""
+    for i in range(problem.r):
+        units, work = max(1, sum(row[i] for row in problem.capacity)), 0
+        least = [min(p * problem.demand(j, a)[i] for a, p in problem.length[j].items()) for j in range(problem.n)]
+        for j in sorted(range(problem.n), key=lambda j: -problem.release[j]):
+            work += least[j]
+            yield problem.release[j] + Fraction(work, units)
+
+
+# -- budget sharing --------------------------------------------------------------------------------------------------
+
+
+def knapsack_multipliers(problem: Problem, costs: Costs, proof: Proof) -> Number:
+    """S * bound = sum_j u_j + sum_a min over sets of tasks that fit `resource[a]` of agent a of sum_j (S w_j p_ja + rent - u_j).
+
+    Lagrangian relaxation of "every task has one agent" and of all but one resource per agent (Fisher 1981,
+    doi:10.1287/mnsc.27.1.1); u_j of any sign. Where other capacities or quotas are priced too (`prices` M x R and `quota_prices`
+    U x R, >= 0, absent where all are 0), a task's rent is what its demand costs at these, and all capacities' is taken off.
+    """
+    if not problem.budget:
+        raise ProofError("proof.kind: knapsack_multipliers needs `budget` sharing")
+    scale = _scale(proof)
+    multiplier, resource = _table(proof, "multipliers", (problem.n,)), _table(proof, "resource", (problem.m,), 0)
+    price = _optional(proof, "prices", (problem.m, problem.r)) or [[0] * problem.r] * problem.m
+    tax = _optional(proof, "quota_prices", (len(problem.quota), problem.r)) or [[0] * problem.r] * len(problem.quota)
+    total = sum(multiplier) - sum(map(_worth, price, problem.capacity)) - sum(map(_worth, tax, problem.quota))
+    for a, r in enumerate(resource):
+        if r >= problem.r:
+            raise ProofError(f"proof.resource[{a}]: {r} is not a resource of the instance (0 to {problem.r - 1})")
+        gains = []
+        for j in problem.runners(a):
+            demand = problem.demand(j, a)
+            rent = _worth(price[a], demand) + (_worth(tax[problem.tenant[j]], demand) if problem.quota else 0)
+            gains.append((demand[r], multiplier[j] - scale * problem.weight[j] * problem.length[j][a] - rent))
+        total -= _knapsack([(size, gain) for size, gain in gains if gain > 0], problem.capacity[a][r])
+    return Fraction(total, scale)
+
+
+def _worth(price: list[int], units: list[int]) -> int:
+    """What units (R,) cost at prices (R,)."""
+    return sum(x * y for x, y in zip(price, units, strict=True))
+
+
+def _knapsack(items: list[tuple[int, int]], capacity: int) -> int:
+    """The largest gain of a set of items (size, gain > 0) that fits: Nemhauser and Ullmann's list of undominated states."""
+    states = [(0, 0)]  # (size, gain), both increasing
+    for size, gain in items:
+        merged = sorted(
+            [*states, *((s + size, g + gain) for s, g in states if s + size <= capacity)], key=lambda x: (x[0], -x[1])
+        )
+        states, best = [], -1
+        for state in merged:
+            if state[1] > best:
+                states.append(state)
+                best = state[1]
+        if len(states) > LARGEST_TABLE:
+            raise UncheckableError(f"a knapsack takes more than {LARGEST_TABLE} states")
+    return states[-1][1]
+
+
+# -- time sharing ----------------------------------------------------------------------------------------------------
+
+
+def capacity_prices(problem: Problem, costs: Costs, proof: Proof) -> Number:
+    """S * bound = sum_j min over (a, t) of [S f_j(t + p) + what j pays over [t, t + p)] - what all could earn at most.
+
+    Lagrangian relaxation of the capacities of a time-indexed model (Sousa and Wolsey 1992, doi:10.1007/BF01585718). On agent a
+    and in [grid_k, grid_k+1) a unit of resource r costs `prices[a][r][k]` a tick, a unit of tenant u's quota
+    `quota_prices[u][r][k]`, and running at all `slot_prices[a][k]`, where a runs at most `Problem.slots` tasks at once (if the
+    proof names `slots`, they must not be fewer). Agents earn nothing while they are away: nobody runs there then, for j's start
+    t must leave [t, t + p) clear of outages. Pieces lost to an outage only take capacity from others, and are left out.
+    """
+    if problem.budget or costs.worst:
+        raise ProofError("proof.kind: capacity_prices needs `time` sharing and an objective that is a sum")
+    prices = Prices(problem, proof)
+    return Fraction(sum(prices.cheapest(costs, j) for j in range(problem.n)) - prices.income(), prices.scale)
+
+
+class Prices:
+    """Prices per tick, piecewise constant on a grid of ticks, and 0 outside it."""
+
+    def __init__(self, problem: Problem, proof: Proof) -> None:
+        self.problem, self.scale = problem, _scale(proof)
+        self.grid: list[int] = _table(proof, "grid", (len(_list(proof, "grid")),))
+        if len(self.grid) < 2 or any(x >= y for x, y in itertools.pairwise(self.grid)):
+            raise ProofError("proof.grid: at least two increasing ticks are needed")
+        k = len(self.grid) - 1
+        self.unit = _table(proof, "prices", (problem.m, problem.r, k), 0)
+        self.quota = _optional(proof, "quota_prices", (len(problem.quota), problem.r, k))
+        self.slot = _optional(proof, "slot_prices", (problem.m, k))
+        for a, slots in enumerate(_optional(proof, "slots", (problem.m,)) or ()):
+            if slots < problem.slots[a]:
+                raise ProofError(f"proof.slots[{a}]: {slots}, but {problem.slots[a]} tasks may fit on the agent at once")
+        self._paid: dict[Any, list[int]] = {}  # what one task pays up to each grid point, by all that decides it
+
+    def income(self) -> int:
+        """What agents and quotas earn where they are full at all times at which an agent is there."""
+        total = 0
+        for a, away in enumerate(self.problem.away):
+            there = [e - s - sum(max(0, min(e, y) - max(s, x)) for x, y in away) for s, e in itertools.pairwise(self.grid)]
+            rows = [(units, self.unit[a][r]) for r, units in enumerate(self.problem.capacity[a])]
+            rows += [(self.problem.slots[a], self.slot[a])] if self.slot else []
+            total += sum(units * _dot(row, there) for units, row in rows)
+        ticks = [e - s for s, e in itertools.pairwise(self.grid)]
+        for limit, rows in zip(self.problem.quota, self.quota or (), strict=bool(self.quota)):
+            total += sum(units * _dot(row, ticks) for units, row in zip(limit, rows, strict=True))
+        return total
+
+    def cheapest(self, costs: Costs, j: int) -> Number:
+        """The least that task j costs and pays anywhere: S f_j(t + p) + paid(t + p) - paid(t), over agents a and starts t.
+
+        All three terms are piecewise linear in t, so some breakpoint attains it. No later start is better once S f_j alone
+        costs more, since f_j never falls and prices are not negative.
+        """
+        best: Number | None = None
+        seen = set()
+        for a, p in self.problem.length[j].items():
+            paid = self._paid_by(j, a)
+            place = (p, id(paid), tuple(self.problem.away[a]))
+            if place in seen:
+                continue
+            seen.add(place)
+            for t in self._starts(costs, j, a, p):
+                cost = self.scale * costs.of(j, t + p)
+                if best is not None and cost >= best:
+                    break
+                value = cost + self._at(paid, t + p) - self._at(paid, t)
+                best = value if best is None else min(best, value)
+        assert best is not None  # every task has an agent, and may start there after everything
+        return best
+
+    def _starts(self, costs: Costs, j: int, a: int, p: int) -> list[int]:
+        """The breakpoints in t that are starts of j on a, sorted: the last of them is clear of everything."""
+        away = self.problem.away[a]
+        kink = costs.origin[j] + costs.floor[j] - p
+        points = {self.problem.release[j], math.floor(kink), math.ceil(kink)}
+        points |= {x for tick in self.grid for x in (tick, tick - p)} | {x for s, e in away for x in (e, s - p)}
+        first = self.problem.release[j]
+        return sorted(t for t in points if t >= first and all(t + p <= start or t >= end for start, end in away))
+
+    def _paid_by(self, j: int, a: int) -> list[int]:
+        """(K + 1,) what a task like j pays if it runs on a from the first grid point to each."""
+        demand, tenant = self.problem.demand(j, a), self.problem.tenant[j] if self.quota else None
+        rows = [(units, self.unit[a][r]) for r, units in enumerate(demand)]
+        rows += [(units, self.quota[tenant][r]) for r, units in enumerate(demand)] if self.quota else []
+        rows += [(1, self.slot[a])] if self.slot else []
+        key = tuple((units, tuple(row)) for units, row in rows)
+        if key not in self._paid:
+            rate = [sum(units * row[k] for units, row in rows) for k in range(len(self.grid) - 1)]
+            steps = (x * (e - s) for x, (s, e) in zip(rate, itertools.pairwise(self.grid), strict=True))
+            self._paid[key] = list(itertools.accumulate(steps, initial=0))
+        return self._paid[key]
+
+    def _at(self, paid: list[int], tick: int) -> int:
+        """What is paid up to `tick`: linear between grid points (whole at whole ticks), constant outside."""
+        k = bisect_right(self.grid, tick) - 1
+        if k < 0:
+            return 0
+        if k == len(self.grid) - 1:
+            return paid[-1]
+        start, end = self.grid[k], self.grid[k + 1]
+        return paid[k] + (paid[k + 1] - paid[k]) // (end - start) * (tick - start)
+
+
+def _dot(a: list[int], b: list[int]) -> int:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+# -- total time and makespan -----------------------------------------------------------------------------------------
+
+
+def assignment_duals(problem: Problem, costs: Costs, proof: Proof) -> Number:
+    """sum C_j >= N min_j r_j + sum u + sum v, as tasks fill positions: the k-th from the end of a queue on a adds k p_ja.
+
+    An agent that runs at most s tasks at once is s queues. Duals u_j of "j has one position" and v <= 0 of "position k of a
+    queue holds one task" (`column_duals`: [a, k, v], 0 where not listed; Horn 1973, doi:10.1287/opre.21.3.846) are feasible
+    where u_j + v <= k p_ja. Then sum w_j (C_j - r_j) >= sum_j (w_j - w) shortest_j + w (sum C_j - sum r_j), w the least weight.
+    Outages and differing releases only make completions later.
+    """
+    if problem.budget or costs.worst or costs.slope != problem.weight or costs.origin != problem.release:
+        raise ProofError("proof.kind: assignment_duals needs `time` sharing and objective total_time")
+    task, columns = _table(proof, "task_duals", (problem.n,)), _columns(problem, proof)
+    highest = [list(_highest(duals, slots)) for duals, slots in zip(columns, problem.slots, strict=True)]
+    for j, lengths in enumerate(problem.length):
+        for a, p in lengths.items():
+            for k, dual in highest[a]:
+                if task[j] + dual > k * p:
+                    raise ProofError(f"proof.task_duals[{j}]: {task[j]} + {dual} exceeds {k} * {p}, position {k} on agent {a}")
+    least = min(problem.weight)
+    together = problem.n * min(problem.release) + sum(task) + sum(sum(v) for duals in columns for v in duals.values())
+    extra = sum((w - least) * p for w, p in zip(problem.weight, problem.shortest, strict=True))
+    return extra + least * (together - sum(problem.release))
+
+
+def _columns(problem: Problem, proof: Proof) -> list[dict[int, list[int]]]:
+    """(M,) position -> listed duals of the queues of each agent, at most one per queue."""
+    found: list[dict[int, list[int]]] = [{} for _ in range(problem.m)]
+    for i, _ in enumerate(_list(proof, "column_duals")):
+        where = f"proof.column_duals[{i}]"
+        a, k, dual = _checked(where, proof["column_duals"][i], (3,))
+        if not (0 <= a < problem.m and k >= 1 and dual <= 0):
+            raise ProofError(f"{where}: needs an agent, a position from 1 on, and a dual that is at most 0")
+        found[a].setdefault(k, []).append(dual)
+        if len(found[a][k]) > problem.slots[a]:
+            raise ProofError(f"{where}: more than {problem.slots[a]} duals of position {k} on agent {a}, one per queue")
+    return found
+
+
+def _highest(columns: dict[int, list[int]], queues: int) -> Iterator[tuple[int, int]]:
+    """(position, highest dual of any queue there), up to the first position where that is 0: later ones cost more."""
+    for k in itertools.count(1) if queues else ():
+        listed = columns.get(k, [])
+        if len(listed) < queues:
+            yield k, 0
+            return
+        yield k, max(listed)
+
+
+def energy_duals(problem: Problem, costs: Costs, proof: Proof) -> Number:
+    """The work released from a tick h on fits what is there between h and the makespan Q, if h is at most the last release.
+
+    capacity_ar (Q - h) >= unit-ticks of r on a of the tasks with r_j >= h, likewise the quotas, and Q >= r_j + p_j. Weighted by
+    `prices`[a][r][h], `quota_prices`[u][r][h] and `task_duals`[j], none negative, they add up to an inequality in Q in which
+    every task takes the agent where it counts least. Outages only take capacity away.
+    """
+    if problem.budget or not costs.worst:
+        raise ProofError("proof.kind: energy_duals needs `time` sharing and objective makespan")
+    thresholds: list[int] = _table(proof, "thresholds", (len(_list(proof, "thresholds")),), 0)
+    if any(h > max(problem.release) for h in thresholds):
+        raise ProofError(f"proof.thresholds: none may lie after the last release, {max(problem.release)}")
+    count = len(thresholds)
+    prices = _table(proof, "prices", (problem.m, problem.r, count), 0)
+    quotas = _optional(proof, "quota_prices", (len(problem.quota), problem.r, count)) or []
+    task = _table(proof, "task_duals", (problem.n,), 0)
+    rows = [*zip(problem.capacity, prices, strict=True), *zip(problem.quota, quotas, strict=bool(quotas))]
+    held = [sum(units * row[r][i] for limit, row in rows for r, units in enumerate(limit)) for i in range(count)]
+    total = _dot(held, thresholds)
+    for j, release in enumerate(problem.release):
+        early = [i for i, h in enumerate(thresholds) if h <= release]
+        least = []
+        for a, p in problem.length[j].items():
+            charged = [prices[a], *([quotas[problem.tenant[j]]] if quotas else [])]
+            rent = sum(
+                units * row[r][i] for row in charged for r, units in enumerate(problem.demand(j, a)) if units for i in early
+            )
+            least.append(p * (task[j] + rent))
+        total += task[j] * release + min(least)
+    norm = sum(held) + sum(task)
+    return Fraction(total, norm) if norm else 0
+
+
+KINDS: Mapping[str, Callable[[Problem, Costs, Proof], Number]] = {
+    "trivial": trivial,
+    "knapsack_multipliers": knapsack_multipliers,
+    "capacity_prices": capacity_prices,
+    "assignment_duals": assignment_duals,
+    "energy_duals": energy_duals,
+}
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _scale(proof: Proof) -> int:
+    return _checked("proof.scale", _field(proof, "scale"), (), 1)
+
+
+def _table(proof: Proof, name: str, shape: tuple[int, ...], least: int | None = None) -> Any:
+    """A nested list of whole numbers of this shape, none below `least`."""
+    return _checked(f"proof.{name}", _field(proof, name), shape, least)
+
+
+def _optional(proof: Proof, name: str, shape: tuple[int, ...]) -> Any:
+    """Likewise, none of it negative; None where the proof has none."""
+    return None if proof.get(name) is None else _table(proof, name, shape, 0)
+
+
+def _list(proof: Proof, name: str) -> list[Any]:
+    value = _field(proof, name)
+    if not isinstance(value, list):
+        raise ProofError(f"proof.{name}: a list is needed")
+    return value
+
+
+def _field(proof: Proof, name: str) -> Any:
+    if proof.get(name) is None:
+        raise ProofError(f"proof.{name}: missing")
+    return proof[name]
+
+
+def _checked(where: str, value: Any, shape: tuple[int, ...], least: int | None = None) -> Any:
+    if not shape:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ProofError(f"{where}: a whole number is needed, got {str(value)[:40]}")
+        if least is not None and value < least:
+            raise ProofError(f"{where}: {value} must be at least {least}")
+    elif not isinstance(value, list) or len(value) != shape[0]:
+        raise ProofError(f"{where}: a list of {shape[0]} is needed")
+    else:
+        for i, each in enumerate(value):
+            _checked(f"{where}[{i}]", each, shape[1:], least)
+    return value
