@@ -131,7 +131,7 @@ def test_without_arguments_it_lists_all_there_is(capsys: pytest.CaptureFixture[s
         (["+solver=sjf", "dataset=smal"], "Did you mean small?"),
         (["+solver=sjf", "budget=quik"], "Did you mean quick?"),
         (["+solver=sjf", "tracking=of"], "Did you mean off?"),
-        (["dataset=tiny"], "solver: missing; type +solver=NAME, one of best_rule, cpsat"),
+        (["dataset=tiny"], "solver: missing; type +solver=NAME, one of allox, best_rule, cpsat"),
         (["+solver=sjf", "sead=1"], "sead: unknown. Did you mean seed?"),
         (["+solver=sjf", "+sead=1"], "sead: unknown. Did you mean seed?"),
         (["+solver=sjf", "solver.skp=true"], "solver.skp: unknown. Did you mean skip?"),
