@@ -59,7 +59,6 @@ from bench.verify import verify
 from bench.verify.certificate import SCHEMA as CERTIFICATE_SCHEMA
 
 SCHEMA = 1
-EMPTY = Schedule([], [], [], [])  # type: ignore[arg-type]
 MEANS = {  # record key: column of the table it is the mean of
     "objective_mean": "objective", "gap_mean": "gap", "score": "score", "feasible": "feasible",
     "reference_mean": "reference", "bound_mean": "reference_bound", "reference_proved": "reference_proved",
@@ -88,7 +87,7 @@ class Verdict:
 
 def judge(instance: Instance, entry: Entry, objective: str) -> Verdict:
     """Verify and score what a solver handed back; a crash leaves every task out."""
-    result = Result.from_dict(entry["result"]) if entry["result"] else Result(EMPTY, "unknown")
+    result = Result.from_dict(entry["result"]) if entry["result"] else Result(Schedule.empty(), "unknown")
     violations = verify(instance, result.schedule)
     value = metrics.objective(instance, result.schedule, objective)
     return Verdict(result, violations, max(value, metrics.penalty(instance, objective)) if violations else value)

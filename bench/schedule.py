@@ -52,6 +52,11 @@ class Schedule:
             raise ScheduleError(f"end[{int(np.argmax(backwards))}]: must lie after start")
 
     @classmethod
+    def empty(cls) -> Schedule:
+        """No piece at all: what a solver that found nothing hands back."""
+        return cls(*np.zeros((4, 0), dtype=np.int64))
+
+    @classmethod
     def from_assignment(cls, instance: Instance, agent: ArrayLike, start: ArrayLike | None = None) -> Schedule:
         """One piece per task from agents (N,) and start ticks (N,) (default 0, as with `budget` sharing).
 
