@@ -82,11 +82,12 @@ def run(
 
 
 def warm_up(job: Job, progress: Progress) -> None:
-    """Compile the simulator's step (once per machine), so that no solver's seconds hold it."""
-    progress("compiling the simulator", 0, 1, "once per machine")
+    """Compile the simulator's step and what the solver compiles (once per machine), so that no solver's seconds hold it."""
+    progress("compiling", 0, 1, "once per machine")
     simulator = Simulator(job.instances[:1], job.setting)
     simulator.step(simulator.state.mask.argmax(axis=1))
-    progress("compiling the simulator", 1, 1, "")
+    getattr(job.plugin, "warm_up", lambda: None)()
+    progress("compiling", 1, 1, "")
 
 
 def refreshed(record: Record, folder: RunFolder, job: Job, references: References) -> Record:

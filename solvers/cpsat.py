@@ -1,14 +1,14 @@
 """The exact reference: CP-SAT (Perron & Furnon, OR-Tools) on the `assign` and `schedule` problems, with a proved bound.
 
-It plans with everything known, so it may not enter track=online. `commit` mode is solved as the free problem: a plan that
-chooses its starts freely is a relaxation of one that commits to a queue order, so the bound holds there too. Where outages kill
-tasks, the pieces that survive form a plan of the free problem with the same completions, so it holds there as well.
+With `time` sharing it improves a rule's plan by local search and bounds the optimum by relaxations (`solvers.bounds`); the
+plan, the bound and the starts that the two rule out go into the model. It plans with everything known, so it may not enter
+track=online. `commit` mode is solved as the free problem: a plan that chooses its starts freely is a relaxation of one that
+commits to a queue order, so every bound holds there too. Where outages kill tasks, the pieces that survive form a plan of the
+free problem with the same completions, so they hold there as well.
 """
 
 from __future__ import annotations
 
-import math
-import threading
 import time
 from collections.abc import Callable
 from fractions import Fraction
@@ -17,17 +17,25 @@ import numpy as np
 from ortools.sat.python import cp_model
 
 from bench.contracts import Budget, Result, UserError
-from bench.instance import Instance, Ints
-from bench.metrics import trivial_bound
+from bench.instance import Instance
 from bench.schedule import Schedule, ScheduleError
 from bench.setting import Setting
 from bench.verify import verify
-from solvers.cpsat_model import AssignModel, ScheduleModel, Terms
+from solvers.assignment.model import AssignModel
+from solvers.bounds import Root, root, trivial
+from solvers.cpsat_model import ScheduleModel
 from solvers.left_shift import active
+from solvers.schedule_search import fastest, improve
+from solvers.terms import Terms, completion
+from solvers.trace import Trace
+from solvers.warm_up import warm_up
 
 TOLERANCE = Fraction(1, 10**9)  # an objective this close to its bound, relative, counts as proved (only fractions need it)
+SEARCH_SHARE = 0.35  # of the budget, for the local search at most
+BOUNDS_SHARE = 0.25  # of the budget, for the relaxations at most
+LEAST_SECONDS = 0.02  # with less than this neither is begun
+PATIENCE = 6  # rounds of annealing without a better plan after which the local search ends
 PROBED_VARIABLES = 5000  # in larger models probing takes minutes (30 s at 500 tasks x 32 agents) and gains little
-EMPTY = Schedule([], [], [], [])  # type: ignore[arg-type]
 
 WarmStart = Callable[[Instance, Setting, np.random.Generator], Schedule]
 
@@ -38,12 +46,29 @@ class CpSat:
     clairvoyant = True
     certifies = True
 
-    def __init__(self, threads: int | None = None, warm_start: WarmStart | None = None, log: bool = False) -> None:
-        """`threads`: default budget.threads. `warm_start(instance, setting, rng)`: a plan to start from and to fall back on."""
-        self.threads, self.warm_start, self.log = threads, warm_start, log
+    def __init__(
+        self,
+        threads: int | None = None,
+        warm_start: WarmStart | None = None,
+        bounds: bool = True,
+        local_search: bool = True,
+        log: bool = False,
+    ) -> None:
+        """`threads`: default budget.threads. `warm_start(instance, setting, rng)`: a plan to start from and to fall back on.
+
+        `bounds`, `local_search`: whether relaxations and local search come first; with neither this is the plain model.
+        """
+        self.threads, self.warm_start, self.bounds, self.local_search, self.log = threads, warm_start, bounds, local_search, log
+
+    def warm_up(self) -> None:
+        """Compile what is compiled late."""
+        warm_up(self, "time")
 
     def solve(self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator) -> Result:
         """The best plan found and a proved bound. Status `optimal`: bound and objective agree (TOLERANCE, where not exact).
+
+        `info` names the bound and holds its proof (see `solvers.bounds`; a bound that CP-SAT raised has no proof but its own
+        search) and the value of every bound.
 
         Raises:
             UserError: where weights times ticks leave the 64-bit integers CP-SAT counts in.
@@ -52,27 +77,58 @@ class CpSat:
         setting.check(instance)
         solver = self._solver(budget, rng)
         terms = Terms.of(instance, setting.objective)
-        trace = Trace(terms, began, bound=_trivial(instance, terms))
-        best = self._first(instance, setting, rng)
+        trace = Trace(terms, began, trivial(instance, terms))
+        best = first_plan(self.warm_start, instance, setting, rng)
         if best is not None:
-            trace.found(_completion(best))
-        model = _model(instance, terms, best)
+            trace.found(completion(best))
+        best, relaxed = self._prepare(instance, setting, terms, best, budget, rng, trace)
+        if best is not None and trace.objective <= trace.bound:
+            return trace.result(best, "optimal", relaxed.bounds)
+        model = _model(instance, terms, best, relaxed)
         solver.parameters.cp_model_probing_level = 2 if len(model.model.proto.variables) < PROBED_VARIABLES else 0
         solver.parameters.max_time_in_seconds = max(0.0, budget.seconds - (time.perf_counter() - began))
-        solver.best_bound_callback = lambda bound: trace.proved(bound, model.scale)
+        solver.best_bound_callback = lambda bound: trace.searched(bound, model.scale)
         status = solver.solve(model.model, Incumbents(model, trace))
         if status == cp_model.MODEL_INVALID:
             raise UserError("tick_seconds: weights times ticks leave the 64-bit integers CP-SAT counts in; use longer ticks")
         if status == cp_model.INFEASIBLE:
-            return Result(EMPTY, "infeasible")
-        trace.proved(solver.best_objective_bound, model.scale)
+            return Result(Schedule.empty(), "infeasible")
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             best = trace.better(best, active(instance, model.schedule(solver.value)))
+        trace.searched(solver.best_objective_bound, model.scale)
         if best is None:
-            return Result(EMPTY, "unknown", _below(trace.bound), trace.points())
+            return trace.result(Schedule.empty(), "unknown", relaxed.bounds)
         allowed = 0 if model.scale == 1 else TOLERANCE * trace.objective
-        proved = trace.objective - trace.bound <= allowed
-        return Result(best, "optimal" if proved else "feasible", _below(trace.bound), trace.points())
+        return trace.result(best, "optimal" if trace.objective - trace.bound <= allowed else "feasible", relaxed.bounds)
+
+    def _prepare(
+        self,
+        instance: Instance,
+        setting: Setting,
+        terms: Terms,
+        first: Schedule | None,
+        budget: Budget,
+        rng: np.random.Generator,
+        trace: Trace,
+    ) -> tuple[Schedule | None, Root]:
+        """With `time` sharing: local search, then the relaxations, within their shares; the best plan and what was proved."""
+        best, relaxed = first, Root((trivial(instance, terms),))
+        if instance.sharing == "budget":
+            return best, relaxed
+        left = budget.seconds - (time.perf_counter() - trace.began)
+        if self.local_search and min(left, SEARCH_SHARE * budget.seconds) > LEAST_SECONDS and trace.objective > trace.bound:
+            best = fastest(instance) if best is None else best
+            trace.found(completion(best))
+            best = improve(
+                instance, terms, best, SEARCH_SHARE * left, rng, lambda plan: trace.found(completion(plan)), PATIENCE
+            )
+        left = budget.seconds - (time.perf_counter() - trace.began)
+        if self.bounds and min(left, BOUNDS_SHARE * budget.seconds) > LEAST_SECONDS and trace.objective > trace.bound:
+            known = fastest(instance) if best is None else best
+            relaxed = root(instance, terms, setting.objective, known, BOUNDS_SHARE * left, trace.proved)
+            if relaxed.schedule is not None:
+                best = trace.better(best, relaxed.schedule)
+        return best, relaxed
 
     def _solver(self, budget: Budget, rng: np.random.Generator) -> cp_model.CpSolver:
         solver = cp_model.CpSolver()
@@ -81,56 +137,16 @@ class CpSat:
         solver.parameters.log_search_progress = self.log
         return solver
 
-    def _first(self, instance: Instance, setting: Setting, rng: np.random.Generator) -> Schedule | None:
-        """The warm start, left-shifted; none where there is none or it is no feasible plan (a dead end, a task left out)."""
-        if self.warm_start is None:
-            return None
-        try:
-            schedule = active(instance, self.warm_start(instance, setting, rng))
-        except ScheduleError:
-            return None
-        return None if verify(instance, schedule) else schedule
 
-
-class Trace:
-    """The best objective and bound over time, exact inside; CP-SAT calls back from several threads."""
-
-    def __init__(self, terms: Terms, began: float, bound: Fraction) -> None:
-        self.terms, self.began, self.bound = terms, began, bound
-        self.objective: Fraction | float = math.inf
-        self._points: list[tuple[float, float, float]] = []
-        self._lock = threading.Lock()
-
-    def found(self, completion: Ints) -> None:
-        """A feasible plan with completions (N,)."""
-        with self._lock:
-            value = self.terms.value(completion)
-            if value < self.objective:
-                self.objective = value
-                self._add()
-
-    def better(self, old: Schedule | None, new: Schedule) -> Schedule:
-        """Whichever of two plans has the lower objective, `new` in a tie."""
-        self.found(_completion(new))
-        return new if old is None or self.terms.value(_completion(new)) <= self.terms.value(_completion(old)) else old
-
-    def proved(self, bound: float, scale: int) -> None:
-        """No plan has a scaled objective below `bound`, a whole number that is rounded where a float can not hold it."""
-        if math.isinf(bound):
-            return
-        with self._lock:
-            exact = Fraction(bound if abs(bound) < 2**53 else math.nextafter(bound, -math.inf)) / scale
-            if exact > self.bound:
-                self.bound = exact
-                self._add()
-
-    def _add(self) -> None:
-        self._points.append((time.perf_counter() - self.began, float(self.objective), _below(self.bound)))
-
-    def points(self) -> tuple[tuple[float, float, float], ...]:
-        """(seconds, objective, bound) at every improvement, in order of time."""
-        with self._lock:
-            return tuple(self._points)
+def first_plan(warm_start: WarmStart | None, instance: Instance, setting: Setting, rng: np.random.Generator) -> Schedule | None:
+    """The warm start, left-shifted; none where there is none or it is no feasible plan (a dead end, a task left out)."""
+    if warm_start is None:
+        return None
+    try:
+        schedule = active(instance, warm_start(instance, setting, rng))
+    except ScheduleError:
+        return None
+    return None if verify(instance, schedule) else schedule
 
 
 class Incumbents(cp_model.CpSolverSolutionCallback):
@@ -145,28 +161,13 @@ class Incumbents(cp_model.CpSolverSolutionCallback):
         self.trace.found(self.plan.completion(self.value))
 
 
-def _model(instance: Instance, terms: Terms, first: Schedule | None) -> AssignModel | ScheduleModel:
+def _model(instance: Instance, terms: Terms, first: Schedule | None, relaxed: Root) -> AssignModel | ScheduleModel:
     if instance.sharing == "budget":
         model: AssignModel | ScheduleModel = AssignModel(instance)
     else:
-        model = ScheduleModel(instance, terms, None if first is None else _completion(first))
+        incumbent = None if first is None else completion(first)
+        windows = None if first is None else relaxed.windows
+        model = ScheduleModel(instance, terms, incumbent, relaxed.best.value, windows)
     if first is not None:
         model.hint(first)
     return model
-
-
-def _trivial(instance: Instance, terms: Terms) -> Fraction:
-    """The objective with every task alone on its fastest agent; for makespan also the work there is against the capacity."""
-    alone = terms.value(instance.release + instance.shortest())
-    return max(alone, Fraction(trivial_bound(instance, "makespan"))) if terms.worst else alone
-
-
-def _completion(schedule: Schedule) -> Ints:
-    """(N,) C_j of a schedule with one piece per task."""
-    return schedule.end[np.argsort(schedule.task)]
-
-
-def _below(value: Fraction) -> float:
-    """The largest float not above `value`."""
-    near = float(value)
-    return near if Fraction(near) <= value else math.nextafter(near, -math.inf)

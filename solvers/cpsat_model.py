@@ -1,12 +1,9 @@
-"""The two exact models in CP-SAT's terms: `AssignModel` for `budget` sharing, `ScheduleModel` for `time` sharing.
-
-Both read as Variables, then Constraints (one method per sentence of the problem), then the objective.
-"""
+"""Scheduling with `time` sharing in CP-SAT's terms: variables, constraints (a method a sentence), objective."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
 from typing import NamedTuple
@@ -18,60 +15,13 @@ from bench.instance import Instance, Ints
 from bench.metrics import horizon
 from bench.schedule import Schedule
 from solvers.left_shift import fits_alone
+from solvers.terms import Terms
 
-SLOWDOWN_SECONDS = 10  # bounded slowdown counts a task shorter than this as if it took this long
 LARGEST_TOTAL = 2**58  # what a scaled objective may reach, far inside CP-SAT's int64
 SCALE_ERROR = Fraction(1, 10**10)  # what scaling fractional coefficients may take off the bound, where it can be that fine
+ORDERED_TASKS = 64  # among how many tasks of identical agents their symmetry is broken
 
 Value = Callable[[cp_model.IntVar], int]
-
-
-@dataclass(frozen=True)
-class Terms:
-    """An objective as sum (or max, where `worst`) over j of coefficient_j * max(floor_j, C_j - origin_j).
-
-    Every objective of the suite has this form, and none decreases in any C_j (they are regular).
-    """
-
-    coefficient: tuple[Fraction, ...]  # (N,)
-    floor: tuple[Fraction, ...]  # (N,) ticks
-    origin: tuple[int, ...]  # (N,) tick
-    worst: bool = False
-
-    @classmethod
-    def of(cls, instance: Instance, objective: str) -> Terms:
-        """SPEC section 3: total_time, makespan, tardiness or bounded_slowdown of `instance`, in exact fractions."""
-        n, zero = instance.n_tasks, (Fraction(0),) * instance.n_tasks
-        weight = tuple(Fraction(int(w)) for w in instance.weight)
-        if objective == "makespan":
-            return cls((Fraction(1),) * n, zero, (0,) * n, worst=True)
-        if objective == "tardiness":
-            return cls(weight, zero, tuple(instance.due.tolist()))  # type: ignore[union-attr]
-        if objective == "total_time":
-            return cls(weight, zero, tuple(instance.release.tolist()))
-        least = Fraction(SLOWDOWN_SECONDS) / Fraction(instance.tick_seconds)
-        length = tuple(max(Fraction(p), least) for p in instance.shortest().tolist())
-        return cls(tuple(1 / (n * p) for p in length), length, tuple(instance.release.tolist()))
-
-    def each(self, completion: Ints) -> list[Fraction]:
-        """(N,) the terms at completion ticks (N,)."""
-        rows = zip(self.coefficient, self.floor, self.origin, completion.tolist(), strict=True)
-        return [c * max(low, end - origin) for c, low, origin, end in rows]
-
-    def value(self, completion: Ints) -> Fraction:
-        """The objective at completion ticks (N,), exactly."""
-        return max(self.each(completion)) if self.worst else sum(self.each(completion), Fraction(0))
-
-    def latest(self, value: Fraction, earliest: Ints, horizon: int) -> Ints:
-        """(N,) the last completion of each task in any schedule within `horizon` whose objective is at most `value`.
-
-        Task j's own term is at most `value` less what the others cost even at their earliest completions (N,).
-        """
-        least = self.each(earliest)
-        others = 0 if self.worst else sum(least)
-        room = [value if self.worst else value - others + own for own in least]
-        rows = zip(self.coefficient, self.origin, room, strict=True)
-        return np.array([min(horizon, origin + floor(own / c)) if c else horizon for c, origin, own in rows], dtype=np.int64)
 
 
 class Place(NamedTuple):
@@ -111,31 +61,82 @@ def _slots(demand: Ints, capacity: Ints) -> int:
     return slots if exact else 0
 
 
+def _twins(instance: Instance, found: list[Place]) -> list[list[int]]:
+    """The places of one agent each whose agents are identical: type, capacity, no outages."""
+    broken = {outage.agent for outage in instance.outages}
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, place in enumerate(found):
+        if not place.slots and place.agents[0] not in broken:
+            a = place.agents[0]
+            groups.setdefault((int(instance.agent_type[a]), *instance.capacity[a].tolist()), []).append(i)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+class Windows(NamedTuple):
+    """Per task and pool of identical agents the first and last start worth looking at; none where first > last."""
+
+    pools: tuple[tuple[int, ...], ...]  # (G,) agents of each pool
+    first: Ints  # (N, G) ticks
+    last: Ints  # (N, G) ticks
+
+
 class ScheduleModel:
     """`time` sharing: each task chooses a place and a start; a plan avoids every outage, announced or not."""
 
-    def __init__(self, instance: Instance, terms: Terms, incumbent: Ints | None = None) -> None:
-        """`incumbent`: completion ticks (N,) of a feasible schedule, whose objective then bounds every start from above."""
+    def __init__(
+        self,
+        instance: Instance,
+        terms: Terms,
+        incumbent: Ints | None = None,
+        bound: Fraction = Fraction(0),
+        windows: Windows | None = None,
+    ) -> None:
+        """`incumbent`: completion ticks (N,) of a feasible schedule, whose objective then bounds every start from above.
+
+        `bound`: a lower bound on the objective. `windows`: the starts of schedules no worse than the incumbent.
+        """
         self.instance, self.terms, self.places = instance, terms, places(instance)
+        self.twins = _twins(instance, self.places)
         self.model = cp_model.CpModel()
         earliest = instance.release + instance.shortest()
         last = _last_completions(instance, terms, incumbent)
+        self.spans = self._spans(last, windows)
         self._variables(earliest, last)
         self.each_task_has_one_place()
+        self.starts_are_worthwhile()
         self.capacities_hold()
         self.quotas_hold()
         self.outages_are_avoided()
-        self.scale = self._minimise(earliest, last)
+        self.identical_agents_are_in_order()
+        self.scale = self._minimise(earliest, last, bound)
+
+    def _spans(self, last: Ints, windows: Windows | None) -> list[dict[int, tuple[int, int]]]:
+        """(N,) for each task the places where it may run and its first and last start there."""
+        spans: list[dict[int, tuple[int, int]]] = [{} for _ in last]
+        for i, place in enumerate(self.places):
+            pool = None if windows is None else next(g for g, own in enumerate(windows.pools) if place.agents[0] in own)
+            for j in place.tasks:
+                low, high = int(self.instance.release[j]), int(last[j]) - self._duration(j, i)
+                if windows is not None:
+                    low, high = max(low, int(windows.first[j, pool])), min(high, int(windows.last[j, pool]))
+                if low <= high:
+                    spans[j][i] = (low, high)
+        return spans
 
     def _variables(self, earliest: Ints, last: Ints) -> None:
-        instance, model = self.instance, self.model
-        shortest = instance.shortest()
-        self.start = [
-            model.new_int_var(int(r), int(e - p), f"start[{j}]")
-            for j, (r, e, p) in enumerate(zip(instance.release, last, shortest, strict=True))
-        ]
+        """Also narrows `earliest` and `last` (N,) to what the spans allow."""
+        model = self.model
+        first, latest = [min(low for low, _ in span.values()) for span in self.spans], []
+        for j, span in enumerate(self.spans):
+            latest.append(max(high for _, high in span.values()))
+            last[j] = min(last[j], max(high + self._duration(j, i) for i, (_, high) in span.items()))
+            earliest[j] = max(earliest[j], min(low + self._duration(j, i) for i, (low, _) in span.items()))
+        self.start = [model.new_int_var(*span, f"start[{j}]") for j, span in enumerate(zip(first, latest, strict=True))]
         self.end = [model.new_int_var(int(c), int(e), f"end[{j}]") for j, (c, e) in enumerate(zip(earliest, last, strict=True))]
-        self.chosen = [{j: model.new_bool_var(f"chosen[{j},{i}]") for j in place.tasks} for i, place in enumerate(self.places)]
+        self.chosen = [
+            {j: model.new_bool_var(f"chosen[{j},{i}]") for j in place.tasks if i in self.spans[j]}
+            for i, place in enumerate(self.places)
+        ]
         self.interval = [
             {
                 j: model.new_optional_fixed_size_interval_var(self.start[j], self._duration(j, i), chosen, f"run[{j},{i}]")
@@ -158,6 +159,24 @@ class ScheduleModel:
             length = sum(self._duration(j, i) * self.chosen[i][j] for i in options)
             self.model.add(self.start[j] + length == self.end[j])
 
+    def starts_are_worthwhile(self) -> None:
+        """A task starts within its span at the place it is at."""
+        for j, span in enumerate(self.spans):
+            for i, (low, high) in span.items():
+                if low > min(s for s, _ in span.values()):
+                    self.model.add(self.start[j] >= low).only_enforce_if(self.chosen[i][j])
+                if high < max(s for _, s in span.values()):
+                    self.model.add(self.start[j] <= high).only_enforce_if(self.chosen[i][j])
+
+    def identical_agents_are_in_order(self) -> None:
+        """Of identical agents that are places of their own, each one's lowest task comes after that of the one before."""
+        for twins in self.twins:
+            for left, right in itertools.pairwise(twins):
+                before: list[cp_model.IntVar] = []
+                for j, chosen in list(self.chosen[right].items())[:ORDERED_TASKS]:
+                    self.model.add_bool_or([*before, ~chosen])
+                    before.append(self.chosen[left][j])
+
     def capacities_hold(self) -> None:
         """At every tick the tasks running on an agent fit its capacity, resource by resource."""
         for i, place in enumerate(self.places):
@@ -168,7 +187,7 @@ class ScheduleModel:
             elif 1 < room < len(intervals):
                 self.model.add_cumulative(intervals, [1] * len(intervals), room)
             elif not place.slots:
-                demand = self.instance.demand[list(place.tasks), self._type(i)]
+                demand = self.instance.demand[list(self.interval[i]), self._type(i)]
                 self._cumulatives(intervals, demand, self.instance.capacity[place.agents[0]])
 
     def quotas_hold(self) -> None:
@@ -196,11 +215,12 @@ class ScheduleModel:
                 starts = cp_model.Domain.from_intervals(clash).complement()
                 self.model.add_linear_expression_in_domain(self.start[j], starts).only_enforce_if(chosen)
 
-    def _minimise(self, earliest: Ints, last: Ints) -> int:
+    def _minimise(self, earliest: Ints, last: Ints, bound: Fraction) -> int:
         """Set the objective, scaled to integers and rounded down, and return the scale.
 
         Every scaled coefficient and floor is at most scale * its exact value and C_j >= origin_j wherever a term is linear, so
         the model's optimum / scale is at most the true one: CP-SAT's bound is a bound on the objective, exact where scale is 1.
+        Rounding takes less than 1 off each floor and each tick of C_j - origin_j, which `bound` must allow for.
         """
         terms = self.terms
         scale = _scale(terms, earliest, last)
@@ -217,17 +237,31 @@ class ScheduleModel:
                 most = max(least, slope * (int(last[j]) - origin))
                 costs.append(self.model.new_int_var(least, most, f"cost[{j}]"))
                 self.model.add(costs[-1] >= cost)
-        self.model.minimize(sum(costs) if worst is None else worst)
+        total = sum(costs) if worst is None else worst
+        rounded = 0 if scale == 1 else int(sum(last - np.minimum(last, terms.origin))) + len(last)
+        self.model.add(total >= ceil(scale * bound) - rounded)
+        self.model.minimize(total)
         return scale
 
     def hint(self, schedule: Schedule) -> None:
         """Start the search from `schedule` (one piece per task); every variable but the costs, which follow."""
-        for j, a, start, end in zip(schedule.task, schedule.agent, schedule.start, schedule.end, strict=True):
+        agent = self._in_order(schedule)
+        for j, a, start, end in zip(schedule.task, agent, schedule.start, schedule.end, strict=True):
             self.model.add_hint(self.start[j], int(start))
             self.model.add_hint(self.end[j], int(end))
             for place, chosen in zip(self.places, self.chosen, strict=True):
                 if j in chosen:
                     self.model.add_hint(chosen[j], int(a) in place.agents)
+
+    def _in_order(self, schedule: Schedule) -> Ints:
+        """(P,) the agents of a schedule's pieces, identical ones renamed as `identical_agents_are_in_order` asks."""
+        agent = schedule.agent.copy()
+        for twins in self.twins:
+            names = [self.places[i].agents[0] for i in twins]
+            lowest = [min(schedule.task[schedule.agent == a], default=self.instance.n_tasks) for a in names]
+            for new, old in zip(names, np.argsort(lowest, kind="stable"), strict=True):
+                agent[schedule.agent == names[old]] = new
+        return agent
 
     def completion(self, value: Value) -> Ints:
         """(N,) C_j in the solution whose variables `value` reads."""
@@ -244,65 +278,6 @@ class ScheduleModel:
                 slot = int(np.argmax(free <= start[j])) if place.slots else 0
                 agent[j], free[slot] = slots[slot], value(self.end[j])
         return Schedule.from_assignment(self.instance, agent, start)
-
-
-class AssignModel:
-    """`budget` sharing, the generalised assignment problem: min sum_j w_j p_{j,x_j} within capacities and quotas."""
-
-    scale = 1
-
-    def __init__(self, instance: Instance) -> None:
-        self.instance = instance
-        self.model = cp_model.CpModel()
-        self.x = {
-            (j, int(a)): self.model.new_bool_var(f"x[{j},{a}]")
-            for j in range(instance.n_tasks)
-            for a in np.flatnonzero(fits_alone(instance, j))
-        }
-        self.each_task_has_one_agent()
-        self.capacities_hold()
-        self.quotas_hold()
-        cost = (instance.weight[:, None] * instance.duration)[:, instance.agent_type]
-        self.model.minimize(sum(int(cost[pair]) * x for pair, x in self.x.items()))
-
-    def each_task_has_one_agent(self) -> None:
-        """Every task is assigned to exactly one agent."""
-        for j in range(self.instance.n_tasks):
-            self.model.add_exactly_one(x for (i, _), x in self.x.items() if i == j)
-
-    def capacities_hold(self) -> None:
-        """All tasks of an agent together fit its capacity."""
-        for a, capacity in enumerate(self.instance.capacity):
-            self._fit({pair: x for pair, x in self.x.items() if pair[1] == a}, capacity)
-
-    def quotas_hold(self) -> None:
-        """All tasks of a tenant together hold no more than its quota."""
-        for tenant, quota in enumerate(() if self.instance.quota is None else self.instance.quota):
-            own = set(np.flatnonzero(self.instance.tenant == tenant).tolist())
-            self._fit({pair: x for pair, x in self.x.items() if pair[0] in own}, quota)
-
-    def _fit(self, chosen: dict[tuple[int, int], cp_model.IntVar], units: Ints) -> None:
-        for r, limit in enumerate(units.tolist()):
-            held = [int(self.instance.demand[j, self.instance.agent_type[a], r]) * x for (j, a), x in chosen.items()]
-            self.model.add(sum(held) <= limit)
-
-    def hint(self, schedule: Schedule) -> None:
-        """Start the search from `schedule`."""
-        agent = dict(zip(schedule.task.tolist(), schedule.agent.tolist(), strict=True))
-        for (j, a), x in self.x.items():
-            self.model.add_hint(x, agent.get(j) == a)
-
-    def schedule(self, value: Value) -> Schedule:
-        """The solution as a schedule."""
-        agent = np.full(self.instance.n_tasks, -1, dtype=np.int64)
-        for (j, a), x in self.x.items():
-            if value(x):
-                agent[j] = a
-        return Schedule.from_assignment(self.instance, agent)
-
-    def completion(self, value: Value) -> Ints:
-        """(N,) p_{j,x_j}, which plays the part of C_j where there is no clock."""
-        return self.schedule(value).end
 
 
 def _last_completions(instance: Instance, terms: Terms, incumbent: Ints | None) -> Ints:

@@ -20,11 +20,12 @@ from bench.observation import Observation
 from bench.rollout import PolicySolver
 from bench.schedule import Schedule
 from bench.setting import OBJECTIVES, Setting
-from solvers.cpsat_model import ScheduleModel, Terms
+from solvers.cpsat_model import ScheduleModel
 from solvers.dispatch import runnable
 from solvers.left_shift import active, fits_alone
 from solvers.plan import Planner, Step
 from solvers.rules import Rule
+from solvers.terms import Terms
 
 WORK_PER_SECOND = 0.04  # CP-SAT's deterministic time per second of limit: about a fifth of what a core does
 

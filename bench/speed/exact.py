@@ -2,7 +2,7 @@
 
 Assignments are drawn by the published recipes C, D and E, 100 and 200 tasks x 5, 10 and 20 agents (100x5 = 100 tasks on 5);
 schedules are the first `count` test instances of each gangs_* set. Objective: total time. Every solve runs in a process of its
-own, after a warm-up on two tasks that compiles what is compiled late; processor seconds are those of the solve, user and
+own, after a warm-up on small problems that compiles what is compiled late; processor seconds are those of the solve, user and
 system, over all threads. The limit is `limit` processor seconds: a wall clock of limit / threads, or of `limit` for a solver
 that has one thread whatever it is given; what takes 1.5 times the limit is killed. Schedules are verified and objectives
 recomputed here; all costs are whole numbers, so everyone's bound is rounded up. gap = (objective - bound) / objective.
@@ -155,6 +155,7 @@ def solve(instance: Instance, solver: str, threads: int, limit: float) -> Row:
     setting = Setting(track="assign" if instance.sharing == "budget" else "schedule")
     plugin: Solver = PEERS[solver][1]() if solver in PEERS else build(read("solver", solver))
     rng = np.random.default_rng(0)
+    getattr(plugin, "warm_up", lambda: None)()
     plugin.solve(small(instance), setting, Budget(seconds=1.0, threads=threads), rng)
     most = math.ceil(time.process_time() + KILL * limit)
     resource.setrlimit(resource.RLIMIT_CPU, (most, most + 5))

@@ -73,11 +73,12 @@ def _energy(problem: Problem) -> Iterator[Number]:
 
 
 def knapsack_multipliers(problem: Problem, costs: Costs, proof: Proof) -> Number:
-    """S * bound = sum_j u_j + sum_a min over sets of tasks that fit `resource[a]` of agent a of sum_j (S w_j p_ja + rent - u_j).
+    """S * bound = sum_j u_j + sum_a min over sets of tasks that fit `resource[a]` of agent a of sum (S w_j p_ja + rent - u_j).
 
     Lagrangian relaxation of "every task has one agent" and of all but one resource per agent (Fisher 1981,
-    doi:10.1287/mnsc.27.1.1); u_j of any sign. Where other capacities or quotas are priced too (`prices` M x R and `quota_prices`
-    U x R, >= 0, absent where all are 0), a task's rent is what its demand costs at these, and all capacities' is taken off.
+    doi:10.1287/mnsc.27.1.1); u_j of any sign. Where other capacities or quotas are priced too (`prices` M x R and
+    `quota_prices` U x R, >= 0, absent where all are 0), a task's rent is what its demand costs at these, and what all of
+    capacity and quota costs is taken off.
     """
     if not problem.budget:
         raise ProofError("proof.kind: knapsack_multipliers needs `budget` sharing")

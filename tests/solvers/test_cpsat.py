@@ -20,8 +20,9 @@ from bench.schedule import Schedule, ScheduleError
 from bench.setting import OBJECTIVES, Setting
 from bench.verify import verify
 from solvers.cpsat import CpSat
-from solvers.cpsat_model import Terms, places
+from solvers.cpsat_model import places
 from solvers.left_shift import active, fits_alone
+from solvers.terms import Terms
 
 BUDGET = Budget(seconds=60, threads=1)
 
