@@ -1,0 +1,259 @@
+"""Exact generalised assignment (track `assign`): Lagrangian bound, fixing of pairs, tree search, and local search beside it.
+
+Costs are whole numbers, so the optimum is the least z for which an assignment of cost at most z exists. From the Lagrangian
+bound upwards each z is decided by a tree in which the dual drops nearly all pairs (Posta, Ferland & Michelon 2012,
+doi:10.1007/s10589-011-9432-0), while local search lowers the incumbent; where the two meet it is optimal. What knapsacks cannot
+express (several binding resources, quotas) is left to CP-SAT on the pairs that bound and incumbent leave.
+"""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from fractions import Fraction
+from threading import Event
+
+import numpy as np
+from ortools.sat.python import cp_model
+
+from bench.contracts import Budget, Result, UserError
+from bench.instance import Instance, Ints
+from bench.schedule import Schedule
+from bench.setting import Setting
+from solvers.assignment.annealing import improve
+from solvers.assignment.model import AssignModel
+from solvers.assignment.neighbourhoods import Neighbourhoods
+from solvers.assignment.relaxation import Mask, Relaxation
+from solvers.assignment.tree import EMPTY, FOUND, Tree
+from solvers.bounds import Bound, trivial
+from solvers.cpsat import Incumbents
+from solvers.terms import Terms
+from solvers.trace import Trace
+from solvers.warm_up import warm_up
+
+SLICE = 0.1  # seconds of tree search between two decisions what to search
+LNS_SLICE = 10.0  # seconds of search for the incumbent at once
+LNS_SHARE, LATE_SHARE = 0.25, 0.5  # of the search, for the incumbent; and from LATE seconds on
+LATE = 20.0
+FEASIBILITY_SHARE = 0.3  # of the time left, where local search has found nothing feasible
+
+
+class Lagrangian:
+    """Proves generalised assignments optimal, or ends with the budget; the bound is a whole number, proved in integers."""
+
+    clairvoyant = True
+    certifies = True
+
+    def __init__(self, threads: int | None = None) -> None:
+        """`threads`: default budget.threads."""
+        self.threads = threads
+
+    def warm_up(self) -> None:
+        """Compile what is compiled late."""
+        warm_up(self, "budget")
+
+    def solve(self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator) -> Result:
+        """The best assignment found and a proved bound.
+
+        `info` names the bound (`lagrangian`: with multipliers as its proof, `tree`, `cpsat`: by search) as CpSat's does.
+
+        Raises:
+            UserError: for a problem with a clock.
+        """
+        setting.check(instance)
+        if instance.sharing != "budget":
+            raise UserError("solver: lagrangian solves assignments (sharing=budget, track=assign); use solver=cpsat here")
+        return _Run(instance, budget, self.threads or budget.threads, rng).result()
+
+
+class _Run:
+    """One solve: what is known of the instance, and the stages that improve it."""
+
+    def __init__(self, instance: Instance, budget: Budget, threads: int, rng: np.random.Generator) -> None:
+        self.instance, self.threads, self.rng = instance, threads, rng
+        began = time.perf_counter()
+        self.deadline = began + budget.seconds
+        terms = Terms.of(instance, "total_time")
+        self.trace = Trace(terms, began, trivial(instance, terms))
+        self.best: Schedule | None = None
+        self.bounds = [trivial(instance, terms)]
+
+    def result(self) -> Result:
+        """Local search, relaxation, then the search that fits."""
+        if self._left() < 0.01:
+            return self._result("unknown")
+        self.found(improve(self.instance, None, 0.0, self.rng))
+        relaxation = Relaxation.of(self.instance)
+        if relaxation is None:
+            return self._result(self._by_cp_sat(None, None))
+        value, u, pair_bounds = relaxation.maximise()
+        self.proved("lagrangian", relaxation.least_cost(value), relaxation.proof(u))
+        if self.proved_optimal():
+            return self._result("optimal")
+        if relaxation.exact:
+            return self._result(_Search(self, relaxation, u, pair_bounds).run())
+        return self._result(self._by_cp_sat(relaxation, pair_bounds))
+
+    # -- what is known -----------------------------------------------------------------------------------------------
+
+    @property
+    def lower(self) -> int:
+        """No assignment costs less."""
+        return -(-self.trace.bound.numerator // self.trace.bound.denominator)
+
+    @property
+    def upper(self) -> float:
+        """What the best assignment costs, infinite without one."""
+        return float(self.trace.objective)
+
+    def proved_optimal(self) -> bool:
+        """Bound and objective have met."""
+        return self.trace.objective <= self.trace.bound
+
+    def found(self, schedule: Schedule | None) -> None:
+        """An assignment that is feasible."""
+        if schedule is not None:
+            self.best = self.trace.better(self.best, schedule)
+
+    def proved(self, name: str, cost: int, proof: dict) -> None:
+        """No assignment costs less than `cost`."""
+        bound = Bound(name, Fraction(cost), proof)
+        self.bounds = [one for one in self.bounds if one.name != name] + [bound]
+        self.trace.proved(bound)
+
+    def _left(self) -> float:
+        return self.deadline - time.perf_counter()
+
+    def _result(self, status: str) -> Result:
+        if self.best is None:
+            return self.trace.result(Schedule.empty(), status if status == "infeasible" else "unknown", self.bounds)
+        status = "optimal" if self.proved_optimal() else "feasible"
+        return self.trace.result(self.best, status, self.bounds)
+
+    # -- what knapsacks cannot express -------------------------------------------------------------------------------
+
+    def _by_cp_sat(self, relaxation: Relaxation | None, pair_bounds: Ints | None) -> str:
+        """CP-SAT on the pairs that a better assignment can have."""
+        keep: Mask | None = None
+        if relaxation is not None and pair_bounds is not None and self.best is not None:
+            keep = pair_bounds <= relaxation.limit(int(self.upper) - 1)
+            if not keep.any(axis=1).all():
+                self.proved("lagrangian", int(self.upper), {"kind": "search", "solver": "lagrangian", "root": self.trace.proof})
+                return "optimal"
+        model = AssignModel(self.instance, keep, self.lower)
+        solver = cp_model.CpSolver()
+        solver.parameters.random_seed = int(self.rng.integers(2**31 - 1))
+        solver.parameters.num_workers = self.threads
+        solver.parameters.max_time_in_seconds = max(0.0, self._left())
+        solver.best_bound_callback = lambda bound: self.trace.searched(min(bound, self.upper), 1)
+        status = solver.solve(model.model, Incumbents(model, self.trace))
+        if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+            self.found(model.schedule(solver.value))
+        if status == cp_model.INFEASIBLE and self.best is None:
+            return "infeasible"
+        if status in (cp_model.OPTIMAL, cp_model.INFEASIBLE):
+            self.trace.searched(self.upper, 1)
+        return "feasible"
+
+
+class _Search:
+    """The climb (is there an assignment of cost `lower`?) beside a large neighbourhood search that lowers the incumbent."""
+
+    def __init__(self, run: _Run, relaxation: Relaxation, u: Ints, pair_bounds: Ints) -> None:
+        self.run_, self.relaxation, self.u, self.pair_bounds = run, relaxation, u, pair_bounds
+        self.root = run.trace.proof
+        self.climb: list[Tree] = []
+        self.neighbourhoods: Neighbourhoods | None = None
+        self.halt = Event()
+        self.spent = {"climb": 0.0, "neighbourhoods": 0.0}
+
+    def run(self) -> str:
+        """Until bound and incumbent meet, or the time is over."""
+        run = self.run_
+        if run.best is None and self._any_feasible() == EMPTY:
+            return "infeasible"
+        beside: Future[None] | None = None  # the neighbourhoods, on a thread of their own while they are at it
+        with ThreadPoolExecutor(run.threads) as pool:
+            while not run.proved_optimal() and self._left() > 0:
+                if beside is None and self._neighbours_next():
+                    beside = pool.submit(self._explore_neighbourhoods)
+                free = run.threads - (beside is not None)
+                statuses = [(tree, pool.submit(tree.explore, min(SLICE, self._left()))) for tree in self._trees(free)]
+                for tree, status in statuses:
+                    self._after(tree, status.result())
+                if beside is not None and (beside.done() or not free):
+                    beside.result()
+                    beside = None
+            self.halt.set()
+        return "feasible"
+
+    def _left(self) -> float:
+        return max(0.0, self.run_.deadline - time.perf_counter())
+
+    # -- the bound ---------------------------------------------------------------------------------------------------
+
+    def _trees(self, wanted: int) -> list[Tree]:
+        """The climb's trees, as many as there are threads for them."""
+        if not self.climb:
+            self.climb = [self._tree(self.relaxation.limit(self.run_.lower))]
+        while len(self.climb) < wanted:
+            other = max(self.climb, key=lambda tree: tree.size).split()
+            if other is None:
+                break
+            self.climb.append(other)
+        return self.climb[:wanted]
+
+    def _tree(self, limit: int) -> Tree:
+        """The search for an assignment within the (scaled) limit, over the pairs that one can have."""
+        keep = self.pair_bounds <= limit
+        core = self.relaxation.core(keep)
+        root = np.ones((1, len(core.task)), np.uint8)
+        return Tree(core, limit, root if keep.any(axis=1).all() else root[:0], self.u[None])
+
+    def _after(self, tree: Tree, status: int) -> None:
+        """What a slice of a climb's tree says."""
+        self.spent["climb"] += tree.latest
+        if status == FOUND:
+            self._found(tree)
+        elif status == EMPTY:
+            self.climb.remove(tree)
+            if not self.climb:
+                proof = {"kind": "search", "solver": "lagrangian", "root": self.root}
+                self.run_.proved("tree", self.run_.lower + 1, proof)
+
+    def _found(self, tree: Tree) -> None:
+        chosen = np.flatnonzero(tree.solution)
+        agent = np.empty(self.run_.instance.n_tasks, np.int64)
+        agent[tree.core.task[chosen]] = tree.core.agent[chosen]
+        self.run_.found(Schedule.from_assignment(self.run_.instance, agent))
+
+    # -- the incumbent -----------------------------------------------------------------------------------------------
+
+    def _any_feasible(self) -> int:
+        """EMPTY where nothing is feasible, FOUND where something was found, else OPEN."""
+        most = int(np.where(self.relaxation.possible, self.relaxation.cost, 0).max(axis=1).sum())
+        tree = self._tree(max(most, int(self.pair_bounds[self.relaxation.possible].max())))
+        status = tree.explore(FEASIBILITY_SHARE * self._left())
+        if status == FOUND:
+            self._found(tree)
+        return status
+
+    def _neighbours_next(self) -> bool:
+        """Whether it is the neighbourhoods' turn."""
+        total = sum(self.spent.values())
+        share = LNS_SHARE if total < LATE else LATE_SHARE
+        return self.run_.best is not None and self.spent["neighbourhoods"] <= share * total
+
+    def _explore_neighbourhoods(self) -> None:
+        """As long as better assignments are met, for a slice at least."""
+        run, began = self.run_, time.perf_counter()
+        if self.neighbourhoods is None:
+            assert run.best is not None
+            agent = run.best.agent[np.argsort(run.best.task)]
+            self.neighbourhoods = Neighbourhoods(self.relaxation, self.u, agent, run.rng, self.halt)
+        while time.perf_counter() - began < SLICE and not self.halt.is_set() and self._left() > 0:
+            if self.neighbourhoods.explore(min(LNS_SLICE, self._left())):
+                run.found(Schedule.from_assignment(run.instance, self.neighbourhoods.agent))
+            if self.neighbourhoods.optimal:
+                break
+        self.spent["neighbourhoods"] += time.perf_counter() - began

@@ -1,0 +1,275 @@
+"""The exact assignment solver and its parts against brute force, CP-SAT and published optima."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.contracts import Budget, UserError
+from bench.instance import Instance
+from bench.metrics import objective
+from bench.setting import Setting
+from bench.verify import verify
+from bench.verify.problem import Costs, Problem
+from bench.verify.proofs import proved
+from solvers.assignment.annealing import improve
+from solvers.assignment.dual import Core, Work, bound, pair_bounds
+from solvers.assignment.neighbourhoods import Neighbourhoods
+from solvers.assignment.relaxation import Relaxation
+from solvers.assignment.tree import EMPTY, FOUND, Tree
+from solvers.cpsat import CpSat
+from solvers.lagrangian import Lagrangian
+from tests.solvers.test_cpsat import brute_force, random_instance
+
+ASSIGN = Setting(track="assign")
+BUDGET = Budget(seconds=60, threads=2)
+GAP = Path(os.environ.get("BENCH_EXTERNAL_DATA", "absent")) / "gap"
+
+
+def solve(instance: Instance, budget: Budget = BUDGET):
+    return Lagrangian().solve(instance, ASSIGN, budget, np.random.default_rng(0))
+
+
+def generalised(rng: np.random.Generator, n: int, m: int, tight: float = 0.8, unit: int = 1) -> Instance:
+    """A generalised assignment problem whose costs fall with use, as in class d; `unit` blows up uses and capacities."""
+    use = rng.integers(1, 40, (n, m)) * unit + (rng.integers(0, unit, (n, m)) if unit > 1 else 0)
+    cost = 50 - use // unit + rng.integers(0, 10, (n, m))
+    capacity = np.maximum(use.min(axis=1).max(), (tight * use.sum(axis=0) / m).astype(int))
+    parts = {"demand": use[:, :, None], "capacity": capacity[:, None], "agent_type": np.arange(m), "sharing": "budget"}
+    return Instance(duration=cost, weight=rng.integers(1, 4, n), **parts)
+
+
+def cost_of(instance: Instance, agent) -> int:
+    return int((instance.weight * instance.duration[:, instance.agent_type][np.arange(instance.n_tasks), agent]).sum())
+
+
+# -- the solver ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_equals_brute_force_with_several_resources_and_quotas(seed: int) -> None:
+    instance = random_instance(np.random.default_rng([9, seed]), "budget")
+    optimum, result = brute_force(instance)["total_time"], solve(instance)
+    if np.isinf(optimum):
+        assert (result.status, len(result.schedule.task)) == ("infeasible", 0)
+        return
+    assert (result.status, result.lower_bound) == ("optimal", optimum)
+    assert verify(instance, result.schedule) == []
+    assert objective(instance, result.schedule, "total_time") == optimum
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_equals_cpsat_on_problems_that_need_a_tree(seed: int) -> None:
+    rng = np.random.default_rng([10, seed])
+    instance = generalised(rng, int(rng.integers(12, 30)), int(rng.integers(2, 6)), float(rng.choice([0.7, 0.9])))
+    result, reference = solve(instance), CpSat().solve(instance, ASSIGN, BUDGET, rng)
+    assert result.status == reference.status
+    assert result.lower_bound == reference.lower_bound
+    if result.status == "optimal":
+        assert verify(instance, result.schedule) == []
+        assert objective(instance, result.schedule, "total_time") == result.lower_bound
+
+
+def test_capacities_too_wide_for_a_table_are_rounded_and_left_to_cpsat() -> None:
+    instance = generalised(np.random.default_rng(3), 14, 3, unit=1_000_003)
+    relaxation = Relaxation.of(instance)
+    assert relaxation is not None
+    assert not relaxation.exact
+    result = solve(instance)
+    assert result.status == "optimal"
+    assert result.lower_bound == CpSat().solve(instance, ASSIGN, BUDGET, np.random.default_rng(0)).lower_bound
+
+
+def test_uses_with_a_common_divisor_lose_nothing() -> None:
+    instance = generalised(np.random.default_rng(4), 14, 3)
+    parts = {"agent_type": instance.agent_type, "sharing": "budget", "weight": instance.weight}
+    wide = Instance(
+        duration=instance.duration, demand=instance.demand * 10**6, capacity=instance.capacity * 10**6 + 999, **parts
+    )
+    assert Relaxation.of(wide).exact
+    assert solve(wide).lower_bound == solve(instance).lower_bound
+
+
+def test_what_the_clock_cuts_off_is_still_proved() -> None:
+    instance = generalised(np.random.default_rng(5), 60, 10)
+    optimum = solve(instance).lower_bound
+    for seconds in (1e-9, 0.05, 0.2):
+        result = solve(instance, Budget(seconds=seconds, threads=1))
+        assert result.lower_bound <= optimum
+        assert result.status in ("unknown", "feasible", "optimal")
+        if result.status != "unknown":
+            assert verify(instance, result.schedule) == []
+            assert objective(instance, result.schedule, "total_time") >= optimum
+        seconds_, values, bounds = np.array(result.trajectory).reshape(-1, 3).T
+        assert (np.diff(seconds_) >= 0).all()
+        assert (np.diff(values) <= 0).all()
+        assert (np.diff(bounds) >= 0).all()
+
+
+def test_a_problem_with_a_clock_is_refused() -> None:
+    instance = Instance(duration=[[1]], demand=[[[1]]], capacity=[[1]], agent_type=[0])
+    with pytest.raises(UserError, match="use solver=cpsat"):
+        Lagrangian().solve(instance, Setting(), BUDGET, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_bound_comes_with_a_proof_that_plain_python_confirms(seed: int) -> None:
+    instance = random_instance(np.random.default_rng([11, seed]), "budget")
+    result = solve(instance)
+    if result.status == "infeasible":
+        return
+    proof, problem = result.info["proof"], Problem(instance)
+    shown = proof if proof["kind"] != "search" else proof["root"]
+    value = proved(problem, Costs(problem, "total_time"), shown)
+    if proof["kind"] == "knapsack_multipliers":
+        assert value >= result.lower_bound
+    assert value <= brute_force(instance)["total_time"]
+
+
+# -- its parts -------------------------------------------------------------------------------------------------------
+
+
+def small(seed: int) -> tuple[Instance, Relaxation, dict[tuple[int, ...], int]]:
+    """A problem, its relaxation and the cost of every feasible assignment."""
+    instance = generalised(np.random.default_rng([12, seed]), 6, 3, 0.9)
+    feasible = {}
+    for agent in itertools.product(range(3), repeat=6):
+        load = np.zeros(3)
+        np.add.at(load, list(agent), instance.demand[np.arange(6), list(agent), 0])
+        if (load <= instance.capacity[:, 0]).all():
+            feasible[agent] = cost_of(instance, list(agent))
+    return instance, Relaxation.of(instance), feasible
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_multipliers_bound_anything_from_above(seed: int) -> None:
+    _, relaxation, feasible = small(seed)
+    core, rng = relaxation.core(relaxation.possible), np.random.default_rng(seed)
+    work, count = Work.of(core), relaxation.possible.sum(axis=1)
+    for _ in range(50):
+        u = rng.integers(-relaxation.scale, 200 * relaxation.scale, 6)
+        value = bound(core, u, np.ones(len(core.task), np.uint8), count, work)
+        assert relaxation.least_cost(value) <= min(feasible.values())
+        pair_bounds(core, u, np.ones(len(core.task), np.uint8), count, work, value)
+        for v, (j, a) in enumerate(zip(core.task, core.agent, strict=True)):
+            with_it = [cost for agent, cost in feasible.items() if agent[j] == a]
+            assert relaxation.least_cost(work.bound[v]) <= min(with_it, default=np.inf)
+            assert work.bound[v] >= value
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_single_and_double_precision_tables_agree(seed: int) -> None:
+    _, relaxation, _ = small(seed)
+    values = []
+    for factor in (1, 10**6):  # costs that need double precision
+        core = Core.of(relaxation.cost * factor, relaxation.use, relaxation.capacity, relaxation.possible)
+        work, count = Work.of(core), relaxation.possible.sum(axis=1)
+        u, alive = relaxation.multipliers * factor, np.ones(len(core.task), np.uint8)
+        value = bound(core, u, alive, count, work)
+        pair_bounds(core, u, alive, count, work, value)
+        finite = work.bound < 2**50  # what can not be has a bound beyond all others, whatever the factor
+        values.append([value // factor, *np.where(finite, work.bound // factor, -1)])
+    assert values[0] == values[1]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_tree_decides_every_limit_split_or_not(seed: int) -> None:
+    _, relaxation, feasible = small(seed)
+    optimum = min(feasible.values())
+    for cost in (optimum - 1, optimum):
+        limit, core = relaxation.limit(cost), relaxation.core(relaxation.possible)
+        first = Tree(core, limit, np.ones((1, len(core.task)), np.uint8), np.zeros((1, 6), np.int64))
+        trees, found = [first], False
+        while trees:
+            tree = trees.pop()
+            status = tree.explore(0.0)  # a few nodes at a time
+            if status == FOUND:
+                chosen = np.flatnonzero(tree.solution)
+                assert feasible[tuple(core.agent[chosen][np.argsort(core.task[chosen])])] <= cost
+                found = True
+                break
+            if status != EMPTY:
+                trees += [tree, *([other] if (other := tree.split()) else [])]
+        assert found == (cost >= optimum)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_local_search_is_feasible_and_gets_better_only(seed: int) -> None:
+    rng = np.random.default_rng([13, seed])
+    instance = generalised(rng, 40, 6)
+    seen: list[float] = []
+    first = improve(instance, None, 0.0, rng, lambda plan: seen.append(objective(instance, plan, "total_time")))
+    assert first is not None
+    assert verify(instance, first) == []
+    assert seen == sorted(seen, reverse=True)
+    assert seen[-1] == objective(instance, first, "total_time")
+    again = improve(instance, first, 0.0, rng)
+    assert objective(instance, again, "total_time") <= seen[-1]
+    relaxation = Relaxation.of(instance)
+    _, u, _ = relaxation.maximise()
+    search = Neighbourhoods(relaxation, u, first.agent[np.argsort(first.task)], rng)
+    while not search.optimal and search.explore(0.5):
+        load = np.zeros(6)
+        np.add.at(load, search.agent, instance.demand[np.arange(40), search.agent, 0])
+        assert (load <= instance.capacity[:, 0]).all()
+        assert cost_of(instance, search.agent) < seen[-1]
+        seen.append(cost_of(instance, search.agent))
+    assert seen[-1] >= solve(instance).lower_bound
+    if search.optimal:
+        assert seen[-1] == solve(instance).lower_bound
+
+
+def test_local_search_minds_every_resource_and_quota() -> None:
+    met = 0
+    for seed in range(60):
+        instance = random_instance(np.random.default_rng([14, seed]), "budget")
+        plan = improve(instance, None, 0.0, np.random.default_rng(seed))
+        if plan is not None:
+            assert verify(instance, plan) == []
+            met += 1
+    assert met > 20
+
+
+# -- published optima ------------------------------------------------------------------------------------------------
+
+
+def gap_rows() -> list[dict[str, str]]:
+    """The published instances with at most 100 tasks that are closed within the budget."""
+    if not GAP.is_dir():
+        return []
+    with (GAP / "optima.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if int(row["tasks"]) <= 100 and row["name"] != "d20100"]
+
+
+def read(name: str, sense: str) -> Instance:
+    with gzip.open(GAP / "instances" / f"{name}.txt.gz", "rt") as file:
+        numbers = np.array(file.read().split(), dtype=np.int64)
+    m, n = numbers[:2]
+    cost, use = (table.T for table in numbers[2 : 2 + 2 * m * n].reshape(2, m, n))
+    top = int(cost.max()) + 1
+    parts = {"demand": use[:, :, None], "capacity": numbers[2 + 2 * m * n :, None], "agent_type": np.arange(m)}
+    if sense == "max":
+        return Instance(duration=top - cost, sharing="budget", sense="max", offset=top, **parts)
+    return Instance(duration=cost, sharing="budget", **parts)
+
+
+@pytest.mark.external
+@pytest.mark.skipif(not GAP.is_dir(), reason="BENCH_EXTERNAL_DATA names no folder with gap/ in it")
+@pytest.mark.parametrize("sense", ["min", "max"])
+@pytest.mark.parametrize("row", gap_rows(), ids=lambda row: row["name"])
+def test_agrees_with_published_optima(row: dict[str, str], sense: str) -> None:
+    if not row[f"{sense}_optimum"]:
+        pytest.skip("no optimum is published in this sense")
+    instance = read(row["name"], sense)
+    result = solve(instance, Budget(seconds=120, threads=2))
+    assert result.status == "optimal"
+    assert verify(instance, result.schedule) == []
+    assert instance.original(objective(instance, result.schedule, "total_time")) == float(row[f"{sense}_optimum"])
+    assert instance.original(result.lower_bound) == float(row[f"{sense}_optimum"])
