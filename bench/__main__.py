@@ -152,7 +152,7 @@ class Setup:
         job = Job(name, plugin, dataset, instances, setting, budget, config.seed, config.split, kept)
         references = References(
             config.cache or _user_cache(), _build("reference.solver", config.reference.solver), config.reference.seconds,
-            budget.threads, config.reference.solver["_target_"].rsplit(".", 1)[-1].lower(),
+            budget.threads, config.reference.solver["_target_"].rsplit(".", 1)[-1].lower(), config.reference.shipped,
         )  # fmt: skip
         return cls(config, job, references, _build("tracking", config.tracking))
 

@@ -106,6 +106,7 @@ def row(instance: Instance, entry: Entry, verdict: Verdict) -> Row:
         "error": entry["error"] or "",
         "objective": instance.original(verdict.value),
         "lower_bound": _own(instance, verdict.result.lower_bound),
+        "bound_name": str(verdict.result.info.get("bound", "")),
         "solve_seconds": entry["solve_seconds"],
         **metrics.metrics(instance, verdict.result.schedule),
         **metrics.latency_metrics(verdict.result.latency),
@@ -151,7 +152,17 @@ def pace(instance: Instance, verdict: Verdict, known: Reference, limit: float) -
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     """The record's numbers from the rows: means over the instances that have the number, None where none has it."""
     columns = {name: [one[name] for one in rows] for name in rows[0]}
-    taken = {"instance_hash", "name", "status", "violations", "error", "lower_bound", "solve_seconds", *MEANS.values()}
+    taken = {
+        "instance_hash",
+        "name",
+        "status",
+        "violations",
+        "error",
+        "lower_bound",
+        "bound_name",
+        "solve_seconds",
+        *MEANS.values(),
+    }
     errors = [error for error in columns["error"] if error]
     return {
         "n_instances": len(rows),

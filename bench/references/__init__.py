@@ -87,19 +87,23 @@ class References:
         seconds: its budget per instance.
         threads: threads it may use.
         name: of that solver, for the record.
+        shipped: whether the shipped files count; without them (and with an empty cache) everything is proved from scratch.
     """
 
     def __init__(
-        self, cache: str | Path, solver: Solver | None = None, seconds: float = 20.0, threads: int = 2, name: str = "reference"
-    ) -> None:
+        self, cache: str | Path, solver: Solver | None = None, seconds: float = 20.0, threads: int = 2, name: str = "reference",
+        shipped: bool = True,
+    ) -> None:  # fmt: skip
         self.cache, self.solver, self.seconds, self.threads, self.name = Path(cache), solver, seconds, threads, name
+        self.shipped = shipped
 
     def known(self, instance: Instance, objective: str) -> Reference:
         """The best of what is shipped and cached, with the trivial bound where there is no better one."""
         digest = instance.hash()
-        cached = self._read(digest)["references"].get(objective, {})
+        cached = self.read(digest)["references"].get(objective, {})
         trivial = Reference(bound=metrics.trivial_bound(instance, objective), bound_solver="trivial")
-        return trivial.merge(shipped(digest, objective)).merge(Reference(**cached))
+        known = trivial.merge(shipped(digest, objective)) if self.shipped else trivial
+        return known.merge(Reference(**cached))
 
     def ensure(self, instances: Sequence[Instance], setting: Setting, progress: Progress) -> None:
         """Random play of every instance, and a search for each that is not proved and had less than `seconds` of it."""
@@ -118,7 +122,7 @@ class References:
         if merged != known:
             with self._update(instance.hash()) as data:
                 cached = Reference(**data["references"].get(objective, {}))
-                data["references"][objective] = _plain(cached.merge(merged))
+                data["references"][objective] = plain(cached.merge(merged))
         return merged
 
     def random(self, instance: Instance, setting: Setting) -> RandomPlay:
@@ -126,7 +130,7 @@ class References:
         played = replace(setting, track="assign" if instance.sharing == "budget" else "schedule", observe="arrived")
         key = "-".join((played.objective, played.mode, played.backfill, played.events, str(PLAYS)))
         digest = instance.hash()
-        cached = self._read(digest)["random"].get(key)
+        cached = self.read(digest)["random"].get(key)
         if cached is None:
             cached = list(_play(instance, played, np.random.default_rng(int(digest[:16], 16))))
             with self._update(digest) as data:
@@ -140,7 +144,7 @@ class References:
         data = read_json(path) if path.exists() else empty
         data["commands"][objective] = command
         for instance in instances:
-            data["references"].setdefault(instance.hash(), {})[objective] = _plain(self.known(instance, objective))
+            data["references"].setdefault(instance.hash(), {})[objective] = plain(self.known(instance, objective))
         path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
         _shipped.cache_clear()
         return path
@@ -160,7 +164,7 @@ class References:
     def _file(self, digest: str) -> Path:
         return self.cache / "references" / digest[:2] / f"{digest}.json"
 
-    def _read(self, digest: str) -> dict[str, Any]:
+    def read(self, digest: str) -> dict[str, Any]:
         """The cached data of one instance; a damaged file counts as none, since all in it can be computed again."""
         path = self._file(digest)
         try:
@@ -177,7 +181,7 @@ class References:
         path = self._file(digest)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
-            data = self._read(digest)
+            data = self.read(digest)
             yield data
             write_json(path, data)
 
@@ -219,6 +223,6 @@ def _below(a: float, b: float) -> bool:
     return a < b - EQUAL * abs(b) if math.isfinite(b) else a < b
 
 
-def _plain(reference: Reference) -> dict[str, Any]:
+def plain(reference: Reference) -> dict[str, Any]:
     """For JSON: what is infinite is left out, and comes back as the field's default."""
     return {key: value for key, value in asdict(reference).items() if not isinstance(value, float) or math.isfinite(value)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from bench.contracts import Budget, Result, UserError
 from bench.instance import Instance, read_json
 from bench.metrics import objective, trivial_bound
 from bench.references import PLAYS, Reference, References, reference_of
+from bench.references.__main__ import main, objection
 from bench.schedule import Schedule
 from bench.setting import Setting
 
@@ -182,3 +184,52 @@ def test_merge_keeps_self_in_a_tie() -> None:
     mine = Reference(8.0, 6.0, "me", "me", 1.0)
     assert mine.merge(replace(mine, solver="you", bound_solver="you", seconds=2.0)) == replace(mine, seconds=2.0)
     assert trivial_bound(instance(), "total_time") == 6.0
+
+
+# -- proving again ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_found_from_scratch_is_compared_with_what_is_shipped() -> None:
+    proved, open_ = Reference(8.0, 8.0, "x", "x"), Reference(10.0, 6.0, "x", "x")
+    assert objection(proved, proved) == ""
+    assert objection(open_, proved) == ""
+    assert objection(open_, Reference(9.0, 7.0, "y", "y")) == ""
+    assert objection(proved, open_) == "not proved again"
+    assert objection(proved, Reference()) == "not proved again"
+    assert "CONTRADICTION" in objection(proved, Reference(7.0, 7.0, "y", "y"))
+    assert "CONTRADICTION" in objection(proved, Reference(9.0, 9.0, "y", "y"))
+    assert "CONTRADICTION" in objection(open_, Reference(11.0, 10.5, "y", "y"))
+
+
+@pytest.fixture
+def shipped_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A shipped file with the makespan of the worked example alone, which may be written to."""
+    data = read_json(references.SHIPPED / "seed_example.json")
+    data["commands"] = {"makespan": data["commands"]["makespan"]}
+    path = tmp_path / "seed_example.json"
+    path.write_text(json.dumps(data))
+    monkeypatch.setattr("bench.references.__main__.SHIPPED", tmp_path)
+    return path
+
+
+def test_shipped_references_are_proved_again_by_their_own_command(
+    shipped_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = read_json(shipped_copy)
+    (known,) = data["references"].values()
+    known["makespan"]["bound"] = 1.0  # as if it had not been proved
+    shipped_copy.write_text(json.dumps(data))
+    assert main(["seed_example", "--write"]) == 0
+    assert capsys.readouterr().out.strip() == "seed_example makespan: 1 of 1 proved from scratch (0 were)"
+    (written,) = read_json(shipped_copy)["references"].values()
+    assert written["makespan"]["objective"] == written["makespan"]["bound"] == 250.0
+    known["makespan"] |= {"objective": 240.0, "bound": 240.0}
+    shipped_copy.write_text(json.dumps(data))
+    assert main([]) == 1
+    assert "CONTRADICTION" in capsys.readouterr().out
+
+
+def test_an_unknown_name_is_refused(shipped_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["nothing"])
+    assert "'nothing' must be one of seed_example" in capsys.readouterr().err
