@@ -29,14 +29,6 @@ LARGEST_TABLE = 2_000_000  # states a knapsack may take
 Proof = Mapping[str, Any]
 
 
-class ProofError(ValueError):
-    """A proof that proves nothing; the message names the field and the rule."""
-
-
-class UncheckableError(ValueError):
-    """A proof that cannot be checked here; the message says why."""
-
-
 def proved(problem: Problem, costs: Costs, proof: Proof) -> Number:
     """The bound a proof shows, exactly (rounded up where every schedule costs a whole number).
 
@@ -82,10 +74,10 @@ def knapsack_multipliers(problem: Problem, costs: Costs, proof: Proof) -> Number
     """
     if not problem.budget:
         raise ProofError("proof.kind: knapsack_multipliers needs `budget` sharing")
-    scale = _scale(proof)
-    multiplier, resource = _table(proof, "multipliers", (problem.n,)), _table(proof, "resource", (problem.m,), 0)
-    price = _optional(proof, "prices", (problem.m, problem.r)) or [[0] * problem.r] * problem.m
-    tax = _optional(proof, "quota_prices", (len(problem.quota), problem.r)) or [[0] * problem.r] * len(problem.quota)
+    scale = scale(proof)
+    multiplier, resource = table(proof, "multipliers", (problem.n,)), table(proof, "resource", (problem.m,), 0)
+    price = optional(proof, "prices", (problem.m, problem.r)) or [[0] * problem.r] * problem.m
+    tax = optional(proof, "quota_prices", (len(problem.quota), problem.r)) or [[0] * problem.r] * len(problem.quota)
     total = sum(multiplier) - sum(map(_worth, price, problem.capacity)) - sum(map(_worth, tax, problem.quota))
     for a, r in enumerate(resource):
         if r >= problem.r:
@@ -104,131 +96,6 @@ def _worth(price: list[int], units: list[int]) -> int:
     return sum(x * y for x, y in zip(price, units, strict=True))
 
 
-def _knapsack(items: list[tuple[int, int]], capacity: int) -> int:
-    """The largest gain of a set of items (size, gain > 0) that fits: Nemhauser and Ullmann's list of undominated states."""
-    states = [(0, 0)]  # (size, gain), both increasing
-    for size, gain in items:
-        merged = sorted(
-            [*states, *((s + size, g + gain) for s, g in states if s + size <= capacity)], key=lambda x: (x[0], -x[1])
-        )
-        states, best = [], -1
-        for state in merged:
-            if state[1] > best:
-                states.append(state)
-                best = state[1]
-        if len(states) > LARGEST_TABLE:
-            raise UncheckableError(f"a knapsack takes more than {LARGEST_TABLE} states")
-    return states[-1][1]
-
-
-# -- time sharing ----------------------------------------------------------------------------------------------------
-
-
-def capacity_prices(problem: Problem, costs: Costs, proof: Proof) -> Number:
-    """S * bound = sum_j min over (a, t) of [S f_j(t + p) + what j pays over [t, t + p)] - what all could earn at most.
-
-    Lagrangian relaxation of the capacities of a time-indexed model (Sousa and Wolsey 1992, doi:10.1007/BF01585718). On agent a
-    and in [grid_k, grid_k+1) a unit of resource r costs `prices[a][r][k]` a tick, a unit of tenant u's quota
-    `quota_prices[u][r][k]`, and running at all `slot_prices[a][k]`, where a runs at most `Problem.slots` tasks at once (if the
-    proof names `slots`, they must not be fewer). Agents earn nothing while they are away: nobody runs there then, for j's start
-    t must leave [t, t + p) clear of outages. Pieces lost to an outage only take capacity from others, and are left out.
-    """
-    if problem.budget or costs.worst:
-        raise ProofError("proof.kind: capacity_prices needs `time` sharing and an objective that is a sum")
-    prices = Prices(problem, proof)
-    return Fraction(sum(prices.cheapest(costs, j) for j in range(problem.n)) - prices.income(), prices.scale)
-
-
-class Prices:
-    """Prices per tick, piecewise constant on a grid of ticks, and 0 outside it."""
-
-    def __init__(self, problem: Problem, proof: Proof) -> None:
-        self.problem, self.scale = problem, _scale(proof)
-        self.grid: list[int] = _table(proof, "grid", (len(_list(proof, "grid")),))
-        if len(self.grid) < 2 or any(x >= y for x, y in itertools.pairwise(self.grid)):
-            raise ProofError("proof.grid: at least two increasing ticks are needed")
-        k = len(self.grid) - 1
-        self.unit = _table(proof, "prices", (problem.m, problem.r, k), 0)
-        self.quota = _optional(proof, "quota_prices", (len(problem.quota), problem.r, k))
-        self.slot = _optional(proof, "slot_prices", (problem.m, k))
-        for a, slots in enumerate(_optional(proof, "slots", (problem.m,)) or ()):
-            if slots < problem.slots[a]:
-                raise ProofError(f"proof.slots[{a}]: {slots}, but {problem.slots[a]} tasks may fit on the agent at once")
-        self._paid: dict[Any, list[int]] = {}  # what one task pays up to each grid point, by all that decides it
-
-    def income(self) -> int:
-        """What agents and quotas earn where they are full at all times at which an agent is there."""
-        total = 0
-        for a, away in enumerate(self.problem.away):
-            there = [e - s - sum(max(0, min(e, y) - max(s, x)) for x, y in away) for s, e in itertools.pairwise(self.grid)]
-            rows = [(units, self.unit[a][r]) for r, units in enumerate(self.problem.capacity[a])]
-            rows += [(self.problem.slots[a], self.slot[a])] if self.slot else []
-            total += sum(units * _dot(row, there) for units, row in rows)
-        ticks = [e - s for s, e in itertools.pairwise(self.grid)]
-        for limit, rows in zip(self.problem.quota, self.quota or (), strict=bool(self.quota)):
-            total += sum(units * _dot(row, ticks) for units, row in zip(limit, rows, strict=True))
-        return total
-
-    def cheapest(self, costs: Costs, j: int) -> Number:
-        """The least that task j costs and pays anywhere: S f_j(t + p) + paid(t + p) - paid(t), over agents a and starts t.
-
-        All three terms are piecewise linear in t, so some breakpoint attains it. No later start is better once S f_j alone
-        costs more, since f_j never falls and prices are not negative.
-        """
-        best: Number | None = None
-        seen = set()
-        for a, p in self.problem.length[j].items():
-            paid = self._paid_by(j, a)
-            place = (p, id(paid), tuple(self.problem.away[a]))
-            if place in seen:
-                continue
-            seen.add(place)
-            for t in self._starts(costs, j, a, p):
-                cost = self.scale * costs.of(j, t + p)
-                if best is not None and cost >= best:
-                    break
-                value = cost + self._at(paid, t + p) - self._at(paid, t)
-                best = value if best is None else min(best, value)
-        assert best is not None  # every task has an agent, and may start there after everything
-        return best
-
-    def _starts(self, costs: Costs, j: int, a: int, p: int) -> list[int]:
-        """The breakpoints in t that are starts of j on a, sorted: the last of them is clear of everything."""
-        away = self.problem.away[a]
-        kink = costs.origin[j] + costs.floor[j] - p
-        points = {self.problem.release[j], math.floor(kink), math.ceil(kink)}
-        points |= {x for tick in self.grid for x in (tick, tick - p)} | {x for s, e in away for x in (e, s - p)}
-        first = self.problem.release[j]
-        return sorted(t for t in points if t >= first and all(t + p <= start or t >= end for start, end in away))
-
-    def _paid_by(self, j: int, a: int) -> list[int]:
-        """(K + 1,) what a task like j pays if it runs on a from the first grid point to each."""
-        demand, tenant = self.problem.demand(j, a), self.problem.tenant[j] if self.quota else None
-        rows = [(units, self.unit[a][r]) for r, units in enumerate(demand)]
-        rows += [(units, self.quota[tenant][r]) for r, units in enumerate(demand)] if self.quota else []
-        rows += [(1, self.slot[a])] if self.slot else []
-        key = tuple((units, tuple(row)) for units, row in rows)
-        if key not in self._paid:
-            rate = [sum(units * row[k] for units, row in rows) for k in range(len(self.grid) - 1)]
-            steps = (x * (e - s) for x, (s, e) in zip(rate, itertools.pairwise(self.grid), strict=True))
-            self._paid[key] = list(itertools.accumulate(steps, initial=0))
-        return self._paid[key]
-
-    def _at(self, paid: list[int], tick: int) -> int:
-        """What is paid up to `tick`: linear between grid points (whole at whole ticks), constant outside."""
-        k = bisect_right(self.grid, tick) - 1
-        if k < 0:
-            return 0
-        if k == len(self.grid) - 1:
-            return paid[-1]
-        start, end = self.grid[k], self.grid[k + 1]
-        return paid[k] + (paid[k + 1] - paid[k]) // (end - start) * (tick - start)
-
-
-def _dot(a: list[int], b: list[int]) -> int:
-    return sum(x * y for x, y in zip(a, b, strict=True))
-
-
 # -- total time and makespan -----------------------------------------------------------------------------------------
 
 
@@ -242,7 +109,7 @@ def assignment_duals(problem: Problem, costs: Costs, proof: Proof) -> Number:
     """
     if problem.budget or costs.worst or costs.slope != problem.weight or costs.origin != problem.release:
         raise ProofError("proof.kind: assignment_duals needs `time` sharing and objective total_time")
-    task, columns = _table(proof, "task_duals", (problem.n,)), _columns(problem, proof)
+    task, columns = table(proof, "task_duals", (problem.n,)), _columns(problem, proof)
     highest = [list(_highest(duals, slots)) for duals, slots in zip(columns, problem.slots, strict=True)]
     for j, lengths in enumerate(problem.length):
         for a, p in lengths.items():
@@ -258,9 +125,9 @@ def assignment_duals(problem: Problem, costs: Costs, proof: Proof) -> Number:
 def _columns(problem: Problem, proof: Proof) -> list[dict[int, list[int]]]:
     """(M,) position -> listed duals of the queues of each agent, at most one per queue."""
     found: list[dict[int, list[int]]] = [{} for _ in range(problem.m)]
-    for i, _ in enumerate(_list(proof, "column_duals")):
+    for i, _ in enumerate(listed(proof, "column_duals")):
         where = f"proof.column_duals[{i}]"
-        a, k, dual = _checked(where, proof["column_duals"][i], (3,))
+        a, k, dual = checked(where, proof["column_duals"][i], (3,))
         if not (0 <= a < problem.m and k >= 1 and dual <= 0):
             raise ProofError(f"{where}: needs an agent, a position from 1 on, and a dual that is at most 0")
         found[a].setdefault(k, []).append(dual)
@@ -288,13 +155,13 @@ def energy_duals(problem: Problem, costs: Costs, proof: Proof) -> Number:
     """
     if problem.budget or not costs.worst:
         raise ProofError("proof.kind: energy_duals needs `time` sharing and objective makespan")
-    thresholds: list[int] = _table(proof, "thresholds", (len(_list(proof, "thresholds")),), 0)
+    thresholds: list[int] = table(proof, "thresholds", (len(listed(proof, "thresholds")),), 0)
     if any(h > max(problem.release) for h in thresholds):
         raise ProofError(f"proof.thresholds: none may lie after the last release, {max(problem.release)}")
     count = len(thresholds)
-    prices = _table(proof, "prices", (problem.m, problem.r, count), 0)
-    quotas = _optional(proof, "quota_prices", (len(problem.quota), problem.r, count)) or []
-    task = _table(proof, "task_duals", (problem.n,), 0)
+    prices = table(proof, "prices", (problem.m, problem.r, count), 0)
+    quotas = optional(proof, "quota_prices", (len(problem.quota), problem.r, count)) or []
+    task = table(proof, "task_duals", (problem.n,), 0)
     rows = [*zip(problem.capacity, prices, strict=True), *zip(problem.quota, quotas, strict=bool(quotas))]
     held = [sum(units * row[r][i] for limit, row in rows for r, units in enumerate(limit)) for i in range(count)]
     total = _dot(held, thresholds)
@@ -319,47 +186,3 @@ KINDS: Mapping[str, Callable[[Problem, Costs, Proof], Number]] = {
     "assignment_duals": assignment_duals,
     "energy_duals": energy_duals,
 }
-
-
-# -- reading ---------------------------------------------------------------------------------------------------------
-
-
-def _scale(proof: Proof) -> int:
-    return _checked("proof.scale", _field(proof, "scale"), (), 1)
-
-
-def _table(proof: Proof, name: str, shape: tuple[int, ...], least: int | None = None) -> Any:
-    """A nested list of whole numbers of this shape, none below `least`."""
-    return _checked(f"proof.{name}", _field(proof, name), shape, least)
-
-
-def _optional(proof: Proof, name: str, shape: tuple[int, ...]) -> Any:
-    """Likewise, none of it negative; None where the proof has none."""
-    return None if proof.get(name) is None else _table(proof, name, shape, 0)
-
-
-def _list(proof: Proof, name: str) -> list[Any]:
-    value = _field(proof, name)
-    if not isinstance(value, list):
-        raise ProofError(f"proof.{name}: a list is needed")
-    return value
-
-
-def _field(proof: Proof, name: str) -> Any:
-    if proof.get(name) is None:
-        raise ProofError(f"proof.{name}: missing")
-    return proof[name]
-
-
-def _checked(where: str, value: Any, shape: tuple[int, ...], least: int | None = None) -> Any:
-    if not shape:
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ProofError(f"{where}: a whole number is needed, got {str(value)[:40]}")
-        if least is not None and value < least:
-            raise ProofError(f"{where}: {value} must be at least {least}")
-    elif not isinstance(value, list) or len(value) != shape[0]:
-        raise ProofError(f"{where}: a list of {shape[0]} is needed")
-    else:
-        for i, each in enumerate(value):
-            _checked(f"{where}[{i}]", each, shape[1:], least)
-    return value

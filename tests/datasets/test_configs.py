@@ -28,7 +28,7 @@ def test_yaml_builds_a_dataset_and_says_what_it_is(file):
     assert isinstance(data, Dataset)
     assert data.name == file.stem
     assert set(data.hashes) <= set(SPLITS)
-    assert set(config) <= {"dataset", *SETTING}
+    assert set(config) <= {"dataset", "defaults", *SETTING}
     Setting(**{key: config[key] for key in SETTING if key in config})
 
 
