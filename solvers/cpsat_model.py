@@ -90,13 +90,15 @@ class ScheduleModel:
         incumbent: Ints | None = None,
         bound: Fraction = Fraction(0),
         windows: Windows | None = None,
+        twins: bool = True,
     ) -> None:
         """`incumbent`: completion ticks (N,) of a feasible schedule, whose objective then bounds every start from above.
 
-        `bound`: a lower bound on the objective. `windows`: the starts of schedules no worse than the incumbent.
+        `bound`: a lower bound on the objective. `windows`: the starts of schedules no worse than the incumbent. `twins`: whether
+        identical agents are interchangeable; not where the caller pins tasks to agents.
         """
         self.instance, self.terms, self.places = instance, terms, places(instance)
-        self.twins = _twins(instance, self.places)
+        self.twins = _twins(instance, self.places) if twins else []
         self.model = cp_model.CpModel()
         earliest = instance.release + instance.shortest()
         last = _last_completions(instance, terms, incumbent)

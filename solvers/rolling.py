@@ -145,7 +145,7 @@ def _improved(instance: Instance, terms: Terms, first: Schedule, running: Ints, 
 
     `deadline`: on `time.perf_counter`. `work`: deterministic time.
     """
-    model = ScheduleModel(instance, terms, _by_task(first, first.end))
+    model = ScheduleModel(instance, terms, _by_task(first, first.end), twins=False)
     model.hint(first)
     for q, agent in enumerate(running.tolist()):
         model.model.add(model.start[q] == int(instance.release[q]))

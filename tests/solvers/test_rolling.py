@@ -1,6 +1,7 @@
 """The rolling horizon: optimal where all is known, what runs, outages and quotas respected, long queues cut to what matters."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ from bench.contracts import Budget, UserError
 from bench.instance import Instance
 from bench.metrics import objective
 from bench.rollout import PolicySolver
+from bench.schedule import Schedule
 from bench.setting import OBJECTIVES, Setting
 from bench.verify import verify
 from solvers.matching import EFT, Sufferage
-from solvers.rolling import RollingHorizon
+from solvers.rolling import RollingHorizon, _improved
 from solvers.rules import WSPT
+from solvers.terms import Terms
 
 ONLINE = Setting(track="online", observe="arrived")
 RULES = (Sufferage(), WSPT())
@@ -97,6 +100,17 @@ def test_running_tasks_stay_on_their_agents_among_equals():
     placed = placement(play(instance))
     assert placed[3] == (placed[1][0], 5)  # behind the shortest
     assert {placed[4], placed[5]} == {(placed[1][0], 7), (placed[2][0], 7)}
+
+
+def test_plans_get_better_wherever_tasks_run_on_identical_agents():
+    parts = {"duration": [[5], [5], [1], [10]], "demand": [[[1]], [[2]], [[3]], [[3]]], "weight": [0, 0, 1, 1]}
+    instance = Instance(**parts, capacity=[[3], [3]], agent_type=[0, 0])
+    running, terms = np.array([1, 0]), Terms.of(instance, "total_time")  # not in the order of their agents
+    first = Schedule.from_assignment(instance, [1, 0, 0, 0], [0, 0, 15, 5])
+    plan = _improved(instance, terms, first, running, time.perf_counter() + 60, 1.0)
+    assert objective(instance, plan, "total_time") == 6 + 15
+    assert placement(plan)[0] == (1, 0)
+    assert placement(plan)[1] == (0, 0)
 
 
 def test_a_task_that_does_not_end_before_an_outage_goes_elsewhere_or_waits():
