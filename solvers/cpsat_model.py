@@ -94,8 +94,8 @@ class ScheduleModel:
     ) -> None:
         """`incumbent`: completion ticks (N,) of a feasible schedule, whose objective then bounds every start from above.
 
-        `bound`: a lower bound on the objective. `windows`: the starts of schedules no worse than the incumbent. `twins`: whether
-        identical agents are interchangeable; not where the caller pins tasks to agents.
+        `bound`: a lower bound on the objective. `windows`: the starts of schedules no worse than the incumbent. `twins`:
+        whether identical agents are interchangeable; not where the caller pins tasks to agents.
         """
         self.instance, self.terms, self.places = instance, terms, places(instance)
         self.twins = _twins(instance, self.places) if twins else []

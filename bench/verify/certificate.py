@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from bench.instance import Instance
 from bench.schedule import Schedule
 from bench.verify import verify
+from bench.verify.fields import ProofError, UncheckableError
 from bench.verify.problem import Costs, Number, Problem
-from bench.verify.proofs import KINDS, ProofError, UncheckableError, proved
+from bench.verify.proofs import KINDS, proved
 from bench.verify.second_model import search
 
 SCHEMA = 1

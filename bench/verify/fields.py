@@ -16,7 +16,7 @@ class UncheckableError(ValueError):
     """A proof that cannot be checked here; the message says why."""
 
 
-def scale(proof: Proof) -> int:
+def scale_of(proof: Proof) -> int:
     """S, by which all dual values are multiplied."""
     return checked("proof.scale", field(proof, "scale"), (), 1)
 

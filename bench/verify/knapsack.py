@@ -35,19 +35,17 @@ class Knapsacks:
         scarce = [r for r, units in enumerate(capacity) if sum(size[r] for size, _ in fit) > units]
         reduced = [(tuple(size[r] for r in scarce), gain) for size, gain in fit]
         free = sum(gain for size, gain in reduced if not any(size))
-        return free + self._best([item for item in reduced if any(item[0])], [capacity[r] for r in scarce])
+        return free + (self._best([item for item in reduced if any(item[0])], [capacity[r] for r in scarce]) if scarce else 0)
 
     def _best(self, items: list[Item], capacity: list[int]) -> int:
         """Dynamic programming over what is held, without the states that cannot lead to more than is reached already.
 
-        Of a surrogate resource (the sum over resources of the share held) the items still to come gain per unit no more than the
-        next one, as they come by gain per unit (Dantzig 1957, doi:10.1287/opre.5.2.266). A state is one number with a field of
-        bits for each resource and, on top, the surrogate. The highest bit of a field, 0 at first, is set where more than the
-        capacity is held.
+        They are known by a surrogate of the resources: items come by what they gain per unit of it, so those still to come gain
+        no more than the next one. A state is one number: a field of bits per resource, then what is held of the surrogate.
+        The highest bit of a field is set where more than the capacity is held.
         """
-        whole = math.lcm(*capacity)  # of the surrogate; an agent has this of each resource
-        held = [sum(whole // units * x for x, units in zip(size, capacity, strict=True)) for size, _ in items]
-        order = sorted(range(len(items)), key=lambda i: Fraction(items[i][1], held[i]), reverse=True)
+        most, held = _surrogate(items, capacity)
+        order = _by_rate(items, held)
         *offset, top = itertools.accumulate((units.bit_length() + 1 for units in capacity), initial=0)
         full = sum(1 << high - 1 for high in [*offset, top][1:])  # the highest bit of every field
         room = sum(((1 << units.bit_length()) - 1 - units) << low for units, low in zip(capacity, offset, strict=True))
@@ -60,8 +58,8 @@ class Knapsacks:
                 if states.get(state, -1) < reached:
                     states[state] = reached
                     best = max(best, reached)
-            if after is not None:
-                (_, rate), unit, most = items[after], held[after], whole * len(capacity)
+            if after is not None and held[after]:
+                unit, rate = held[after], items[after][1]
                 states = {s: g for s, g in states.items() if (best - g) * unit < (most - (s >> top)) * rate}
         return best
 
@@ -71,6 +69,29 @@ class Knapsacks:
             raise UncheckableError(f"a knapsack takes more than {LARGEST_TABLE} states")
         if self._steps > LONGEST:
             raise UncheckableError(f"the knapsacks take more than {LONGEST} steps")
+
+
+def _surrogate(items: list[Item], capacity: list[int]) -> tuple[int, list[int]]:
+    """What there is of a resource that bounds the gain well, and what each item holds of it: one of them, or the mean share."""
+    whole = math.lcm(*capacity)
+    shares = [[whole // units * x for x, units in zip(size, capacity, strict=True)] for size, _ in items]
+    choices = [(whole, list(column)) for column in zip(*shares, strict=True)]
+    choices.append((whole * len(capacity), [sum(row) for row in shares]))
+    return min(choices, key=lambda choice: _relaxed(items, *choice))
+
+
+def _relaxed(items: list[Item], most: int, held: list[int]) -> Fraction:
+    """The largest gain of parts of items that hold no more than `most` (Dantzig 1957, doi:10.1287/opre.5.2.266)."""
+    total = Fraction(0)
+    for i in _by_rate(items, held):
+        part = min(Fraction(1), Fraction(most, held[i])) if held[i] else 1
+        total, most = total + part * items[i][1], most - min(most, held[i])
+    return total
+
+
+def _by_rate(items: list[Item], held: list[int]) -> list[int]:
+    """The items by gain per unit held, those that hold nothing first."""
+    return sorted(range(len(items)), key=lambda i: Fraction(held[i], items[i][1]))
 
 
 def _greedy(items: list[Item], capacity: list[int]) -> int:

@@ -11,9 +11,9 @@ import math
 from bisect import bisect_right
 from fractions import Fraction
 
-from bench.verify.fields import Proof, ProofError, listed, optional, scale, table
+from bench.verify.fields import Proof, ProofError, listed, optional, scale_of, table
 from bench.verify.knapsack import Knapsacks
-from bench.verify.problem import Costs, Number, Problem
+from bench.verify.problem import Costs, Number, Problem, dot
 
 Row = list[int]  # (K,) a price in each interval of the grid
 
@@ -26,7 +26,7 @@ def capacity_prices(problem: Problem, costs: Costs, proof: Proof) -> Number:
     proof names `slots`, they must not be fewer). Agents earn nothing while they are away: nobody runs there then, for j's start
     t must leave [t, t + p) clear of outages. Pieces lost to an outage only take capacity from others, and are left out.
     """
-    return _bound(Prices(problem, proof), costs, proof)
+    return _bound(Prices, problem, costs, proof)
 
 
 def packing_prices(problem: Problem, costs: Costs, proof: Proof) -> Number:
@@ -35,27 +35,31 @@ def packing_prices(problem: Problem, costs: Costs, proof: Proof) -> Number:
     At any tick those that run on a fit it together and are released before the interval ends. So a earns no more rents than the
     best such set pays, a knapsack: Lagrangian decomposition (Guignard and Kim 1987, doi:10.1007/BF02592954).
     """
-    return _bound(Rents(problem, proof), costs, proof)
+    return _bound(Rents, problem, costs, proof)
 
 
-def _bound(prices: Prices, costs: Costs, proof: Proof) -> Number:
-    paid = sum(prices.cheapest(costs, j) for j in range(prices.problem.n))
-    return Fraction(paid - prices.income(), prices.scale)
+def _bound(kind: type[Prices], problem: Problem, costs: Costs, proof: Proof) -> Number:
+    if problem.budget or costs.worst:
+        raise ProofError(f"proof.kind: {proof['kind']} needs `time` sharing and an objective that is a sum")
+    prices = kind(problem, proof)
+    return Fraction(sum(prices.cheapest(costs, j) for j in range(problem.n)) - prices.income(), prices.scale)
 
 
 class Prices:
     """Prices per tick, piecewise constant on a grid of ticks, and 0 outside it."""
 
     def __init__(self, problem: Problem, proof: Proof) -> None:
-        self.problem, self.scale = problem, scale(proof)
+        self.problem, self.scale = problem, scale_of(proof)
         self.grid: list[int] = table(proof, "grid", (len(listed(proof, "grid")),))
         if len(self.grid) < 2 or any(x >= y for x, y in itertools.pairwise(self.grid)):
             raise ProofError("proof.grid: at least two increasing ticks are needed")
         k = len(self.grid) - 1
         self.ticks = [end - start for start, end in itertools.pairwise(self.grid)]  # (K,)
-        self.unit: list[list[Row]] = table(proof, "prices", (problem.m, problem.r, k), 0)
+        one: dict[tuple[int, ...], Row] = {}  # equal rows become the same, so that what is paid by them is added up once
+        rows: list[list[Row]] = table(proof, "prices", (problem.m, problem.r, k), 0)
+        self.unit = [[one.setdefault(tuple(row), row) for row in each] for each in rows]
         self.quota: list[list[Row]] = optional(proof, "quota_prices", (len(problem.quota), problem.r, k)) or []
-        self.slot: list[Row] = optional(proof, "slot_prices", (problem.m, k)) or []
+        self.slot: list[Row] = [one.setdefault(tuple(row), row) for row in optional(proof, "slot_prices", (problem.m, k)) or ()]
         for a, slots in enumerate(optional(proof, "slots", (problem.m,)) or ()):
             if slots < problem.slots[a]:
                 raise ProofError(f"proof.slots[{a}]: {slots}, but {problem.slots[a]} tasks may fit on the agent at once")
@@ -68,10 +72,10 @@ class Prices:
         total = 0
         for a, capacity in enumerate(self.problem.capacity):
             there = self.present(a)
-            total += sum(units * _dot(row, there) for units, row in zip(capacity, self.unit[a], strict=True))
-            total += self.problem.slots[a] * _dot(self.slot[a], there) if self.slot else 0
+            total += sum(units * dot(row, there) for units, row in zip(capacity, self.unit[a], strict=True))
+            total += self.problem.slots[a] * dot(self.slot[a], there) if self.slot else 0
         for limit, rows in zip(self.problem.quota, self.quota, strict=bool(self.quota)):
-            total += sum(units * _dot(row, self.ticks) for units, row in zip(limit, rows, strict=True))
+            total += sum(units * dot(row, self.ticks) for units, row in zip(limit, rows, strict=True))
         return total
 
     def present(self, a: int) -> Row:
@@ -153,7 +157,7 @@ class Rents(Prices):
         self.rents: list[list[Row]] = table(proof, "rents", (problem.n, pools, len(self.ticks)), 0)
         for a, pool in enumerate(self.pool):
             if pool >= pools:
-                raise ProofError(f"proof.pool[{a}]: {pool}, but proof.rents[0] has {pools} pools, counted from 0")
+                raise ProofError(f"proof.pool[{a}]: {pool} is not a pool of `rents` (0 to {pools - 1})")
 
     def charged(self, j: int, a: int) -> list[tuple[int, Row]]:
         """Also j's own rent."""
@@ -169,7 +173,3 @@ class Rents(Prices):
                 items = [(demand, rent[k]) for release, demand, rent in able if rent[k] and release < self.grid[k + 1]]
                 total += ticks * knapsacks.most(items, capacity) if ticks and items else 0
         return total
-
-
-def _dot(a: Row, b: Row) -> int:
-    return sum(x * y for x, y in zip(a, b, strict=True))

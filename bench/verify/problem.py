@@ -117,3 +117,8 @@ def _most(sizes: list[int], units: int) -> int:
         if held > units:
             return count
     return len(sizes)
+
+
+def dot(a: Sequence[int], b: Sequence[int]) -> int:
+    """The sum of the products."""
+    return sum(x * y for x, y in zip(a, b, strict=True))

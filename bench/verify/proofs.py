@@ -8,6 +8,7 @@ tampered proof shows less, never too much. S (`scale`) is a positive whole numbe
 | trivial | all | every task alone, from its release, on its fastest agent; for makespan also the work against the capacity |
 | knapsack_multipliers | `budget` sharing | multipliers u_j of "j has one agent"; a knapsack per agent is left |
 | capacity_prices | `time` sharing, sums | a price per unit and tick of each agent; every task goes where it is cheapest |
+| packing_prices | `time` sharing, sums | also rents of each task; an agent earns those of the best set that fits it together |
 | assignment_duals | total_time, `time` sharing | duals of the assignment of tasks to positions counted from the last |
 | energy_duals | makespan | prices of "the work released from h on fits what is there until the end" |
 | search | all | a tree search got to this bound; only its `root`, a proof of another kind, can be checked |
@@ -17,16 +18,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
-from typing import Any
 
-from bench.verify.problem import Costs, Number, Problem
-
-LARGEST_TABLE = 2_000_000  # states a knapsack may take
-
-Proof = Mapping[str, Any]
+from bench.verify.fields import Proof, ProofError, UncheckableError, checked, listed, optional, scale_of, table
+from bench.verify.knapsack import Knapsacks
+from bench.verify.prices import capacity_prices, packing_prices
+from bench.verify.problem import Costs, Number, Problem, dot
 
 
 def proved(problem: Problem, costs: Costs, proof: Proof) -> Number:
@@ -74,26 +72,22 @@ def knapsack_multipliers(problem: Problem, costs: Costs, proof: Proof) -> Number
     """
     if not problem.budget:
         raise ProofError("proof.kind: knapsack_multipliers needs `budget` sharing")
-    scale = scale(proof)
+    scale = scale_of(proof)
     multiplier, resource = table(proof, "multipliers", (problem.n,)), table(proof, "resource", (problem.m,), 0)
     price = optional(proof, "prices", (problem.m, problem.r)) or [[0] * problem.r] * problem.m
     tax = optional(proof, "quota_prices", (len(problem.quota), problem.r)) or [[0] * problem.r] * len(problem.quota)
-    total = sum(multiplier) - sum(map(_worth, price, problem.capacity)) - sum(map(_worth, tax, problem.quota))
+    knapsacks = Knapsacks()
+    total = sum(multiplier) - sum(map(dot, price, problem.capacity)) - sum(map(dot, tax, problem.quota))
     for a, r in enumerate(resource):
         if r >= problem.r:
             raise ProofError(f"proof.resource[{a}]: {r} is not a resource of the instance (0 to {problem.r - 1})")
         gains = []
         for j in problem.runners(a):
             demand = problem.demand(j, a)
-            rent = _worth(price[a], demand) + (_worth(tax[problem.tenant[j]], demand) if problem.quota else 0)
-            gains.append((demand[r], multiplier[j] - scale * problem.weight[j] * problem.length[j][a] - rent))
-        total -= _knapsack([(size, gain) for size, gain in gains if gain > 0], problem.capacity[a][r])
+            rent = dot(price[a], demand) + (dot(tax[problem.tenant[j]], demand) if problem.quota else 0)
+            gains.append(((demand[r],), multiplier[j] - scale * problem.weight[j] * problem.length[j][a] - rent))
+        total -= knapsacks.most(gains, [problem.capacity[a][r]])
     return Fraction(total, scale)
-
-
-def _worth(price: list[int], units: list[int]) -> int:
-    """What units (R,) cost at prices (R,)."""
-    return sum(x * y for x, y in zip(price, units, strict=True))
 
 
 # -- total time and makespan -----------------------------------------------------------------------------------------
@@ -164,7 +158,7 @@ def energy_duals(problem: Problem, costs: Costs, proof: Proof) -> Number:
     task = table(proof, "task_duals", (problem.n,), 0)
     rows = [*zip(problem.capacity, prices, strict=True), *zip(problem.quota, quotas, strict=bool(quotas))]
     held = [sum(units * row[r][i] for limit, row in rows for r, units in enumerate(limit)) for i in range(count)]
-    total = _dot(held, thresholds)
+    total = dot(held, thresholds)
     for j, release in enumerate(problem.release):
         early = [i for i, h in enumerate(thresholds) if h <= release]
         least = []
@@ -183,6 +177,7 @@ KINDS: Mapping[str, Callable[[Problem, Costs, Proof], Number]] = {
     "trivial": trivial,
     "knapsack_multipliers": knapsack_multipliers,
     "capacity_prices": capacity_prices,
+    "packing_prices": packing_prices,
     "assignment_duals": assignment_duals,
     "energy_duals": energy_duals,
 }

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.schedule import Schedule
+from bench.verify.fields import UncheckableError
 from bench.verify.problem import Costs, Number, Problem
-from bench.verify.proofs import UncheckableError
 
 LARGEST_MODEL = 200_000  # binary variables
 LARGEST_MATRIX = 8_000_000  # entries

@@ -19,11 +19,15 @@ from bench.instance import Instance, write_json
 from bench.metrics import objective, trivial_bound
 from bench.schedule import Schedule
 from bench.setting import OBJECTIVES, Setting
-from bench.verify import verify
+from bench.verify import knapsack, verify
 from bench.verify.__main__ import main
+from bench.verify.fields import ProofError, UncheckableError
+from bench.verify.knapsack import Knapsacks
+from bench.verify.prices import Prices, packing_prices
 from bench.verify.problem import Costs, Problem
-from bench.verify.proofs import Prices, ProofError, UncheckableError, proved
+from bench.verify.proofs import proved
 from bench.verify.second_model import search
+from datasets.gangs import Gangs
 from solvers.cpsat import CpSat
 
 Certificate = dict[str, Any]
@@ -53,8 +57,27 @@ def packing(**changes: Any) -> Instance:
     return Instance(**{**fields, "sharing": "budget", "name": "packing", **changes})
 
 
+def shared(**changes: Any) -> Instance:
+    """On a cheap agent (cost 1) resource 1 is there for one of tasks 2 and 3, and a quota of resource 0 leaves one of tasks 0
+    and 1; a dear one (cost 3) takes all: 8."""
+    fields = {
+        "duration": [[1, 3]] * 4, "demand": [[[1, 0], [0, 0]]] * 2 + [[[0, 1], [0, 0]]] * 2, "capacity": [[2, 1], [0, 0]],
+        "agent_type": [0, 1], "tenant": [0, 0, 1, 1], "quota": [[1, 2], [2, 2]],
+    }  # fmt: skip
+    return Instance(**{**fields, "sharing": "budget", "name": "shared", **changes})
+
+
+def trio(**changes: Any) -> Instance:
+    """Three tasks of 2 ticks and 2 units on one agent with 3 units: one at a time, total time 2 + 4 + 6 = 12."""
+    fields = {"duration": [[2]] * 3, "demand": [[[2]]] * 3, "capacity": [[3]], "agent_type": [0], "name": "trio"}
+    return Instance(**{**fields, **changes})
+
+
 MULTIPLIERS = {"kind": "knapsack_multipliers", "scale": 2, "multipliers": [6, 6], "resource": [0, 0]}
+PRICED = {**MULTIPLIERS, "scale": 1, "multipliers": [3] * 4, "prices": [[0, 2], [0, 0]], "quota_prices": [[2, 0], [0, 0]]}
 PRICES = {"kind": "capacity_prices", "scale": 1, "grid": [0, 2, 6], "prices": [[[1, 0]]], "quota_prices": None}
+RENTS = {"kind": "packing_prices", "scale": 1, "grid": [0, 2, 4], "prices": [[[0, 0]]], "pool": [0],
+         "rents": [[[2, 1]] for _ in range(3)]}  # fmt: skip
 DUALS = {"kind": "assignment_duals", "task_duals": [4, 6], "column_duals": [[0, 1, -2]]}
 ENERGY = {"kind": "energy_duals", "thresholds": [0], "prices": [[[1]]], "quota_prices": None, "task_duals": [0, 0]}
 SLOTS = {**PRICES, "prices": [[[0, 0]]], "slot_prices": [[1, 0]], "slots": [1]}
@@ -64,27 +87,32 @@ TREE = {"kind": "search", "solver": "by hand", "root": {"kind": "trivial"}}
 def right(kind: str) -> Certificate:
     """A certificate in which nothing is wrong."""
     one, both = Schedule.from_assignment(machine(), [0, 0], [0, 2]), Schedule.from_assignment(packing(), [0, 1])
+    half, queue = Schedule.from_assignment(shared(), [0, 1, 0, 1]), Schedule.from_assignment(trio(), [0] * 3, [0, 2, 4])
     roomy = machine(capacity=[[2]])
     quoted = machine(capacity=[[2]], tenant=[0, 0], quota=[[1]])
     shop = {**PRICES, "prices": [[[0, 0]]], "quota_prices": [[[1, 0]]]}
     return {
         "trivial": lambda: certificate(roomy, Schedule.from_assignment(roomy, [0, 0]), 6.0, {"kind": "trivial"}),
         "knapsack_multipliers": lambda: certificate(packing(), both, 4.0, MULTIPLIERS),
+        "multipliers and prices": lambda: certificate(shared(), half, 8.0, PRICED),
         "capacity_prices": lambda: certificate(machine(), one, 8.0, PRICES),
         "quota_prices": lambda: certificate(quoted, one, 8.0, shop),
         "slot_prices": lambda: certificate(machine(), one, 8.0, SLOTS),
+        "packing_prices": lambda: certificate(trio(), queue, 12.0, RENTS),
         "assignment_duals": lambda: certificate(machine(), one, 8.0, DUALS),
         "energy_duals": lambda: certificate(machine(), one, 6.0, ENERGY, "makespan"),
         "search": lambda: certificate(machine(), one, 8.0, TREE),
         "search without a root": lambda: certificate(machine(), one, 8.0, {"kind": "search", "solver": "by hand"}),
         "search, budget": lambda: certificate(packing(), both, 4.0, {**TREE, "root": MULTIPLIERS}),
+        "search, packing": lambda: certificate(trio(), queue, 12.0, {**TREE, "root": RENTS}),
         "search, makespan": lambda: certificate(machine(), one, 6.0, TREE, "makespan"),
     }[kind]()
 
 
 KINDS = (
-    "trivial", "knapsack_multipliers", "capacity_prices", "quota_prices", "slot_prices", "assignment_duals", "energy_duals",
-    "search", "search without a root", "search, budget", "search, makespan",
+    "trivial", "knapsack_multipliers", "multipliers and prices", "capacity_prices", "quota_prices", "slot_prices",
+    "packing_prices", "assignment_duals", "energy_duals",
+    "search", "search without a root", "search, budget", "search, packing", "search, makespan",
 )  # fmt: skip
 
 
@@ -174,8 +202,8 @@ def _dearer(data: Certificate) -> None:
 @pytest.mark.parametrize(
     ("kind", "change", "said"),
     [
-        *[(kind, _raised, "bound WRONG: ") for kind in KINDS[:7]],
-        *[(kind, _raised, "search WRONG: ") for kind in KINDS[7:]],
+        *[(kind, _raised, "bound WRONG: ") for kind in KINDS if not kind.startswith("search")],
+        *[(kind, _raised, "search WRONG: ") for kind in KINDS if kind.startswith("search")],
         ("trivial", _proof("bound_internal", 7.0), "bound WRONG: 6 claimed, 7 is 7 in"),
         ("capacity_prices", _dearer, "objective WRONG: 9 claimed (internal), the schedule costs 8"),
         ("capacity_prices", _proof("objective", 7.0), "objective WRONG: 7 claimed, 8 is 8 in"),
@@ -193,6 +221,30 @@ def _dearer(data: Certificate) -> None:
         ("knapsack_multipliers", _proof("proof.multipliers.0", 4), "bound WRONG: 4 claimed (internal), the proof"),
         ("knapsack_multipliers", _proof("proof.resource", [0, 1]), "bound WRONG: proof.resource[1]: 1 is not a resource"),
         ("knapsack_multipliers", _proof("instance.capacity.0.0", 2), "bound WRONG: 4 claimed (internal), the proof"),
+        ("multipliers and prices", _proof("proof.prices.0.1", 1), "bound WRONG: 8 claimed (internal), the proof (knapsack_mu"),
+        ("multipliers and prices", _proof("proof.prices.0.1", 3), "multipliers) shows 7"),
+        ("multipliers and prices", _proof("proof.prices", None), "multipliers) shows 6"),
+        ("multipliers and prices", _proof("proof.quota_prices.0.0", 1), "multipliers) shows 7"),
+        ("multipliers and prices", _proof("proof.prices.0.1", -1), "bound WRONG: proof.prices[0][1]: -1 must be at least 0"),
+        ("multipliers and prices", _proof("proof.quota_prices.1.1", -1), "bound WRONG: proof.quota_prices[1][1]: -1 must be"),
+        ("multipliers and prices", _proof("proof.prices", [[0, 2]]), "bound WRONG: proof.prices: a list of 2 is needed"),
+        ("knapsack_multipliers", _proof("proof.quota_prices", [[0]]), "bound WRONG: proof.quota_prices: a list of 0 is needed"),
+        ("packing_prices", _proof("proof.rents.0.0.1", -1), "bound WRONG: proof.rents[0][0][1]: -1 must be at least 0"),
+        ("packing_prices", _proof("proof.rents.0.0.1", 0.5), "bound WRONG: proof.rents[0][0][1]: a whole number is needed"),
+        ("packing_prices", _proof("proof.rents.1.0", [2]), "bound WRONG: proof.rents[1][0]: a list of 2 is needed"),
+        ("packing_prices", _proof("proof.rents.1", []), "bound WRONG: proof.rents[1]: a list of 1 is needed"),
+        ("packing_prices", _proof("proof.rents", [[[2, 1]]] * 2), "bound WRONG: proof.rents: a list of 3 is needed"),
+        ("packing_prices", _proof("proof.rents", 2), "bound WRONG: proof.rents: a list is needed"),
+        ("packing_prices", _proof("proof.rents", None), "bound WRONG: proof.rents: missing"),
+        ("packing_prices", _proof("proof.pool", None), "bound WRONG: proof.pool: missing"),
+        ("packing_prices", _proof("proof.pool", [1]), "bound WRONG: proof.pool[0]: 1 is not a pool of `rents` (0 to 0)"),
+        ("packing_prices", _proof("proof.pool", [-1]), "bound WRONG: proof.pool[0]: -1 must be at least 0"),
+        ("packing_prices", _proof("proof.rents.0.0.0", 3), "bound WRONG: 12 claimed (internal), the proof (packing_prices)"),
+        ("packing_prices", _proof("proof.rents.2.0", [1, 1]), "the proof (packing_prices) shows 10"),
+        ("packing_prices", _proof("proof.scale", 2), "the proof (packing_prices) shows 9"),
+        ("packing_prices", _proof("instance.capacity", [[4]]), "the proof (packing_prices) shows 6"),
+        ("search, packing", _proof("proof.root.rents.0.0.1", -1), "bound WRONG: proof.root.rents[0][0][1]: -1 must"),
+        ("search, makespan", _proof("proof", RENTS), "bound WRONG: proof.kind: packing_prices needs `time` sharing"),
         ("assignment_duals", _proof("proof.task_duals.0", 5), "bound WRONG: proof.task_duals[0]: 5 + -2 exceeds 1 * 2"),
         ("assignment_duals", _proof("proof.column_duals.0", [0, 1, 2]), "bound WRONG: proof.column_duals[0]: needs"),
         ("assignment_duals", _proof("instance.capacity", [[2]]), "bound WRONG: proof.task_duals[0]: 4 + 0 exceeds 1 * 2"),
@@ -342,7 +394,8 @@ def test_a_model_that_is_too_large_is_said_to_be(told: Any) -> None:
     assert "search could not be checked: too large for the second model" in out
 
 
-def test_multipliers_never_prove_too_much_and_can_prove_the_optimum() -> None:
+@pytest.mark.parametrize("priced", [False, True])
+def test_multipliers_never_prove_too_much_and_can_prove_the_optimum(priced: bool) -> None:
     rng, tight = np.random.default_rng(3), 0
     for _ in range(60):
         problem = random_problem(rng, budget=True)
@@ -350,11 +403,14 @@ def test_multipliers_never_prove_too_much_and_can_prove_the_optimum() -> None:
         best = optimum(problem, costs)
         proof = {"kind": "knapsack_multipliers", "scale": 10, "multipliers": rng.integers(-20, 150, problem.n_tasks).tolist(),
                  "resource": rng.integers(0, 2, problem.n_agents).tolist()}  # fmt: skip
+        if priced:
+            proof["prices"] = rng.integers(0, 4, (problem.n_agents, 2)).tolist()
+            proof["quota_prices"] = rng.integers(0, 4, (2, 2)).tolist() if problem.quota is not None else None
         if best is not None:
             shown = proved(Problem(problem), costs, proof)
             assert shown <= best
             tight += shown == best
-    assert tight
+    assert tight or priced
 
 
 def test_a_knapsack_is_exact() -> None:
@@ -367,6 +423,96 @@ def test_a_knapsack_is_exact() -> None:
         fit = max(sum(gains[j] for j in s) for s in sets if sum(sizes[j] for j in s) <= problem.capacity[0, 0])
         shown = proved(Problem(problem), Costs(Problem(problem), "total_time"), proof)
         assert shown == 600 + sum(gains) - fit
+
+
+def test_prices_of_what_no_knapsack_sees_make_multipliers_prove_more() -> None:
+    problem = Problem(shared())
+    costs = Costs(problem, "total_time")
+    bare = {key: PRICED[key] for key in MULTIPLIERS}
+    assert proved(problem, costs, {"kind": "trivial"}) == proved(problem, costs, bare) == 4
+    assert proved(problem, costs, {**bare, "prices": PRICED["prices"]}) == 6
+    assert proved(problem, costs, {**bare, "quota_prices": PRICED["quota_prices"]}) == 6
+    assert proved(problem, costs, PRICED) == optimum(shared(), costs) == 8
+
+
+def test_a_knapsack_with_many_sizes_is_exact() -> None:
+    rng = np.random.default_rng(8)
+    for _ in range(300):
+        n, r = int(rng.integers(1, 10)), int(rng.integers(1, 4))
+        sizes, gains = rng.integers(0, rng.integers(1, 9, r) + 1, (n, r)), rng.integers(0, 12, n)
+        gains = 3 * sizes[:, 0] if rng.random() < 0.2 else gains  # where many sets tie
+        capacity = rng.integers(0, 20, r)
+        sets = np.array(list(itertools.product([0, 1], repeat=n)), int).reshape(-1, n)
+        fit = int((sets @ gains)[(sets @ sizes <= capacity).all(axis=1)].max())
+        items = list(zip(map(tuple, sizes.tolist()), gains.tolist(), strict=True))
+        assert Knapsacks().most(items, capacity.tolist()) == fit
+
+
+@pytest.mark.parametrize("limit", ["LARGEST_TABLE", "LONGEST"])
+def test_knapsacks_that_take_too_long_are_left_to_the_second_model(
+    limit: str, told: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knapsack, limit, 0)
+    status, out, _ = told(right("packing_prices"))
+    assert status == 0
+    assert f"bound could not be checked: {'a knapsack takes' if limit == 'LARGEST_TABLE' else 'the knapsacks take'} more" in out
+    assert "search confirmed by second model" in out
+
+
+@pytest.mark.parametrize("name", ["total_time", "tardiness", "bounded_slowdown"])
+def test_rents_never_prove_too_much_and_are_added_up_right(name: str) -> None:
+    rng = np.random.default_rng(9)
+    for _ in range(25):
+        instance = random_problem(rng)
+        problem = Problem(instance)
+        costs, pools, first = Costs(problem, name), int(rng.integers(1, 4)), int(rng.integers(0, 4))
+        proof = {
+            "kind": "packing_prices", "scale": 5, "grid": [first, first + 1, 5, 7, 12],
+            "pool": rng.integers(0, pools, problem.m).tolist(), "prices": rng.integers(0, 3, (problem.m, 2, 4)).tolist(),
+            "rents": (rng.integers(0, 9, (problem.n, pools, 4)) * (rng.random((problem.n, pools, 4)) < 0.7)).tolist(),
+            "quota_prices": rng.integers(0, 3, (2, 2, 4)).tolist() if problem.quota else None,
+            "slot_prices": np.zeros((problem.m, 4), int).tolist(),
+        }  # fmt: skip
+        shown = packing_prices(problem, costs, proof)
+        assert shown <= optimum(instance, costs)
+        places = list(itertools.product(range(problem.m), range(40)))
+        paid = sum(Fraction(min(naive(problem, costs, proof, j, *place) for place in places)) for j in range(problem.n))
+        assert shown == (paid - sum(earnings(problem, proof, tick) for tick in range(first, 12))) / 5
+
+
+def earnings(problem: Problem, proof: dict[str, Any], tick: int) -> int:
+    """What agents, each with the best of all sets of tasks, and quotas earn in a tick of the grid at most."""
+    k = next(k for k in range(4) if proof["grid"][k] <= tick < proof["grid"][k + 1])
+    total = sum(x * proof["quota_prices"][u][r][k] for u, row in enumerate(problem.quota) for r, x in enumerate(row))
+    for a, capacity in enumerate(problem.capacity):
+        if any(start <= tick < end for start, end in problem.away[a]):
+            continue
+        total += sum(units * proof["prices"][a][r][k] for r, units in enumerate(capacity))
+        able = [j for j in problem.runners(a) if problem.release[j] < proof["grid"][k + 1]]
+        sets = (s for size in range(len(able) + 1) for s in itertools.combinations(able, size))
+        fit = [s for s in sets if all(sum(problem.demand(j, a)[r] for j in s) <= capacity[r] for r in range(problem.r))]
+        total += max(sum(proof["rents"][j][proof["pool"][a]][k] for j in s) for s in fit)
+    return total
+
+
+def test_packing_by_cp_sat_is_confirmed(told: Any) -> None:
+    gangs = next(Gangs("gangs", 8, [4, 4], loads=[1.05]).instances("test"))
+    result = CpSat(threads=1).solve(gangs, Setting(), Budget(4.0), np.random.default_rng(0))
+    root = json.loads(json.dumps(result.info["proof"]))
+    root = root["root"] if root["kind"] == "search" else root
+    assert root["kind"] == "packing_prices"
+    bound = result.info["bounds"]["packing"]
+    assert trivial_bound(gangs, "total_time") < bound <= proved(Problem(gangs), Costs(Problem(gangs), "total_time"), root)
+    data = certificate(gangs, result.schedule, bound, root) | {"bound_name": "packing"}
+    status, out, err = told(data)
+    assert (status, err) == (0, "")
+    assert f"bound checked: {bound:.10g} claimed (internal), the proof (packing_prices) shows" in out
+    _raised(data)
+    assert told(data)[0] == 1
+    searched = certificate(gangs, result.schedule, result.lower_bound, {"kind": "search", "solver": "cpsat", "root": root})
+    status, out, err = told(searched, "--seconds", "20")
+    assert (status, err) == (0, "")
+    assert "bound checked: the root (packing_prices) shows" in out
 
 
 @pytest.mark.parametrize("name", ["total_time", "tardiness", "bounded_slowdown"])
@@ -398,7 +544,7 @@ def naive(problem: Problem, costs: Costs, proof: dict[str, Any], j: int, a: int,
     for tick in range(t, t + p):
         k = next((k for k in range(4) if proof["grid"][k] <= tick < proof["grid"][k + 1]), None)
         if k is not None:
-            total += proof["slot_prices"][a][k]
+            total += proof["slot_prices"][a][k] + (proof["rents"][j][proof["pool"][a]][k] if "rents" in proof else 0)
             for r, units in enumerate(problem.demand(j, a)):
                 total += units * proof["prices"][a][r][k]
                 total += units * proof["quota_prices"][problem.tenant[j]][r][k] if problem.quota else 0

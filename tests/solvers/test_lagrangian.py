@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import itertools
+import json
 import os
 from pathlib import Path
 
@@ -130,6 +131,27 @@ def test_the_bound_comes_with_a_proof_that_plain_python_confirms(seed: int) -> N
     if proof["kind"] == "knapsack_multipliers":
         assert value >= result.lower_bound
     assert value <= brute_force(instance)["total_time"]
+
+
+@pytest.mark.parametrize("quotas", [False, True])
+def test_prices_of_what_the_knapsacks_leave_out_are_in_the_proof(quotas: bool) -> None:
+    rng = np.random.default_rng([13, quotas])
+    instance = generalised(rng, 14, 3, tight=0.9)
+    demand = np.concatenate([instance.demand, rng.integers(1, 40, (14, 3, 1))], axis=2)
+    capacity = np.maximum(demand.max(axis=0), ((1.5 if quotas else 0.75) * demand.sum(axis=0) / 3).astype(int))
+    parts = {"duration": instance.duration, "demand": demand, "capacity": capacity, "agent_type": instance.agent_type}
+    if quotas:
+        parts |= {"tenant": np.arange(14) % 2, "quota": (0.4 * demand.mean(axis=1).sum(axis=0))[None].repeat(2, 0).astype(int)}
+    instance = Instance(**parts, weight=instance.weight, sharing="budget")
+    result, problem = solve(instance), Problem(instance)
+    assert result.status == "optimal"
+    costs, proof = Costs(problem, "total_time"), json.loads(json.dumps(result.info["proof"]))
+    proof = proof if proof["kind"] == "knapsack_multipliers" else proof["root"]
+    field = "quota_prices" if quotas else "prices"
+    assert np.array(proof[field]).any()
+    shown = proved(problem, costs, proof)
+    assert result.info["bounds"]["lagrangian"] <= shown <= result.lower_bound
+    assert proved(problem, costs, {**proof, field: None}) < shown
 
 
 # -- its parts -------------------------------------------------------------------------------------------------------

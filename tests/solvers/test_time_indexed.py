@@ -13,6 +13,8 @@ from scipy.optimize import linprog
 
 from bench.instance import Instance
 from bench.schedule import Schedule
+from bench.verify.problem import Costs, Problem
+from bench.verify.proofs import KINDS
 from solvers.bounds.packing import STATES, Knapsacks
 from solvers.bounds.time_indexed import PricedBound, TimeIndexed
 from solvers.left_shift import active, fits_alone
@@ -95,6 +97,8 @@ def test_never_above_the_optimum_and_its_proof_says_so(seed: int, packing: bool)
         assert bound.value <= Fraction(optimum[name]) + Fraction(1, 10**9), name
         again = recomputed(instance, terms, json.loads(json.dumps(bound.proof())))
         assert bound.value <= again, name
+        judged = Problem(instance)
+        assert KINDS[bound.proof()["kind"]](judged, Costs(judged, name), json.loads(json.dumps(bound.proof()))) == again
         if not packing or instance.n_resources <= 2:  # knapsacks see two resources, here without rounding
             assert again <= bound.value + Fraction(1, 10**5), name
 
