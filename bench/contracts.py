@@ -107,8 +107,9 @@ def _finite(value: float) -> float | None:
 class Solver(Protocol):
     """Plans a whole instance.
 
-    May define `certifies = True`: its bounds and proofs are kept as references (anyone's schedules are, they can be checked);
-    and `warm_up()`, called before any clock starts: what it compiles costs no instance its seconds.
+    May define `tracks`, where it does not solve every track; `certifies = True`: its bounds and proofs are kept as references
+    (anyone's schedules are, they can be checked); and `warm_up()`, called before any clock starts: what it compiles costs no
+    instance its seconds.
     """
 
     def solve(self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator) -> Result:

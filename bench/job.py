@@ -14,7 +14,7 @@ from bench.contracts import Budget, Dataset, Solver, UserError
 from bench.instance import Instance
 from bench.instance_set import set_hash
 from bench.record import SCHEMA
-from bench.setting import Setting
+from bench.setting import TRACKS, Setting
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +34,9 @@ class Job:
     def __post_init__(self) -> None:
         for instance in self.instances:
             self.setting.check(instance)
+        tracks = getattr(self.plugin, "tracks", TRACKS)
+        if self.setting.track not in tracks:
+            raise UserError(f"track: {self.solver} solves {' and '.join(tracks)} only, and this is {self.setting.track}")
         if self.setting.information == "online" and getattr(self.plugin, "clairvoyant", isinstance(self.plugin, Solver)):
             raise UserError(
                 f"track, observe: {self.solver} plans with the future known and may not enter track=online or observe=arrived; "

@@ -41,6 +41,7 @@ FEASIBILITY_SHARE = 0.3  # of the time left, where local search has found nothin
 class Lagrangian:
     """Proves generalised assignments optimal, or ends with the budget; the bound is a whole number, proved in integers."""
 
+    tracks = ("assign",)
     clairvoyant = True
     certifies = True
 

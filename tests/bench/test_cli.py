@@ -144,6 +144,7 @@ def test_without_arguments_it_lists_all_there_is(capsys: pytest.CaptureFixture[s
         (["+solver=sjf", "budget.seconds=0"], "budget.seconds: a positive number is needed"),
         (["+solver=sjf", "split=tset"], "Did you mean test?"),
         (["+solver=sjf", "track=onlin"], "track: 'onlin' must be one of"),
+        (["+solver=lagrangian", "dataset=tiny"], "track: lagrangian solves assign only, and this is schedule"),
         (["+solver=sjf", "backfill=easy"], "backfill: easy needs mode=commit"),
         (["+solver=sjf", "seed=["], "seed=[: "),
         (["+solver=sjf", "seed=0,1"], "add --multirun"),
