@@ -22,7 +22,7 @@ from bench.schedule import Schedule, ScheduleError
 from bench.setting import Setting
 from bench.verify import verify
 from solvers.assignment.model import AssignModel
-from solvers.bounds import Root, root, trivial
+from solvers.bounds import Root, quick, root, trivial
 from solvers.cpsat_model import ScheduleModel
 from solvers.left_shift import active
 from solvers.schedule_search import fastest, improve
@@ -113,8 +113,13 @@ class CpSat:
     ) -> tuple[Schedule | None, Root]:
         """With `time` sharing: local search, then the relaxations, within their shares; the best plan and what was proved."""
         best, relaxed = first, Root((trivial(instance, terms),))
-        if instance.sharing == "budget":
+        left = budget.seconds - (time.perf_counter() - trace.began)
+        if instance.sharing == "budget" or left < LEAST_SECONDS:
             return best, relaxed
+        if self.bounds:
+            relaxed = quick(instance, terms, setting.objective, trace.proved)
+            if relaxed.schedule is not None:
+                best = trace.better(best, relaxed.schedule)
         left = budget.seconds - (time.perf_counter() - trace.began)
         if self.local_search and min(left, SEARCH_SHARE * budget.seconds) > LEAST_SECONDS and trace.objective > trace.bound:
             best = fastest(instance) if best is None else best
@@ -125,9 +130,7 @@ class CpSat:
         left = budget.seconds - (time.perf_counter() - trace.began)
         if self.bounds and min(left, BOUNDS_SHARE * budget.seconds) > LEAST_SECONDS and trace.objective > trace.bound:
             known = fastest(instance) if best is None else best
-            relaxed = root(instance, terms, setting.objective, known, BOUNDS_SHARE * left, trace.proved)
-            if relaxed.schedule is not None:
-                best = trace.better(best, relaxed.schedule)
+            relaxed = root(instance, terms, setting.objective, known, BOUNDS_SHARE * left, trace.proved, relaxed)
         return best, relaxed
 
     def _solver(self, budget: Budget, rng: np.random.Generator) -> cp_model.CpSolver:

@@ -78,6 +78,17 @@ def trivial(instance: Instance, terms: Terms) -> Bound:
     return Bound("trivial", value, {"kind": "trivial"})
 
 
+def quick(instance: Instance, terms: Terms, objective: str, proved: Callable[[Bound], None] = lambda bound: None) -> Root:
+    """The bounds that take no search, `trivial` and `assignment`; `proved` hears of each."""
+    bounds, schedule = [trivial(instance, terms)], None
+    if objective == "total_time" and (matched := assignment(instance)) is not None:
+        value, proof, schedule = matched
+        bounds.append(_bound(terms, "assignment", value, proof))
+    for bound in bounds:
+        proved(bound)
+    return Root(tuple(bounds), None, schedule)
+
+
 def root(
     instance: Instance,
     terms: Terms,
@@ -85,22 +96,21 @@ def root(
     incumbent: Schedule,
     seconds: float,
     proved: Callable[[Bound], None] = lambda bound: None,
+    known: Root | None = None,
 ) -> Root:
-    """Every bound that fits the objective, within about `seconds`; `proved` hears of each."""
-    deadline, best = time.perf_counter() + seconds, terms.value(completion(incumbent))
-    bounds, schedule, windows = [trivial(instance, terms)], None, None
+    """Every bound that fits the objective, `known` ones (by default the quick ones) included, within about `seconds`.
+
+    `proved` hears of each new one.
+    """
+    deadline = time.perf_counter() + seconds
+    known = quick(instance, terms, objective, proved) if known is None else known
+    schedules = [one for one in (incumbent, known.schedule) if one is not None]
+    best, bounds, windows = min(terms.value(completion(one)) for one in schedules), list(known.bounds), None
 
     def add(name: str, value: Fraction, proof: dict[str, Any]) -> None:
-        whole = all(x.denominator == 1 for x in (*terms.coefficient, *terms.floor))
-        bounds.append(Bound(name, Fraction(ceil(value)) if whole else value, proof))
+        bounds.append(_bound(terms, name, value, proof))
         proved(bounds[-1])
 
-    if objective == "total_time":
-        matched = assignment(instance)
-        if matched is not None:
-            value, proof, schedule = matched
-            add("assignment", value, proof)
-            best = best if schedule is None else min(best, terms.value(completion(schedule)))
     if objective == "makespan":
         add("energy", *energy(instance, seconds))
     elif max(bound.value for bound in bounds) < best:
@@ -114,4 +124,10 @@ def root(
             add("packing", packed.value, packed.proof())
             priced = max(priced, packed, key=lambda bound: bound.value)
         windows = relaxation.windows(priced, best)
-    return Root(tuple(bounds), windows, schedule)
+    return Root(tuple(bounds), windows, known.schedule)
+
+
+def _bound(terms: Terms, name: str, value: Fraction, proof: dict[str, Any]) -> Bound:
+    """A bound, rounded up where every schedule costs a whole number."""
+    whole = all(x.denominator == 1 for x in (*terms.coefficient, *terms.floor))
+    return Bound(name, Fraction(ceil(value)) if whole else value, proof)
