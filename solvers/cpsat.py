@@ -92,6 +92,8 @@ class CpSat:
         if status == cp_model.MODEL_INVALID:
             raise UserError("tick_seconds: weights times ticks leave the 64-bit integers CP-SAT counts in; use longer ticks")
         if status == cp_model.INFEASIBLE:
+            if best is not None:
+                raise RuntimeError("CP-SAT finds no schedule, and a verified one is known: a bound or a window is wrong")
             return Result(Schedule.empty(), "infeasible")
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             best = trace.better(best, active(instance, model.schedule(solver.value)))

@@ -8,10 +8,11 @@ express (several binding resources, quotas) is left to CP-SAT on the pairs that 
 
 from __future__ import annotations
 
+import math
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from fractions import Fraction
-from threading import Event
+from threading import Event, Lock
 
 import numpy as np
 from ortools.sat.python import cp_model
@@ -20,6 +21,7 @@ from bench.contracts import Budget, Result, UserError
 from bench.instance import Instance, Ints
 from bench.schedule import Schedule
 from bench.setting import Setting
+from bench.verify import verify
 from solvers.assignment.annealing import improve
 from solvers.assignment.model import AssignModel
 from solvers.assignment.neighbourhoods import Neighbourhoods
@@ -31,10 +33,12 @@ from solvers.terms import Terms
 from solvers.trace import Trace
 from solvers.warm_up import warm_up
 
+DUAL_SHARE = 0.2  # of the time left, for the dual ascent at most
 SLICE = 0.1  # seconds of tree search between two decisions what to search
 LNS_SLICE = 10.0  # seconds of search for the incumbent at once
 LNS_SHARE, LATE_SHARE = 0.25, 0.5  # of the search, for the incumbent; and from LATE seconds on
 LATE = 20.0
+QUICK = 0.1  # share of the time so far that a step of the climb takes where steps may grow
 FEASIBILITY_SHARE = 0.3  # of the time left, where local search has found nothing feasible
 
 
@@ -77,6 +81,7 @@ class _Run:
         terms = Terms.of(instance, "total_time")
         self.trace = Trace(terms, began, trivial(instance, terms))
         self.best: Schedule | None = None
+        self.lock = Lock()
         self.bounds = [trivial(instance, terms)]
 
     def result(self) -> Result:
@@ -87,12 +92,12 @@ class _Run:
         relaxation = Relaxation.of(self.instance)
         if relaxation is None:
             return self._result(self._by_cp_sat(None, None))
-        value, u, pair_bounds = relaxation.maximise()
+        value, u, pair_bounds = relaxation.maximise(DUAL_SHARE * self._left())
         self.proved("lagrangian", relaxation.least_cost(value), relaxation.proof(u))
         if self.proved_optimal():
             return self._result("optimal")
         if relaxation.exact:
-            return self._result(_Search(self, relaxation, u, pair_bounds).run())
+            return self._result(_Search(self, relaxation, u, pair_bounds).solve())
         return self._result(self._by_cp_sat(relaxation, pair_bounds))
 
     # -- what is known -----------------------------------------------------------------------------------------------
@@ -103,24 +108,29 @@ class _Run:
         return -(-self.trace.bound.numerator // self.trace.bound.denominator)
 
     @property
-    def upper(self) -> float:
+    def upper(self) -> int | float:
         """What the best assignment costs, infinite without one."""
-        return float(self.trace.objective)
+        return math.inf if self.best is None else int(self.trace.objective)
 
     def proved_optimal(self) -> bool:
         """Bound and objective have met."""
         return self.trace.objective <= self.trace.bound
 
     def found(self, schedule: Schedule | None) -> None:
-        """An assignment that is feasible."""
-        if schedule is not None:
+        """An assignment that some search takes for feasible; the better of it and the best one is kept."""
+        if schedule is None:
+            return
+        if verify(self.instance, schedule):
+            raise RuntimeError("a search found an assignment that breaks a rule of the instance")
+        with self.lock:
             self.best = self.trace.better(self.best, schedule)
 
     def proved(self, name: str, cost: int, proof: dict) -> None:
         """No assignment costs less than `cost`."""
-        bound = Bound(name, Fraction(cost), proof)
-        self.bounds = [one for one in self.bounds if one.name != name] + [bound]
-        self.trace.proved(bound)
+        with self.lock:
+            bound = max([Bound(name, Fraction(cost), proof), *self.bounds], key=lambda one: (one.name == name, one.value))
+            self.bounds = [one for one in self.bounds if one.name != name] + [bound]
+            self.trace.proved(bound)
 
     def _left(self) -> float:
         return self.deadline - time.perf_counter()
@@ -142,6 +152,8 @@ class _Run:
                 self.proved("lagrangian", int(self.upper), {"kind": "search", "solver": "lagrangian", "root": self.trace.proof})
                 return "optimal"
         model = AssignModel(self.instance, keep, self.lower)
+        if self.best is not None:
+            model.hint(self.best)
         solver = cp_model.CpSolver()
         solver.parameters.random_seed = int(self.rng.integers(2**31 - 1))
         solver.parameters.num_workers = self.threads
@@ -158,19 +170,23 @@ class _Run:
 
 
 class _Search:
-    """The climb (is there an assignment of cost `lower`?) beside a large neighbourhood search that lowers the incumbent."""
+    """The climb (does an assignment cost at most this little more than is proved?) beside large neighbourhood search.
 
-    def __init__(self, run: _Run, relaxation: Relaxation, u: Ints, pair_bounds: Ints) -> None:
-        self.run_, self.relaxation, self.u, self.pair_bounds = run, relaxation, u, pair_bounds
-        self.root = run.trace.proof
-        self.climb: list[Tree] = []
+    The climb's steps are 1 where it is hard; they double while a step takes no time, for costs that are large numbers.
+    """
+
+    def __init__(self, known: _Run, relaxation: Relaxation, u: Ints, pair_bounds: Ints) -> None:
+        self.known, self.relaxation, self.u, self.pair_bounds = known, relaxation, u, pair_bounds
+        self.root = known.trace.proof
+        self.climb: list[Tree] = []  # what is left of the question whether an assignment costs at most `aim`
+        self.aim, self.step, self.begun = 0, 1, 0.0
         self.neighbourhoods: Neighbourhoods | None = None
         self.halt = Event()
         self.spent = {"climb": 0.0, "neighbourhoods": 0.0}
 
-    def run(self) -> str:
+    def solve(self) -> str:
         """Until bound and incumbent meet, or the time is over."""
-        run = self.run_
+        run = self.known
         if run.best is None and self._any_feasible() == EMPTY:
             return "infeasible"
         beside: Future[None] | None = None  # the neighbourhoods, on a thread of their own while they are at it
@@ -189,14 +205,17 @@ class _Search:
         return "feasible"
 
     def _left(self) -> float:
-        return max(0.0, self.run_.deadline - time.perf_counter())
+        return max(0.0, self.known.deadline - time.perf_counter())
 
     # -- the bound ---------------------------------------------------------------------------------------------------
 
     def _trees(self, wanted: int) -> list[Tree]:
-        """The climb's trees, as many as there are threads for them."""
+        """The climb's trees, as many as there are threads for them; a long step that is not quick gives way to a short one."""
+        if self.step > 1 and not self._quick():
+            self.climb, self.step = [], 1
         if not self.climb:
-            self.climb = [self._tree(self.relaxation.limit(self.run_.lower))]
+            self.aim = int(min(self.known.lower + self.step, self.known.upper)) - 1
+            self.climb, self.begun = [self._tree(self.relaxation.limit(self.aim))], self.spent["climb"]
         while len(self.climb) < wanted:
             other = max(self.climb, key=lambda tree: tree.size).split()
             if other is None:
@@ -216,24 +235,32 @@ class _Search:
         self.spent["climb"] += tree.latest
         if status == FOUND:
             self._found(tree)
-        elif status == EMPTY:
+            self.climb, self.step = [], max(1, self.step // 4)
+        elif status == EMPTY and tree in self.climb:
             self.climb.remove(tree)
             if not self.climb:
-                proof = {"kind": "search", "solver": "lagrangian", "root": self.root}
-                self.run_.proved("tree", self.run_.lower + 1, proof)
+                self._proved(self.aim + 1)
+                self.step = 2 * self.step if self._quick() else 1
+
+    def _quick(self) -> bool:
+        return self.spent["climb"] - self.begun < max(SLICE, QUICK * sum(self.spent.values()))
+
+    def _proved(self, cost: int) -> None:
+        """No assignment costs less than `cost`, by search."""
+        self.known.proved("tree", cost, {"kind": "search", "solver": "lagrangian", "root": self.root})
 
     def _found(self, tree: Tree) -> None:
         chosen = np.flatnonzero(tree.solution)
-        agent = np.empty(self.run_.instance.n_tasks, np.int64)
+        agent = np.empty(self.known.instance.n_tasks, np.int64)
         agent[tree.core.task[chosen]] = tree.core.agent[chosen]
-        self.run_.found(Schedule.from_assignment(self.run_.instance, agent))
+        self.known.found(Schedule.from_assignment(self.known.instance, agent))
 
     # -- the incumbent -----------------------------------------------------------------------------------------------
 
     def _any_feasible(self) -> int:
         """EMPTY where nothing is feasible, FOUND where something was found, else OPEN."""
         most = int(np.where(self.relaxation.possible, self.relaxation.cost, 0).max(axis=1).sum())
-        tree = self._tree(max(most, int(self.pair_bounds[self.relaxation.possible].max())))
+        tree = self._tree(most)
         status = tree.explore(FEASIBILITY_SHARE * self._left())
         if status == FOUND:
             self._found(tree)
@@ -243,11 +270,11 @@ class _Search:
         """Whether it is the neighbourhoods' turn."""
         total = sum(self.spent.values())
         share = LNS_SHARE if total < LATE else LATE_SHARE
-        return self.run_.best is not None and self.spent["neighbourhoods"] <= share * total
+        return self.known.best is not None and self.spent["neighbourhoods"] <= share * total
 
     def _explore_neighbourhoods(self) -> None:
         """As long as better assignments are met, for a slice at least."""
-        run, began = self.run_, time.perf_counter()
+        run, began = self.known, time.perf_counter()
         if self.neighbourhoods is None:
             assert run.best is not None
             agent = run.best.agent[np.argsort(run.best.task)]
@@ -256,5 +283,6 @@ class _Search:
             if self.neighbourhoods.explore(min(LNS_SLICE, self._left())):
                 run.found(Schedule.from_assignment(run.instance, self.neighbourhoods.agent))
             if self.neighbourhoods.optimal:
+                self._proved(int(run.upper))
                 break
         self.spent["neighbourhoods"] += time.perf_counter() - began

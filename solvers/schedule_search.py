@@ -109,7 +109,7 @@ def fastest(instance: Instance) -> Schedule:
     agent = np.zeros(instance.n_tasks, dtype=np.int64)
     for j in np.argsort(instance.release, kind="stable"):
         able = np.flatnonzero(problem.duration[j] > 0)
-        share = (instance.demand[j, instance.agent_type] / np.maximum(instance.capacity, 1)).max(axis=1)
+        share = (instance.demand[j, instance.agent_type] / np.maximum(instance.capacity, 1)).max(axis=1, initial=0.0)
         ends = np.maximum(load[able], instance.release[j]) + problem.duration[j, able]
         agent[j] = able[np.argmin(ends)]
         load[agent[j]] += problem.duration[j, agent[j]] * max(share[agent[j]], 1 / instance.n_tasks)

@@ -18,6 +18,7 @@ from bench.verify.problem import Costs, Number, Problem
 LARGEST_MODEL = 200_000  # binary variables
 LARGEST_MATRIX = 8_000_000  # entries
 TOLERANCE = 1e-6  # relative, of HiGHS's bounds
+WHOLE = 0.4  # what is taken off the bound of a whole number before it is rounded up, at most
 
 
 class Opinion(NamedTuple):
@@ -60,7 +61,7 @@ def search(problem: Problem, costs: Costs, seconds: float, known: Number | None 
     found = milp(price, integrality=integer, bounds=Bounds(0, upper), constraints=rows.constraint(len(price)), options=options)
     bound = -math.inf if found.mip_dual_bound is None else float(found.mip_dual_bound)
     if costs.whole and math.isfinite(bound):
-        bound = math.ceil(bound - TOLERANCE * max(1.0, abs(bound)))
+        bound = math.ceil(bound - min(max(TOLERANCE, TOLERANCE * abs(bound)), WHOLE))
     chosen = [] if found.x is None else [x for x, value in zip(choices, found.x, strict=False) if value > 0.5]
     schedule = Schedule(*([x[column] for x in chosen] for column in range(4))) if chosen else None  # type: ignore[arg-type]
     return Opinion(bound, schedule, found.status == 0)

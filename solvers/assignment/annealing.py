@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bench.instance import Instance, Ints
 from bench.schedule import Schedule
+from solvers.assignment import pair_costs
 from solvers.left_shift import fits_alone
 
 MOVES = 2000  # per task and round
@@ -60,8 +61,7 @@ class _Problem:
     def __init__(self, instance: Instance) -> None:
         n = instance.n_tasks
         possible = np.array([fits_alone(instance, j) for j in range(n)])
-        cost = (instance.weight[:, None] * instance.duration)[:, instance.agent_type].astype(np.float64)
-        self.cost = np.where(possible, cost, np.inf)  # (N, M)
+        self.cost = np.where(possible, pair_costs(instance).astype(np.float64), np.inf)  # (N, M)
         self.demand = instance.demand[:, instance.agent_type].astype(np.float64)  # (N, M, R)
         self.capacity = instance.capacity.astype(np.float64)  # (M, R)
         unlimited = np.full((1, instance.n_resources), np.inf)
@@ -172,6 +172,9 @@ def _anneal(cost, demand, capacity, tenant, quota, preferred, choices, agent, be
             load[a, r] += demand[j, a, r]
             used[tenant[j], r] += demand[j, a, r]
     excess, price, best_total = _all_excess(load, capacity, used, quota), 100.0 * temperature * m, np.inf
+    if excess == 0.0 and total < np.inf:
+        best_total = total
+        best[:] = agent
     cooling = COOLING ** (1.0 / moves)
     swing = OSCILLATION / moves
     for _ in range(moves):

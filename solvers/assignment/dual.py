@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bench.instance import Ints
 
 EXACT_SINGLE = 2.0**24
+LARGEST_MULTIPLIERS = np.int64(1 << 52)  # all multipliers together: beside costs of at most 2**50, sums stay below 2**53
 NEVER = np.int64(1 << 60)  # the bound of what is infeasible
 PATIENCE = 12  # steps without a rise worth the name until the reach is halved
 EXACT_MINIMUM = {"nnan", "nsz", "ninf"}  # lets minima be vectorised; sums are not reordered
@@ -263,9 +264,9 @@ def ascend(core, u, count, work, value, target):
         norm += work.gradient[j] ** 2
     if norm == 0:
         return False
-    step = max(1.0, (target - value) / norm)
+    step, most = max(1.0, (target - value) / norm), LARGEST_MULTIPLIERS // len(u)
     for j in range(len(u)):
-        u[j] += np.int64(step * work.gradient[j])
+        u[j] = min(max(u[j] + np.int64(step * work.gradient[j]), -most), most)
     return True
 
 
@@ -273,7 +274,7 @@ def ascend(core, u, count, work, value, target):
 def maximise(core, u, alive, count, work, reach, smallest, steps):
     """Raise L(u) by subgradient steps towards the best value + `reach`, which is halved whenever that stalls.
 
-    Changes u (N,) to the best multipliers found and returns their L(u) and the reach left; ends when the reach is `smallest`.
+    Changes u (N,) to the best multipliers found and returns their L(u) and the reach left, below `smallest` where it is done.
     """
     best, best_u, stalled = -NEVER, u.copy(), 0
     for _ in range(steps):
@@ -288,7 +289,10 @@ def maximise(core, u, alive, count, work, reach, smallest, steps):
             stalled, reach = 0, reach // 2
             u[:] = best_u
             value = bound(core, u, alive, count, work)
-        if reach < smallest or not ascend(core, u, count, work, value, best + reach):
+        if reach < smallest:
+            break
+        if not ascend(core, u, count, work, value, best + reach):
+            reach = 0
             break
     u[:] = best_u
     return best, reach

@@ -8,6 +8,7 @@ from ortools.sat.python import cp_model
 
 from bench.instance import Instance, Ints
 from bench.schedule import Schedule
+from solvers.assignment import pair_costs
 from solvers.cpsat_model import Value
 from solvers.left_shift import fits_alone
 
@@ -21,15 +22,12 @@ class AssignModel:
         """`keep`: the pairs (N, M) among which an optimum is known to be, all by default; `bound`: nothing costs less."""
         self.instance = instance
         self.model = cp_model.CpModel()
-        self.x = {
-            (j, int(a)): self.model.new_bool_var(f"x[{j},{a}]")
-            for j in range(instance.n_tasks)
-            for a in np.flatnonzero(fits_alone(instance, j) if keep is None else keep[j])
-        }
+        self.places = [np.flatnonzero(fits_alone(instance, j) if keep is None else keep[j]) for j in range(instance.n_tasks)]
+        self.x = {(j, int(a)): self.model.new_bool_var(f"x[{j},{a}]") for j, own in enumerate(self.places) for a in own}
         self.each_task_has_one_agent()
         self.capacities_hold()
         self.quotas_hold()
-        cost = (instance.weight[:, None] * instance.duration)[:, instance.agent_type]
+        cost = pair_costs(instance)
         total = sum(int(cost[pair]) * x for pair, x in self.x.items())
         if bound:
             self.model.add(total >= bound)
@@ -37,8 +35,8 @@ class AssignModel:
 
     def each_task_has_one_agent(self) -> None:
         """Every task is assigned to exactly one agent."""
-        for j in range(self.instance.n_tasks):
-            self.model.add_exactly_one(x for (i, _), x in self.x.items() if i == j)
+        for j, own in enumerate(self.places):
+            self.model.add_exactly_one(self.x[j, int(a)] for a in own)
 
     def capacities_hold(self) -> None:
         """All tasks of an agent together fit its capacity."""

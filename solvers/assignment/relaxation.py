@@ -7,6 +7,7 @@ their LP duals. With one resource and no quotas nothing is lost by that, and the
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +17,15 @@ from ortools.math_opt import model_pb2
 from ortools.math_opt.python import mathopt
 
 from bench.instance import Instance, Ints
+from solvers.assignment import pair_costs
 from solvers.assignment.dual import Core, Work, bound, maximise, pair_bounds
 from solvers.left_shift import fits_alone
 
 FINEST = 1000  # multipliers are whole multiples of 1 / FINEST, coarser only where costs are huge
-LARGEST = 2**50  # what all scaled costs together may reach: floats hold them exactly
+LARGEST = 2**50  # what all scaled costs, and all prices, together may reach: floats hold their sums exactly
 WIDEST = 30_000  # units of capacity in a knapsack's table; wider ones are rounded, and the relaxation is not exact
 REACH = 0.003  # first reach of the dual ascent, as a share of the LP's value
-STEPS = 5000
+STEPS, STRETCH = 5000, 50  # of the dual ascent, at most; and between two looks at the clock
 
 Mask = NDArray[np.bool_]
 
@@ -47,25 +49,30 @@ class Relaxation:
     @classmethod
     def of(cls, instance: Instance) -> Relaxation | None:
         """At the optimal duals of the LP relaxation; None where that finds no solution."""
-        cost = (instance.weight[:, None] * instance.duration)[:, instance.agent_type]
-        demand = instance.demand[:, instance.agent_type]
+        cost, demand = pair_costs(instance), instance.demand[:, instance.agent_type]
         possible = np.array([fits_alone(instance, j) for j in range(instance.n_tasks)])
-        duals = _lp_duals(instance, cost, demand, possible)
+        most = int(np.where(possible, cost, 0).max(axis=1).sum())
+        duals = _lp_duals(instance, cost, demand, possible) if most <= LARGEST and instance.n_resources else None
         if duals is None:
             return None
-        scale = int(np.clip(LARGEST // max(1, int(np.where(possible, cost, 0).max(axis=1).sum())), 1, FINEST))
-        u, price, quota_price = (np.rint(scale * part).astype(np.int64) for part in duals)
+        scale = min(FINEST, LARGEST // max(1, most))
+        price, quota_price = (np.rint(scale * part).astype(np.int64) for part in duals[1:])
         load = (demand * possible[:, :, None]).sum(axis=0) / np.maximum(instance.capacity, 1)
-        resource = np.lexsort((load, price * instance.capacity))[:, -1] if load.shape[1] > 1 else np.zeros(len(load), np.int64)
+        resource = np.lexsort((load, price * instance.capacity.astype(float)))[:, -1]
         agents = np.arange(instance.n_agents)
+        use, capacity, rounded = _units(demand[:, agents, resource], instance.capacity[agents, resource], possible)
+        exact = not rounded and not _others_bind(instance, demand, possible, resource)
         price[agents, resource] = 0
+        if exact:  # nothing else can bind: worth nothing, whatever the LP says of what is just met
+            price[:], quota_price[:] = 0, 0
+        if _worth(price, instance.capacity) + _worth(quota_price, instance.quota) + _dearest(demand, price) > LARGEST:
+            return None
         scaled = scale * cost + (demand * price).sum(axis=2)
         constant = int((price * instance.capacity).sum())
         if instance.quota is not None:
             scaled += (demand * quota_price[instance.tenant][:, None]).sum(axis=2)
             constant += int((quota_price * instance.quota).sum())
-        use, capacity, rounded = _units(demand[:, agents, resource], instance.capacity[agents, resource], possible)
-        exact = not rounded and not _others_bind(instance, demand, possible, resource)
+        u = np.rint(np.clip(scale * duals[0], -LARGEST / len(cost), LARGEST / len(cost))).astype(np.int64)
         quotas = None if instance.quota is None else quota_price
         return cls(scaled, use, capacity, possible, scale, constant, exact, u, resource, price, quotas)
 
@@ -77,17 +84,21 @@ class Relaxation:
         """The least whole cost that a bound of `value` leaves possible."""
         return -((self.constant - value) // self.scale)
 
-    def maximise(self) -> tuple[int, Ints, Ints]:
+    def maximise(self, seconds: float = math.inf) -> tuple[int, Ints, Ints]:
         """The dual's value, its multipliers (N,) and the bound (N, M) of every task on every agent, all scaled.
 
-        Pairs that are not possible have a bound no limit reaches.
+        Ends after about `seconds` at the latest. Pairs that are not possible have a bound no limit reaches.
         """
+        deadline = time.perf_counter() + seconds
         core = Core.of(self.cost, self.use, self.capacity, self.possible)
         work, u = Work.of(core), self.multipliers.copy()
         alive, count = np.ones(len(core.task), np.uint8), self.possible.sum(axis=1)
         start = int(bound(core, u, alive, count, work))
-        reach = max(self.scale, int(REACH * abs(start)))
-        value, _ = maximise(core, u, alive, count, work, reach, max(1, self.scale // 100), STEPS)
+        value, reach, smallest = start, max(self.scale, int(REACH * abs(start))), max(1, self.scale // 100)
+        for _ in range(STEPS // STRETCH):
+            value, reach = maximise(core, u, alive, count, work, reach, smallest, STRETCH)
+            if reach < smallest or time.perf_counter() > deadline:
+                break
         bound(core, u, alive, count, work)
         pair_bounds(core, u, alive, count, work, value)
         bounds = np.full(self.possible.shape, np.iinfo(np.int64).max)
@@ -135,6 +146,16 @@ def _others_bind(instance: Instance, demand: Ints, possible: Mask, resource: Int
     held = np.zeros(instance.quota.shape, dtype=np.int64)
     np.add.at(held, instance.tenant, most)
     return bool(beyond.any() or (held > instance.quota).any())
+
+
+def _worth(price: Ints, units: Ints | None) -> float:
+    """What all units cost together."""
+    return 0.0 if units is None else float((price.astype(float) * units).sum())
+
+
+def _dearest(demand: Ints, price: Ints) -> float:
+    """The largest rents of the tasks (N, M, R) at prices (M, R), summed."""
+    return float((demand.astype(float) * price).sum(axis=2).max(axis=1).sum())
 
 
 def _lp_duals(instance: Instance, cost: Ints, demand: Ints, possible: Mask) -> tuple[Any, Any, Any] | None:

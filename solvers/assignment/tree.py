@@ -14,11 +14,12 @@ import numba
 import numpy as np
 
 from bench.instance import Ints
-from solvers.assignment.dual import Core, Flags, Work, ascend, bound, drop_pairs, pair_bounds
+from solvers.assignment.dual import NEVER, Core, Flags, Work, ascend, bound, drop_pairs, pair_bounds
 
 EMPTY, FOUND, OPEN, FULL = range(4)  # nothing within the limit; a solution; nodes are left; the stack has to grow
 PRUNED, SPLIT = 4, 5
 STEPS = 8  # dual steps per round at a node
+LARGEST_STACK = 2**32  # bytes
 MOST_NODES = 256  # between two looks at the clock
 FEW = 100  # another round is worth it where at least a share of 1 / FEW of the pairs, and 3, were dropped
 DECAY = 2.0  # a child whose bound covers the whole gap counts exp(-DECAY) as much as one that has not moved
@@ -33,18 +34,17 @@ class Tree:
         self.solution = np.zeros(len(core.task), np.uint8)
         self._alive, self._u = alive.copy(), u.copy()
         self._work = Work.of(core)
-        self.explored = 0  # nodes
         self.latest = 0.0  # seconds of the latest exploration
 
     def explore(self, seconds: float, halt: Event | None = None) -> int:
         """For about `seconds` or until `halt`: EMPTY, FOUND (in `solution` (V,)) or OPEN. Without the interpreter's lock."""
         began, status, nodes = time.perf_counter(), FULL, 1
         while status == FULL or (status == OPEN and time.perf_counter() - began < seconds and not (halt and halt.is_set())):
-            self._reserve()
-            status, self.size, done = _explore(
+            if not self._reserve():
+                return OPEN
+            status, self.size = _explore(
                 self.core, self.limit, self._alive, self._u, self.size, nodes, self.solution, self._work
             )
-            self.explored += done
             nodes = min(2 * nodes, MOST_NODES)
         self.latest = time.perf_counter() - began
         return status
@@ -66,37 +66,40 @@ class Tree:
         self.size -= half
         return other
 
-    def _reserve(self) -> None:
-        """Room for twice the open nodes, and for a dive from the top."""
+    def _reserve(self) -> bool:
+        """Room for twice the open nodes, and for a dive from the top; False where that takes more than LARGEST_STACK."""
         rows = 2 * self.size + len(self.core.capacity) + 64
         if rows > len(self._alive):
             more = rows - self.size
+            if rows * (self._alive.shape[1] + 8 * self._u.shape[1]) > LARGEST_STACK:
+                return False
             self._alive = np.concatenate([self._alive[: self.size], np.zeros((more, self._alive.shape[1]), np.uint8)])
             self._u = np.concatenate([self._u[: self.size], np.zeros((more, self._u.shape[1]), np.int64)])
+        return True
 
 
 @numba.njit(cache=True, nogil=True)
 def _explore(core, limit, stack, stack_u, size, nodes, solution, work):
-    """(status, open nodes, nodes explored)."""
+    """(status, open nodes)."""
     n, m = stack_u.shape[1], len(core.capacity)
     alive = np.zeros(stack.shape[1], np.uint8)
     u, best_u, count = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
-    for done in range(nodes):
+    for _ in range(nodes):
         if size == 0:
-            return EMPTY, size, done
+            return EMPTY, size
         if size + m > len(stack):
-            return FULL, size, done
+            return FULL, size
         size -= 1
         alive[:] = stack[size]
         u[:] = stack_u[size]
         status, value = _reduce(core, limit, alive, u, best_u, count, work)
         if status == FOUND:
             solution[:] = work.chosen
-            return FOUND, size, done + 1
+            return FOUND, size
         if status == SPLIT:
             j = _task_to_split(core, limit, alive, count, work, value)
             size = _push(core, j, alive, u, stack, stack_u, size, work)
-    return (OPEN if size else EMPTY), size, nodes
+    return (OPEN if size else EMPTY), size
 
 
 @numba.njit(cache=True, nogil=True)
@@ -110,7 +113,7 @@ def _reduce(core, limit, alive, u, best_u, count, work):
         best = np.int64(-(1 << 60))
         for _ in range(STEPS):
             value = bound(core, u, alive, count, work)
-            if value > limit:
+            if value > limit or value >= NEVER:
                 return PRUNED, value
             if value > best:
                 best = value

@@ -35,6 +35,7 @@ COARSEST = 32  # intervals the ascent begins with; every next grid has four time
 MOST_RENTS = 200_000  # numbers of rents; the grid is as fine as this and FINEST_RENTS allow
 COARSEST_RENTS, FINEST_RENTS = 128, 512  # intervals; with fewer rents are not worth their time
 LARGEST_VALUE = 2.0**59  # what a scaled value may reach, inside int64
+WIDEST_SLACK = 2**60  # no scaled value is this far above another
 ROUNDING = 1e-6  # what rounding the prices may take off the bound, about, relative
 
 Floats = NDArray[np.float64]
@@ -226,7 +227,7 @@ class TimeIndexed:
         """
         costs, n = self._whole_costs(bound.scale), self.instance.n_tasks
         least = self.choose(bound.prices, costs, np.full(n, -1))[0]
-        slack = max(floor((value - bound.value) * bound.scale), -1)
+        slack = min(max(floor((value - bound.value) * bound.scale), -1), WIDEST_SLACK)
         *_, first, last = self.choose(bound.prices, costs, least + slack)
         return Windows(tuple(pool.agents for pool in self.pools), first, last)
 

@@ -26,7 +26,8 @@ from solvers.assignment.relaxation import Relaxation
 from solvers.assignment.tree import EMPTY, FOUND, Tree
 from solvers.cpsat import CpSat
 from solvers.lagrangian import Lagrangian
-from tests.solvers.test_cpsat import brute_force, random_instance
+from solvers.local_search import LocalSearch
+from tests.solvers.test_cpsat import brute_force, cheapest, random_instance
 
 ASSIGN = Setting(track="assign")
 BUDGET = Budget(seconds=60, threads=2)
@@ -75,6 +76,65 @@ def test_equals_cpsat_on_problems_that_need_a_tree(seed: int) -> None:
     if result.status == "optimal":
         assert verify(instance, result.schedule) == []
         assert objective(instance, result.schedule, "total_time") == result.lower_bound
+
+
+def test_tasks_with_one_agent_that_fill_it_up() -> None:
+    infeasible = 0
+    for seed in range(150):
+        rng = np.random.default_rng([15, seed])
+        n, m = int(rng.integers(3, 9)), 3
+        duration, use = rng.integers(1, 60, (n, m)), rng.integers(1, 12, (n, m, 1))
+        alone = rng.random(n) < 0.5
+        duration[alone[:, None] & (np.arange(m) != rng.integers(0, m, n)[:, None])] = -1
+        capacity = np.maximum((0.9 * use.sum(axis=0) / m).astype(int), use.max())
+        parts = {"demand": use, "capacity": capacity, "agent_type": np.arange(m), "sharing": "budget"}
+        instance = Instance(duration=duration, **parts)
+        tenant, no_quota = np.zeros(n, np.int64), use.max(axis=1).sum(axis=0)[None]
+        optimum = cheapest(instance, np.where(use[:, :, 0] <= capacity[:, 0], duration, -1), use, tenant, no_quota)
+        result = solve(instance, Budget(seconds=5, threads=2))
+        if np.isinf(optimum):
+            assert result.status == "infeasible"
+            infeasible += 1
+            continue
+        assert verify(instance, result.schedule) == []
+        assert (result.status, result.lower_bound) == ("optimal", optimum)
+        assert objective(instance, result.schedule, "total_time") == optimum
+    assert infeasible > 3
+
+
+@pytest.mark.parametrize("largest", [10**4, 10**7, 10**11, 10**13])
+def test_costs_of_any_size(largest: int) -> None:
+    for seed in range(6):
+        rng = np.random.default_rng([16, seed])
+        small_one = generalised(rng, 7, 3, 0.9)
+        weight = rng.integers(1, max(2, largest // 50), 7)
+        parts = {"demand": small_one.demand, "capacity": small_one.capacity, "agent_type": small_one.agent_type}
+        instance = Instance(duration=small_one.duration, weight=weight, sharing="budget", **parts)
+        result, optimum = solve(instance, Budget(seconds=5, threads=2)), brute_force(instance)["total_time"]
+        if np.isinf(optimum):
+            assert result.status == "infeasible"
+            continue
+        assert verify(instance, result.schedule) == []
+        assert result.lower_bound <= optimum
+        assert result.status == "optimal"
+        assert objective(instance, result.schedule, "total_time") == optimum
+
+
+def test_costs_that_leave_64_bits_are_refused() -> None:
+    instance = Instance(duration=[[10**11]], weight=[10**11], demand=[[[1]]], capacity=[[1]], agent_type=[0], sharing="budget")
+    for solver in (Lagrangian(), CpSat(), LocalSearch()):
+        with pytest.raises(UserError, match="divide the costs"):
+            solver.solve(instance, ASSIGN, BUDGET, np.random.default_rng(0))
+
+
+def test_a_single_agent_and_no_resource_at_all() -> None:
+    alone = Instance(duration=[[3], [4]], demand=[[[1]], [[1]]], capacity=[[2]], agent_type=[0], sharing="budget")
+    free = Instance(duration=[[3, 1], [4, 9]], demand=np.zeros((2, 2, 0)), capacity=np.zeros((2, 0)), agent_type=[0, 1],
+                    sharing="budget")  # fmt: skip
+    for instance, optimum in ((alone, 7), (free, 5)):
+        assert (solve(instance).status, solve(instance).lower_bound) == ("optimal", optimum)
+        plan = LocalSearch().solve(instance, ASSIGN, Budget(seconds=0.2), np.random.default_rng(0)).schedule
+        assert objective(instance, plan, "total_time") == optimum
 
 
 def test_capacities_too_wide_for_a_table_are_rounded_and_left_to_cpsat() -> None:
