@@ -10,7 +10,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-PACKAGES = ("dl-scheduling-bench", "numpy", "numba", "ortools", "torch", "mlflow", "hydra-core")
+PACKAGES = ("dl-scheduling-bench", "numpy", "numba", "scipy", "ortools", "torch", "mlflow", "hydra-core")
+PEERS = ("highspy", "pyscipopt", "pyjobshop")
 
 
 @functools.cache
@@ -28,7 +29,7 @@ def git_commit() -> str | None:
 def versions() -> dict[str, str]:
     """Python and the packages that decide results; those not installed are left out."""
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in (*PACKAGES, *PEERS):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
