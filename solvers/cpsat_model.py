@@ -32,6 +32,15 @@ class Place(NamedTuple):
     slots: int
 
 
+def identical_agents(instance: Instance) -> list[list[int]]:
+    """The agents of one type and capacity together; one that has outages stands alone."""
+    broken = {outage.agent for outage in instance.outages}
+    pools: dict[tuple[int, ...], list[int]] = {}
+    for a, (kind, capacity) in enumerate(zip(instance.agent_type.tolist(), instance.capacity.tolist(), strict=True)):
+        pools.setdefault((kind, *capacity, a if a in broken else -1), []).append(a)
+    return list(pools.values())
+
+
 def places(instance: Instance) -> list[Place]:
     """The agents, those of one type, capacity and no outage taken together where counting tasks is all that capacity asks.
 
@@ -39,12 +48,8 @@ def places(instance: Instance) -> list[Place]:
     coloured with k * s slots whenever no more than that overlap (an interval graph's chromatic number is its clique number).
     """
     alone = np.array([fits_alone(instance, j) for j in range(instance.n_tasks)])
-    broken = {outage.agent for outage in instance.outages}
-    pools: dict[tuple[int, ...], list[int]] = {}
-    for a, (kind, capacity) in enumerate(zip(instance.agent_type.tolist(), instance.capacity.tolist(), strict=True)):
-        pools.setdefault((kind, *capacity, a if a in broken else -1), []).append(a)
     found = []
-    for pool in pools.values():
+    for pool in identical_agents(instance):
         tasks = np.flatnonzero(alone[:, pool[0]])
         slots = _slots(instance.demand[tasks, instance.agent_type[pool[0]]], instance.capacity[pool[0]])
         for agents in [pool] if slots else [[a] for a in pool]:
@@ -62,14 +67,10 @@ def _slots(demand: Ints, capacity: Ints) -> int:
 
 
 def _twins(instance: Instance, found: list[Place]) -> list[list[int]]:
-    """The places of one agent each whose agents are identical: type, capacity, no outages."""
-    broken = {outage.agent for outage in instance.outages}
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for i, place in enumerate(found):
-        if not place.slots and place.agents[0] not in broken:
-            a = place.agents[0]
-            groups.setdefault((int(instance.agent_type[a]), *instance.capacity[a].tolist()), []).append(i)
-    return [group for group in groups.values() if len(group) > 1]
+    """The places of one agent each whose agents are identical."""
+    single = {place.agents[0]: i for i, place in enumerate(found) if not place.slots}
+    groups = [[single[a] for a in pool if a in single] for pool in identical_agents(instance)]
+    return [group for group in groups if len(group) > 1]
 
 
 class Windows(NamedTuple):

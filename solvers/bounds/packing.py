@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bench.instance import Instance, Ints
 from solvers.bounds.time_indexed_kernel import best_sets
+from solvers.cpsat_model import identical_agents
 
 STATES = 1200  # entries of a knapsack's table; steps are as fine as this allows
 
@@ -26,12 +27,8 @@ class Pool(NamedTuple):
 
 
 def same_agents(instance: Instance) -> tuple[Pool, ...]:
-    """The agents of one type and capacity together; one that has outages stands alone."""
-    broken = {outage.agent for outage in instance.outages}
-    pools: dict[tuple[int, ...], list[int]] = {}
-    for a, (kind, capacity) in enumerate(zip(instance.agent_type.tolist(), instance.capacity.tolist(), strict=True)):
-        pools.setdefault((kind, *capacity, a if a in broken else -1), []).append(a)
-    return tuple(Pool(tuple(agents), key[0]) for key, agents in pools.items())
+    """The pools of an instance."""
+    return tuple(Pool(tuple(agents), int(instance.agent_type[agents[0]])) for agents in identical_agents(instance))
 
 
 class Knapsacks:
