@@ -1,10 +1,10 @@
 """The exact reference: CP-SAT (Perron & Furnon, OR-Tools) on the `assign` and `schedule` problems, with a proved bound.
 
-With `time` sharing it improves a rule's plan by local search and bounds the optimum by relaxations (`solvers.bounds`); the
-plan, the bound and the starts that the two rule out go into the model. It plans with everything known, so it may not enter
-track=online. `commit` mode is solved as the free problem: a plan that chooses its starts freely is a relaxation of one that
-commits to a queue order, so every bound holds there too. Where outages kill tasks, the pieces that survive form a plan of the
-free problem with the same completions, so they hold there as well.
+With `time` sharing, what a first short try leaves open is improved by local search and bounded by relaxations
+(`solvers.bounds`); the plan, the bound and the starts that the two rule out go into the model. It plans with everything known,
+so it may not enter track=online. `commit` mode is solved as the free problem: a plan that chooses its starts freely is a
+relaxation of one that commits to a queue order, so every bound holds there too. Where outages kill tasks, the pieces that
+survive form a plan of the free problem with the same completions, so they hold there as well.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from solvers.trace import Trace
 from solvers.warm_up import warm_up
 
 TOLERANCE = Fraction(1, 10**9)  # an objective this close to its bound, relative, counts as proved (only fractions need it)
+TRY_SHARE = 0.02  # of the budget, for CP-SAT alone: what is easy needs no more
+TRIED_PAIRS = 2000  # tasks x agents; larger models take longer to build than such a try
 SEARCH_SHARE = 0.35  # of the budget, for the local search at most
 BOUNDS_SHARE = 0.25  # of the budget, for the relaxations at most
 LEAST_SECONDS = 0.02  # with less than this neither is begun
@@ -75,53 +77,74 @@ class CpSat:
         """
         began = time.perf_counter()
         setting.check(instance)
-        solver = self._solver(budget, rng)
         terms = Terms.of(instance, setting.objective)
         trace = Trace(terms, began, trivial(instance, terms))
-        best = first_plan(self.warm_start, instance, setting, rng)
+        best, relaxed = first_plan(self.warm_start, instance, setting, rng), Root((trivial(instance, terms),))
         if best is not None:
             trace.found(completion(best))
-        best, relaxed = self._prepare(instance, setting, terms, best, budget, rng, trace)
-        if best is not None and trace.objective <= trace.bound:
-            return trace.result(best, "optimal", relaxed.bounds)
-        model = _model(instance, terms, best, relaxed)
-        solver.parameters.cp_model_probing_level = 2 if len(model.model.proto.variables) < PROBED_VARIABLES else 0
-        solver.parameters.max_time_in_seconds = max(0.0, budget.seconds - (time.perf_counter() - began))
+        if instance.sharing == "time" and budget.seconds > LEAST_SECONDS:
+            best, relaxed = self._prepare(instance, setting, best, budget, rng, trace)
+        if best is None or trace.objective > trace.bound:
+            left = budget.seconds - (time.perf_counter() - began)
+            best, done = self._search(instance, best, relaxed, left, budget, rng, trace)
+            if best is None:
+                return trace.result(Schedule.empty(), "infeasible" if done else "unknown", relaxed.bounds)
+        fractional = any(x.denominator > 1 for x in (*terms.coefficient, *terms.floor))
+        proved = trace.objective - trace.bound <= (TOLERANCE * trace.objective if fractional else 0)
+        return trace.result(best, "optimal" if proved else "feasible", relaxed.bounds)
+
+    def _search(
+        self,
+        instance: Instance,
+        best: Schedule | None,
+        relaxed: Root,
+        seconds: float,
+        budget: Budget,
+        rng: np.random.Generator,
+        trace: Trace,
+    ) -> tuple[Schedule | None, bool]:
+        """CP-SAT for `seconds`: the best plan now, and whether that is the end (it is optimal, or nothing is feasible)."""
+        began, solver = time.perf_counter(), self._solver(budget, rng)
+        model = _model(instance, trace.terms, best, relaxed)
+        small = len(model.model.proto.variables) < PROBED_VARIABLES
+        solver.parameters.cp_model_probing_level = 2 if small else 0
+        solver.parameters.max_time_in_seconds = max(0.0, seconds - (time.perf_counter() - began))
         solver.best_bound_callback = lambda bound: trace.searched(bound, model.scale)
         status = solver.solve(model.model, Incumbents(model, trace))
         if status == cp_model.MODEL_INVALID:
             raise UserError("tick_seconds: weights times ticks leave the 64-bit integers CP-SAT counts in; use longer ticks")
-        if status == cp_model.INFEASIBLE:
-            if best is not None:
-                raise RuntimeError("CP-SAT finds no schedule, and a verified one is known: a bound or a window is wrong")
-            return Result(Schedule.empty(), "infeasible")
+        if status == cp_model.INFEASIBLE and best is not None:
+            raise RuntimeError("CP-SAT finds no schedule, and a verified one is known: a bound or a window is wrong")
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             best = trace.better(best, active(instance, model.schedule(solver.value)))
-        trace.searched(solver.best_objective_bound, model.scale)
-        if best is None:
-            return trace.result(Schedule.empty(), "unknown", relaxed.bounds)
-        allowed = 0 if model.scale == 1 else TOLERANCE * trace.objective
-        return trace.result(best, "optimal" if trace.objective - trace.bound <= allowed else "feasible", relaxed.bounds)
+        if status != cp_model.INFEASIBLE:
+            trace.searched(solver.best_objective_bound, model.scale)
+        return best, status in (cp_model.OPTIMAL, cp_model.INFEASIBLE)
 
     def _prepare(
         self,
         instance: Instance,
         setting: Setting,
-        terms: Terms,
         first: Schedule | None,
         budget: Budget,
         rng: np.random.Generator,
         trace: Trace,
     ) -> tuple[Schedule | None, Root]:
-        """With `time` sharing: local search, then the relaxations, within their shares; the best plan and what was proved."""
+        """Quick bounds, a short try, local search, the other relaxations, each within its share, until one of them proves it.
+
+        The best plan and what was proved.
+        """
+        terms = trace.terms
         best, relaxed = first, Root((trivial(instance, terms),))
-        left = budget.seconds - (time.perf_counter() - trace.began)
-        if instance.sharing == "budget" or left < LEAST_SECONDS:
-            return best, relaxed
         if self.bounds:
             relaxed = quick(instance, terms, setting.objective, trace.proved)
             if relaxed.schedule is not None:
                 best = trace.better(best, relaxed.schedule)
+        tried = (self.bounds or self.local_search) and instance.n_tasks * instance.n_agents <= TRIED_PAIRS
+        if tried and trace.objective > trace.bound:
+            best, done = self._search(instance, best, relaxed, TRY_SHARE * budget.seconds, budget, rng, trace)
+            if done:
+                return best, relaxed
         left = budget.seconds - (time.perf_counter() - trace.began)
         if self.local_search and min(left, SEARCH_SHARE * budget.seconds) > LEAST_SECONDS and trace.objective > trace.bound:
             best = fastest(instance) if best is None else best
