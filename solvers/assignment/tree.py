@@ -22,7 +22,7 @@ STEPS = 8  # dual steps per round at a node
 LARGEST_STACK = 2**32  # bytes
 MOST_NODES = 256  # between two looks at the clock
 FEW = 100  # another round is worth it where at least a share of 1 / FEW of the pairs, and 3, were dropped
-DECAY = 2.0  # a child whose bound covers the whole gap counts exp(-DECAY) as much as one that has not moved
+DECAY = 1.0  # a child whose bound covers the whole gap counts exp(-DECAY) as much as one that has not moved
 
 
 class Tree:
