@@ -78,19 +78,19 @@ class CpSat:
         began = time.perf_counter()
         setting.check(instance)
         terms = Terms.of(instance, setting.objective)
-        trace = Trace(terms, began, trivial(instance, terms))
-        best, relaxed = first_plan(self.warm_start, instance, setting, rng), Root((trivial(instance, terms),))
+        least = trivial(instance, terms)
+        trace, relaxed = Trace(terms, began, least), Root((least,))
+        best = first_plan(self.warm_start, instance, setting, rng)
         if best is not None:
             trace.found(completion(best))
         if instance.sharing == "time" and budget.seconds > LEAST_SECONDS:
-            best, relaxed = self._prepare(instance, setting, best, budget, rng, trace)
+            best, relaxed = self._prepare(instance, setting, best, relaxed, budget, rng, trace)
         if best is None or trace.objective > trace.bound:
             left = budget.seconds - (time.perf_counter() - began)
             best, done = self._search(instance, best, relaxed, left, budget, rng, trace)
             if best is None:
                 return trace.result(Schedule.empty(), "infeasible" if done else "unknown", relaxed.bounds)
-        fractional = any(x.denominator > 1 for x in (*terms.coefficient, *terms.floor))
-        proved = trace.objective - trace.bound <= (TOLERANCE * trace.objective if fractional else 0)
+        proved = trace.objective - trace.bound <= (0 if terms.whole else TOLERANCE * trace.objective)
         return trace.result(best, "optimal" if proved else "feasible", relaxed.bounds)
 
     def _search(
@@ -104,7 +104,8 @@ class CpSat:
         trace: Trace,
     ) -> tuple[Schedule | None, bool]:
         """CP-SAT for `seconds`: the best plan now, and whether that is the end (it is optimal, or nothing is feasible)."""
-        began, solver = time.perf_counter(), self._solver(budget, rng)
+        began, solver = time.perf_counter(), new_solver(self.threads or budget.threads, rng)
+        solver.parameters.log_search_progress = self.log
         model = _model(instance, trace.terms, best, relaxed)
         small = len(model.model.proto.variables) < PROBED_VARIABLES
         solver.parameters.cp_model_probing_level = 2 if small else 0
@@ -125,7 +126,8 @@ class CpSat:
         self,
         instance: Instance,
         setting: Setting,
-        first: Schedule | None,
+        best: Schedule | None,
+        relaxed: Root,
         budget: Budget,
         rng: np.random.Generator,
         trace: Trace,
@@ -135,7 +137,6 @@ class CpSat:
         The best plan and what was proved.
         """
         terms = trace.terms
-        best, relaxed = first, Root((trivial(instance, terms),))
         if self.bounds:
             relaxed = quick(instance, terms, setting.objective, trace.proved)
             if relaxed.schedule is not None:
@@ -158,12 +159,13 @@ class CpSat:
             relaxed = root(instance, terms, setting.objective, known, BOUNDS_SHARE * left, trace.proved, relaxed)
         return best, relaxed
 
-    def _solver(self, budget: Budget, rng: np.random.Generator) -> cp_model.CpSolver:
-        solver = cp_model.CpSolver()
-        solver.parameters.random_seed = int(rng.integers(2**31 - 1))
-        solver.parameters.num_workers = self.threads or budget.threads
-        solver.parameters.log_search_progress = self.log
-        return solver
+
+def new_solver(threads: int, rng: np.random.Generator) -> cp_model.CpSolver:
+    """CP-SAT with `threads` workers and a seed from `rng`."""
+    solver = cp_model.CpSolver()
+    solver.parameters.random_seed = int(rng.integers(2**31 - 1))
+    solver.parameters.num_workers = threads
+    return solver
 
 
 def first_plan(warm_start: WarmStart | None, instance: Instance, setting: Setting, rng: np.random.Generator) -> Schedule | None:

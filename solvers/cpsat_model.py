@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from math import ceil, floor
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -59,11 +60,15 @@ def places(instance: Instance) -> list[Place]:
 
 def _slots(demand: Ints, capacity: Ints) -> int:
     """s, if any s rows of demand (n, R) fit capacity (R,) together and no s + 1 do (s = n if all fit); 0 without such an s."""
-    ascending = np.cumsum(np.sort(demand, axis=0), axis=0)
     descending = np.cumsum(np.sort(demand, axis=0)[::-1], axis=0)
     slots = int((descending <= capacity).all(axis=1).sum())
-    exact = slots == len(demand) or (ascending[slots] > capacity).any()
-    return slots if exact else 0
+    return slots if slots == most_at_once(demand, capacity) else 0
+
+
+def most_at_once(demand: Ints, capacity: Ints) -> int:
+    """The largest s whose s smallest demands (n, R) fit capacity (R,), resource by resource: no s + 1 tasks fit together."""
+    ascending = np.cumsum(np.sort(demand, axis=0), axis=0)
+    return int((ascending <= capacity).sum(axis=0).min(initial=len(demand)))
 
 
 def _twins(instance: Instance, found: list[Place]) -> list[list[int]]:
@@ -270,15 +275,19 @@ class ScheduleModel:
         """(N,) C_j in the solution whose variables `value` reads."""
         return np.array([value(end) for end in self.end], dtype=np.int64)
 
-    def schedule(self, value: Value) -> Schedule:
-        """The solution as a schedule: within a place, tasks take the first agent with a free slot in order of their starts."""
+    def schedule(self, value: Value, pinned: Mapping[int, int] = MappingProxyType({})) -> Schedule:
+        """The solution as a schedule: within a place, tasks take the first agent with a free slot in order of their starts.
+
+        `pinned`: task -> its agent, for tasks that are not to change theirs.
+        """
         start = np.array([value(s) for s in self.start], dtype=np.int64)
         agent = np.full(self.instance.n_tasks, -1, dtype=np.int64)
         for place, chosen in zip(self.places, self.chosen, strict=True):
             slots = np.repeat(place.agents, max(place.slots, 1))
             free = np.zeros(len(slots), dtype=np.int64)
             for j in sorted((j for j, x in chosen.items() if value(x)), key=lambda j: (start[j], j)):
-                slot = int(np.argmax(free <= start[j])) if place.slots else 0
+                usable = (free <= start[j]) & (slots == pinned[j] if j in pinned else True)
+                slot = int(usable.argmax()) if place.slots else 0
                 agent[j], free[slot] = slots[slot], value(self.end[j])
         return Schedule.from_assignment(self.instance, agent, start)
 
@@ -302,7 +311,7 @@ def _scale(terms: Terms, earliest: Ints, last: Ints) -> int:
 
     Rounding down takes less than 1 / scale per tick of C_j - origin_j off each term, and less than 1 / scale off each floor.
     """
-    if all(x.denominator == 1 for x in (*terms.coefficient, *terms.floor)):
+    if terms.whole:
         return 1
     ticks = int(sum(last - np.array(terms.origin))) + len(last)
     wanted = ceil(ticks / (SCALE_ERROR * terms.value(earliest)))

@@ -28,8 +28,8 @@ from solvers.assignment.neighbourhoods import Neighbourhoods
 from solvers.assignment.relaxation import Mask, Relaxation
 from solvers.assignment.tree import EMPTY, FOUND, Tree
 from solvers.bounds import Bound, trivial
-from solvers.cpsat import Incumbents
-from solvers.terms import Terms
+from solvers.cpsat import Incumbents, new_solver
+from solvers.terms import Terms, by_task
 from solvers.trace import Trace
 from solvers.warm_up import warm_up
 
@@ -79,15 +79,15 @@ class _Run:
         began = time.perf_counter()
         self.deadline = began + budget.seconds
         terms = Terms.of(instance, "total_time")
-        self.trace = Trace(terms, began, trivial(instance, terms))
+        self.bounds = [trivial(instance, terms)]
+        self.trace = Trace(terms, began, self.bounds[0])
         self.best: Schedule | None = None
         self.lock = Lock()
-        self.bounds = [trivial(instance, terms)]
 
     def result(self) -> Result:
         """Local search, relaxation, then the search that fits."""
         if self._left() < 0.01:
-            return self._result("unknown")
+            return self._result()
         self.found(improve(self.instance, None, 0.0, self.rng))
         relaxation = Relaxation.of(self.instance)
         if relaxation is None:
@@ -95,7 +95,7 @@ class _Run:
         value, u, pair_bounds = relaxation.maximise(DUAL_SHARE * self._left())
         self.proved("lagrangian", relaxation.least_cost(value), relaxation.proof(u))
         if self.proved_optimal():
-            return self._result("optimal")
+            return self._result()
         if relaxation.exact:
             return self._result(_Search(self, relaxation, u, pair_bounds).solve())
         return self._result(self._by_cp_sat(relaxation, pair_bounds))
@@ -135,38 +135,36 @@ class _Run:
     def _left(self) -> float:
         return self.deadline - time.perf_counter()
 
-    def _result(self, status: str) -> Result:
+    def _result(self, infeasible: bool = False) -> Result:
         if self.best is None:
-            return self.trace.result(Schedule.empty(), status if status == "infeasible" else "unknown", self.bounds)
+            return self.trace.result(Schedule.empty(), "infeasible" if infeasible else "unknown", self.bounds)
         status = "optimal" if self.proved_optimal() else "feasible"
         return self.trace.result(self.best, status, self.bounds)
 
     # -- what knapsacks cannot express -------------------------------------------------------------------------------
 
-    def _by_cp_sat(self, relaxation: Relaxation | None, pair_bounds: Ints | None) -> str:
-        """CP-SAT on the pairs that a better assignment can have."""
+    def _by_cp_sat(self, relaxation: Relaxation | None, pair_bounds: Ints | None) -> bool:
+        """CP-SAT on the pairs that a better assignment can have; whether nothing is feasible."""
         keep: Mask | None = None
         if relaxation is not None and pair_bounds is not None and self.best is not None:
             keep = pair_bounds <= relaxation.limit(int(self.upper) - 1)
             if not keep.any(axis=1).all():
                 self.proved("lagrangian", int(self.upper), {"kind": "search", "solver": "lagrangian", "root": self.trace.proof})
-                return "optimal"
+                return False
         model = AssignModel(self.instance, keep, self.lower)
         if self.best is not None:
             model.hint(self.best)
-        solver = cp_model.CpSolver()
-        solver.parameters.random_seed = int(self.rng.integers(2**31 - 1))
-        solver.parameters.num_workers = self.threads
+        solver = new_solver(self.threads, self.rng)
         solver.parameters.max_time_in_seconds = max(0.0, self._left())
         solver.best_bound_callback = lambda bound: self.trace.searched(min(bound, self.upper), 1)
         status = solver.solve(model.model, Incumbents(model, self.trace))
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             self.found(model.schedule(solver.value))
         if status == cp_model.INFEASIBLE and self.best is None:
-            return "infeasible"
+            return True
         if status in (cp_model.OPTIMAL, cp_model.INFEASIBLE):
             self.trace.searched(self.upper, 1)
-        return "feasible"
+        return False
 
 
 class _Search:
@@ -184,11 +182,11 @@ class _Search:
         self.halt = Event()
         self.spent = {"climb": 0.0, "neighbourhoods": 0.0}
 
-    def solve(self) -> str:
-        """Until bound and incumbent meet, or the time is over."""
+    def solve(self) -> bool:
+        """Until bound and incumbent meet, or the time is over; whether nothing is feasible."""
         run = self.known
         if run.best is None and self._any_feasible() == EMPTY:
-            return "infeasible"
+            return True
         beside: Future[None] | None = None  # the neighbourhoods, on a thread of their own while they are at it
         with ThreadPoolExecutor(run.threads) as pool:
             while not run.proved_optimal() and self._left() > 0:
@@ -202,7 +200,7 @@ class _Search:
                     beside.result()
                     beside = None
             self.halt.set()
-        return "feasible"
+        return False
 
     def _left(self) -> float:
         return max(0.0, self.known.deadline - time.perf_counter())
@@ -277,7 +275,7 @@ class _Search:
         run, began = self.known, time.perf_counter()
         if self.neighbourhoods is None:
             assert run.best is not None
-            agent = run.best.agent[np.argsort(run.best.task)]
+            agent = by_task(run.best, run.best.agent)
             self.neighbourhoods = Neighbourhoods(self.relaxation, self.u, agent, run.rng, self.halt)
         while time.perf_counter() - began < SLICE and not self.halt.is_set() and self._left() > 0:
             if self.neighbourhoods.explore(min(LNS_SLICE, self._left())):

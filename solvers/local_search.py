@@ -21,7 +21,7 @@ from solvers.assignment.neighbourhoods import Neighbourhoods
 from solvers.assignment.relaxation import Relaxation
 from solvers.bounds import trivial
 from solvers.cpsat import WarmStart, first_plan
-from solvers.terms import Terms, completion
+from solvers.terms import Terms, by_task, completion
 from solvers.trace import Trace
 from solvers.warm_up import warm_up
 
@@ -68,8 +68,8 @@ class LocalSearch:
         relaxation = Relaxation.of(instance)
         if best is None or relaxation is None or not relaxation.exact:
             return annealing.improve(instance, best, left(), rng, found)
-        _, u, _ = relaxation.maximise()
-        search = Neighbourhoods(relaxation, u, best.agent[np.argsort(best.task)], rng)
+        _, u, _ = relaxation.maximise(left())
+        search = Neighbourhoods(relaxation, u, by_task(best, best.agent), rng)
         while not search.optimal and left() > 0:
             if search.explore(left()):
                 best = Schedule.from_assignment(instance, search.agent)

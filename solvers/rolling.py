@@ -25,7 +25,7 @@ from solvers.dispatch import runnable
 from solvers.left_shift import active, fits_alone
 from solvers.plan import Planner, Step
 from solvers.rules import Rule
-from solvers.terms import Terms
+from solvers.terms import Terms, by_task, completion
 
 WORK_PER_SECOND = 0.04  # CP-SAT's deterministic time per second of limit: about a fifth of what a core does
 
@@ -64,9 +64,9 @@ class RollingHorizon(Planner):
         instance = visible_world(observation, shown)
         terms = _terms(self.objective, instance, observation, shown)
         plans = [active(instance, schedule) for schedule in self._first(instance, running, names)]
-        best = min(plans, key=lambda plan: terms.value(_by_task(plan, plan.end)))
+        best = min(plans, key=lambda plan: terms.value(completion(plan)))
         best = _improved(instance, terms, best, running, began + self.seconds, WORK_PER_SECOND * self.seconds)
-        agent, start = (_by_task(best, column)[len(running) :].tolist() for column in (best.agent, best.start))
+        agent, start = (by_task(best, column)[len(running) :].tolist() for column in (best.agent, best.start))
         return [Step(*step) for step in zip(start, names, agent, strict=True)]
 
     def _first(self, instance: Instance, running: Ints, names: list[bytes]) -> list[Schedule]:
@@ -145,7 +145,7 @@ def _improved(instance: Instance, terms: Terms, first: Schedule, running: Ints, 
 
     `deadline`: on `time.perf_counter`. `work`: deterministic time.
     """
-    model = ScheduleModel(instance, terms, _by_task(first, first.end), twins=False)
+    model = ScheduleModel(instance, terms, completion(first), twins=False)
     model.hint(first)
     for q, agent in enumerate(running.tolist()):
         model.model.add(model.start[q] == int(instance.release[q]))
@@ -160,21 +160,7 @@ def _improved(instance: Instance, terms: Terms, first: Schedule, running: Ints, 
     solver.parameters.max_time_in_seconds = max(0.0, deadline - time.perf_counter())
     if solver.solve(model.model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         return first
-    return active(instance, _placed(instance, model, running, solver))
-
-
-def _placed(instance: Instance, model: ScheduleModel, running: Ints, solver: cp_model.CpSolver) -> Schedule:
-    """The solution with agents for its places: running tasks keep theirs, the others take free slots by their starts."""
-    start = np.array([solver.value(s) for s in model.start])
-    agent = np.full(instance.n_tasks, -1)
-    for place, chosen in zip(model.places, model.chosen, strict=True):
-        slots = np.repeat(place.agents, max(place.slots, 1))
-        free = np.zeros(len(slots), dtype=np.int64)
-        for j in sorted((j for j, x in chosen.items() if solver.value(x)), key=lambda j: (start[j], j)):
-            usable = (free <= start[j]) & (slots == running[j] if j < len(running) else True)
-            slot = int(usable.argmax()) if place.slots else 0
-            agent[j], free[slot] = slots[slot], solver.value(model.end[j])
-    return Schedule.from_assignment(instance, agent, start)
+    return active(instance, model.schedule(solver.value, dict(enumerate(running.tolist()))))
 
 
 def _horizon(observation: Observation, most: int) -> Ints:
@@ -190,8 +176,3 @@ def _fastest(instance: Instance, task: int) -> int:
     """The first of the agents on which `task` runs shortest."""
     ticks = instance.duration[task, instance.agent_type]
     return int(np.where(fits_alone(instance, task), ticks, np.iinfo(np.int64).max).argmin())
-
-
-def _by_task(schedule: Schedule, column: Ints) -> Ints:
-    """(N,) a column of a schedule with one piece per task, by task."""
-    return column[np.argsort(schedule.task)]

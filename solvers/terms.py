@@ -41,6 +41,11 @@ class Terms:
         length = tuple(max(Fraction(p), least) for p in instance.shortest().tolist())
         return cls(tuple(1 / (n * p) for p in length), length, tuple(instance.release.tolist()))
 
+    @property
+    def whole(self) -> bool:
+        """Every schedule costs a whole number."""
+        return all(x.denominator == 1 for x in (*self.coefficient, *self.floor))
+
     def each(self, completion: Ints) -> list[Fraction]:
         """(N,) the terms at completion ticks (N,)."""
         rows = zip(self.coefficient, self.floor, self.origin, completion.tolist(), strict=True)
@@ -62,6 +67,11 @@ class Terms:
         return np.array([min(horizon, origin + floor(own / c)) if c else horizon for c, origin, own in rows], dtype=np.int64)
 
 
+def by_task(schedule: Schedule, column: Ints) -> Ints:
+    """(N,) a column of a schedule with one piece per task, by task."""
+    return column[np.argsort(schedule.task)]
+
+
 def completion(schedule: Schedule) -> Ints:
     """(N,) C_j of a schedule with one piece per task."""
-    return schedule.end[np.argsort(schedule.task)]
+    return by_task(schedule, schedule.end)

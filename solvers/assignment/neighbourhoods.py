@@ -13,7 +13,7 @@ from threading import Event
 import numpy as np
 
 from bench.instance import Ints
-from solvers.assignment.dual import Core
+from solvers.assignment.dual import Core, Work, bound
 from solvers.assignment.relaxation import Relaxation
 from solvers.assignment.tree import EMPTY, FOUND, Tree
 
@@ -63,13 +63,10 @@ class Neighbourhoods:
         part = np.ix_(tasks, group)
         core = Core.of(relaxation.cost[part], relaxation.use[part], relaxation.capacity[group], relaxation.possible[part])
         highest = int(relaxation.cost[tasks, self.agent[tasks]].sum()) - relaxation.scale
-        for share in AIMS:
-            tree = Tree(core, highest, np.ones((1, len(core.task)), np.uint8), self.u[tasks][None])
-            lowest = tree.bound()
-            if lowest > highest:
-                self.optimal = len(tasks) == len(self.agent)
-                return False
-            tree.limit = lowest + int(share * (highest - lowest))
+        u, alive, work = self.u[tasks], np.ones(len(core.task), np.uint8), Work.of(core)
+        lowest, status = int(bound(core, u, alive, relaxation.possible[part].sum(axis=1), work)), EMPTY
+        for share in AIMS if lowest <= highest else ():
+            tree = Tree(core, lowest + int(share * (highest - lowest)), alive[None], u[None], work)
             status = tree.explore(seconds, self.halt)
             if status == FOUND:
                 chosen = np.flatnonzero(tree.solution)

@@ -28,12 +28,12 @@ DECAY = 1.0  # a child whose bound covers the whole gap counts exp(-DECAY) as mu
 class Tree:
     """A stack of open nodes over the pairs of one core; `explore` goes on where it was."""
 
-    def __init__(self, core: Core, limit: int, alive: Flags, u: Ints) -> None:
-        """Nodes `alive` (K, V) with multipliers `u` (K, N); `limit` on the scaled cost."""
+    def __init__(self, core: Core, limit: int, alive: Flags, u: Ints, work: Work | None = None) -> None:
+        """Nodes `alive` (K, V) with multipliers `u` (K, N); `limit` on the scaled cost. `work`: memory no one else uses."""
         self.core, self.limit, self.size = core, limit, len(alive)
         self.solution = np.zeros(len(core.task), np.uint8)
         self._alive, self._u = alive.copy(), u.copy()
-        self._work = Work.of(core)
+        self._work = work or Work.of(core)
         self.latest = 0.0  # seconds of the latest exploration
 
     def explore(self, seconds: float, halt: Event | None = None) -> int:
@@ -41,19 +41,14 @@ class Tree:
         began, status, nodes = time.perf_counter(), FULL, 1
         while status == FULL or (status == OPEN and time.perf_counter() - began < seconds and not (halt and halt.is_set())):
             if not self._reserve():
-                return OPEN
+                status = OPEN
+                break
             status, self.size = _explore(
                 self.core, self.limit, self._alive, self._u, self.size, nodes, self.solution, self._work
             )
             nodes = min(2 * nodes, MOST_NODES)
         self.latest = time.perf_counter() - began
         return status
-
-    def bound(self) -> int:
-        """The dual at the multipliers of the node that comes next."""
-        alive = self._alive[self.size - 1]
-        count = np.bincount(self.core.task, alive, len(self.core.task_start) - 1).astype(np.int64)
-        return int(bound(self.core, self._u[self.size - 1], alive, count, self._work))
 
     def split(self) -> Tree | None:
         """The older half of the open nodes as a tree of their own, for another thread; None where there is one or none."""

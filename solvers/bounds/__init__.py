@@ -129,5 +129,4 @@ def root(
 
 def _bound(terms: Terms, name: str, value: Fraction, proof: dict[str, Any]) -> Bound:
     """A bound, rounded up where every schedule costs a whole number."""
-    whole = all(x.denominator == 1 for x in (*terms.coefficient, *terms.floor))
-    return Bound(name, Fraction(ceil(value)) if whole else value, proof)
+    return Bound(name, Fraction(ceil(value)) if terms.whole else value, proof)

@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from bench.instance import Instance, Ints
 from bench.schedule import Schedule
 from bench.verify import verify
+from solvers.cpsat_model import most_at_once
 from solvers.left_shift import active, fits_alone
 
 LARGEST_TABLE = 4_000_000  # entries of the cost table; larger instances are left alone
@@ -38,12 +39,6 @@ def assignment(instance: Instance) -> tuple[Fraction, dict[str, Any], Schedule |
     listed = [[int(queues[q]), int(k), int(v)] for q, k, v in columns if v]
     proof = {"kind": "assignment_duals", "task_duals": tasks.tolist(), "column_duals": listed}
     return Fraction(value), proof, _schedule(instance, queues, queue, position)
-
-
-def most_at_once(demand: Ints, capacity: Ints) -> int:
-    """The largest s whose s smallest demands (n, R) fit capacity (R,), resource by resource: no s + 1 tasks fit together."""
-    ascending = np.cumsum(np.sort(demand, axis=0), axis=0)
-    return int((ascending <= capacity).sum(axis=0).min(initial=len(demand)))
 
 
 def _slots(instance: Instance, alone: NDArray[np.bool_]) -> Ints:

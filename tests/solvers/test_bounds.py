@@ -20,9 +20,9 @@ from bench.metrics import objective
 from bench.setting import OBJECTIVES, Setting
 from bench.verify import verify
 from solvers.bounds import Bound, root, trivial
-from solvers.bounds.assignment import assignment, most_at_once
+from solvers.bounds.assignment import assignment
 from solvers.cpsat import CpSat
-from solvers.cpsat_model import places
+from solvers.cpsat_model import most_at_once, places
 from solvers.left_shift import fits_alone
 from solvers.schedule_search import fastest
 from solvers.terms import Terms
