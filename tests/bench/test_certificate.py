@@ -501,7 +501,7 @@ def earnings(problem: Problem, proof: dict[str, Any], tick: int) -> int:
 def test_packing_by_our_relaxation_is_confirmed(told: Any) -> None:
     gangs = next(Gangs("gangs", 8, [4, 4], loads=[1.05]).instances("test"))
     result = CpSat(threads=1).solve(gangs, Setting(), Budget(4.0), np.random.default_rng(0))
-    packing = relax(gangs, Terms.of(gangs, "total_time"), "total_time", fastest(gangs), 4.0).bounds[-1]
+    packing = relax(gangs, Terms.of(gangs, "total_time"), "total_time", fastest(gangs), 60.0).bounds[-1]
     assert packing.name == "packing"
     root, bound = json.loads(json.dumps(packing.proof)), float(packing.value)
     assert root["kind"] == "packing_prices"
