@@ -27,8 +27,8 @@ BOUNDED_SLOWDOWN = OBJECTIVES.index("bounded_slowdown")
 # No reference counting: nothing is allocated, and atomic counts on every array access cost two thirds of the speed.
 # A call passes every array's shape and strides, some 170 numbers: what runs at every decision is inlined (not more, or
 # compilation takes minutes). The indices used most, `b` and `i`, are unsigned, which spares the test for negative ones.
-device = njit(cache=True, _nrt=False)  # type: ignore[call-overload]
-inlined = njit(cache=True, _nrt=False, forceinline=True)  # type: ignore[call-overload]
+device = njit(cache=True, _nrt=False)
+inlined = njit(cache=True, _nrt=False, forceinline=True)
 
 
 # -- legality ---------------------------------------------------------------------------------------------------
@@ -651,11 +651,25 @@ def step(t, s, b, action):
     refresh(t, s, b)
 
 
+@device
+def renew(t, s, b, i, everyone):
+    """`reset` to instance i where the episode is over (an illegal action stays to be seen), or for `everyone`."""
+    if everyone or (s.env[b, STATUS] != RUNNING and s.env[b, STATUS] != ILLEGAL):
+        reset(t, s, b, i)
+
+
 @njit(cache=True)
 def reset_all(t, s, environments, instances):
     """`reset` for some environments (E,), each to its instance (E,)."""
     for e in range(len(environments)):
         reset(t, s, np.uint64(environments[e]), instances[e])
+
+
+@njit(cache=True)
+def restart(t, s, instances, everyone):
+    """`renew` for every environment; instances (B,)."""
+    for b in range(len(instances)):
+        renew(t, s, np.uint64(b), instances[b], everyone)
 
 
 @njit(cache=True)
@@ -673,13 +687,17 @@ def step_many(t, s, actions):
 
 
 @inlined
-def random_legal(s, b, m, seeds):
-    """A legal action drawn uniformly; `seeds[b]` (uint64) is the environment's xorshift64 generator (Marsaglia 2003)."""
-    x = seeds[b]
+def xorshift(x):
+    """The next uint64 of xorshift64 (Marsaglia 2003), which is also its state."""
     x ^= x << np.uint64(13)
     x ^= x >> np.uint64(7)
     x ^= x << np.uint64(17)
-    seeds[b] = x
+    return x
+
+
+@inlined
+def random_legal(s, b, m, x):
+    """The legal action that a random uint64 `x` picks, uniformly."""
     last = s.mask.shape[1] - 1
     entries = s.env[b, ROWS_FRESH] * m
     count = np.int64(s.mask[b, last])
@@ -693,24 +711,31 @@ def random_legal(s, b, m, seeds):
     return last
 
 
-@njit(cache=True, parallel=True)
-def play_random(t, s, seeds, steps, restart, returns):
-    """Random legal play of at most `steps` decisions in every environment.
+@device
+def play(t, s, b, seed, decisions, again):
+    """Random legal play of at most `decisions` decisions in environment b from a non-zero uint64 `seed`.
 
-    `returns` (B, 2) gets the number of finished episodes and the sum of their returns. A finished environment stops, or, with
-    `restart`, plays its instance again.
+    Returns the number of finished episodes and the sum of their returns. A finished environment stops, or plays its instance
+    `again`.
     """
-    for e in prange(len(seeds)):
-        b = np.uint64(e)
-        total = 0.0
-        for _ in range(steps):
-            if s.env[b, STATUS] != RUNNING:
-                break
-            step(t, s, b, random_legal(s, b, t.agents.shape[1], seeds))
-            total += s.reward[b]
-            if s.env[b, STATUS] != RUNNING:
-                returns[b, 0] += 1.0
-                returns[b, 1] += total
-                total = 0.0
-                if restart:
-                    reset(t, s, b, s.env[b, INSTANCE])
+    finished, returns, total = 0, 0.0, 0.0
+    for _ in range(decisions):
+        if s.env[b, STATUS] != RUNNING:
+            break
+        seed = xorshift(seed)
+        step(t, s, b, random_legal(s, b, t.agents.shape[1], seed))
+        total += s.reward[b]
+        if s.env[b, STATUS] != RUNNING:
+            finished += 1
+            returns += total
+            total = 0.0
+            if again:
+                reset(t, s, b, s.env[b, INSTANCE])
+    return finished, returns
+
+
+@njit(cache=True, parallel=True)
+def play_random(t, s, seeds, decisions, again, returns):
+    """`play` in every environment; seeds (B,) uint64, results to `returns` (B, 2)."""
+    for b in prange(len(seeds)):
+        returns[b, 0], returns[b, 1] = play(t, s, np.uint64(b), seeds[b], decisions, again)

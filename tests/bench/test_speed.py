@@ -56,6 +56,7 @@ def test_random_play_of_the_torch_equivalent_restarts_by_itself():
 
 def test_a_run_prints_a_table_and_writes_its_record(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(benchmark, "rows", lambda threads, rows=benchmark.rows: rows(threads, environments=2, rounds=1))
+    monkeypatch.setattr(benchmark, "GPU_ENVIRONMENTS", 2)
     monkeypatch.setattr(speed, "limit_threads", lambda threads: None)
     file = tmp_path / "speed.json"
     assert speed.main(["simulator", "--json", str(file)]) == 0
@@ -64,11 +65,19 @@ def test_a_run_prints_a_table_and_writes_its_record(tmp_path, capsys, monkeypatc
     assert record["schema"] == 1
     assert {"date", "command", "hardware", "load_average", "versions", "git_commit"} <= set(record)
     rows = record["figures"]["simulator"]
+    gpu = "simulator on the GPU"
     assert [(row["instances"], row["engine"]) for row in rows] == [
-        ("poisson", "simulator"), ("poisson", "torch eager"), ("at once", "simulator"), ("at once", "torch eager"),
-        ("quotas", "simulator"),
+        ("poisson", "simulator"), ("poisson", "torch eager"), ("poisson", gpu), ("at once", "simulator"),
+        ("at once", "torch eager"), ("at once", gpu), ("quotas", "simulator"), ("quotas", gpu),
     ]  # fmt: skip
-    assert all(row["decisions_per_second"] > 0 for row in rows)
+    assert all(row["decisions_per_second"] > 0 for row in rows if row["engine"] != gpu)
+
+
+def test_without_a_gpu_nothing_is_said_of_its_speed(monkeypatch):
+    monkeypatch.setattr(benchmark.torch.cuda, "is_available", lambda: False)
+    row = benchmark.on_gpu("poisson", [], rounds=1, mine=1e6)
+    assert row["note"] == "not measured: no CUDA device"
+    assert row["decisions_per_second"] is row["per_cpu_second"] is row["ratio"] is None
 
 
 @pytest.mark.parametrize(
