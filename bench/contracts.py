@@ -118,7 +118,11 @@ class Solver(Protocol):
 
 @runtime_checkable
 class Policy(Protocol):
-    """Decides one step. May also define `reset()`, called before each episode, and `window` (see Simulator)."""
+    """Decides one step.
+
+    May also define `reset()`, called before each episode; `facts()`, small JSON values about the episode just played, which
+    go into `Result.info`; and `window` (see Simulator).
+    """
 
     def act(self, observation: Observation, rng: np.random.Generator) -> int:
         """A legal flat action k * M + a (queue position k, agent a), or K * M = wait."""
@@ -149,6 +153,9 @@ class Log(Protocol):
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Step metrics for the tracker, named like `losses/policy` or `charts/decisions_per_second`."""
+
+    def summary(self, facts: Mapping[str, Any]) -> None:
+        """Facts about the whole training for the run's record, named like `learning/cpu_seconds`."""
 
     def progress(self, done: int, total: int, note: str = "") -> None:
         """For the progress bar: `done` of `total` decisions."""

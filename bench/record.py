@@ -19,6 +19,7 @@
 | time_to_first, _best, _proof | seconds until the first plan, the best one, the proof; means over instances that have it |
 | decision_latency_p50, _p99 | seconds, over all decisions of the run |
 | train_seconds, solve_seconds, wall_seconds | training; sum over instances; all; kills included |
+| learning/... | what training had cost, in all and until the policy beat a rule (`solvers.price`); learned runs only |
 | set_hash, key | identity of the instance set; of (configuration, seed, instance set) |
 | git_commit, started, versions, hardware | where and when |
 

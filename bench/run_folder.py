@@ -17,8 +17,8 @@ from bench.record import Certificate, Entry, Row, without_proof
 RECORD, TABLE, CONFIG = "result.json", "instances.parquet", "config.yaml"
 SCHEDULES, INSTANCES, CERTIFICATES = "schedules.json.gz", "instances.json.gz", "certificates.json.gz"
 GANTT, CURVE, TRACEBACK = "gantt.png", "curve.png", "traceback.txt"
-PROGRESS, HISTORY, CLOCK, LOCK = "progress.jsonl", "history.jsonl", "clock.json", "run.lock"
-INTERNAL = (PROGRESS, CLOCK, LOCK)  # and what the tracker keeps: not published
+PROGRESS, HISTORY, LEARNING, CLOCK, LOCK = "progress.jsonl", "history.jsonl", "learning.json", "clock.json", "run.lock"
+INTERNAL = (PROGRESS, LEARNING, CLOCK, LOCK)  # and what the tracker keeps: not published
 
 
 class RunFolder:
@@ -112,6 +112,14 @@ class RunFolder:
             for name, value in line.items():
                 points.setdefault(name, {})[step] = value
         return {name: sorted(series.items()) for name, series in points.items()}
+
+    def learned(self, facts: Mapping[str, Any]) -> None:
+        """Keep what a learner says of its training as a whole."""
+        write_json(self.path / LEARNING, dict(facts))
+
+    def learning(self) -> dict[str, Any]:
+        """What `learned` kept."""
+        return self._read(LEARNING, {})
 
     # -- seconds -----------------------------------------------------------------------------------------------------
 

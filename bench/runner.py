@@ -195,6 +195,7 @@ class Session:
             "status": status,
             **numbers,
             **self.folder.seconds(),
+            **self.folder.learning(),
             "key": self.job.key,
             "git_commit": provenance.git_commit(),
             "started": self.started,
@@ -257,6 +258,10 @@ class RunLog:
         """To the tracker, and to the history that becomes the learning curve."""
         self._session.tracked.metrics(step, values)
         self._session.folder.remember(step, values)
+
+    def summary(self, facts: Mapping[str, Any]) -> None:
+        """Into the run's record."""
+        self._session.folder.learned(facts)
 
     def progress(self, done: int, total: int, note: str = "") -> None:
         """To the progress bar."""

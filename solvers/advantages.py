@@ -1,4 +1,4 @@
-"""Generalised advantage estimation, a pure function."""
+"""Returns and generalised advantage estimates, pure functions."""
 
 from __future__ import annotations
 
@@ -23,3 +23,13 @@ def gae(
         carry = delta[step] + gamma * lam * going_on[step] * carry
         advantage[step] = carry
     return advantage
+
+
+def to_go(reward: Tensor, gamma: float) -> Tensor:
+    """(S, B) discounted sums of the rewards (S, B) from each step to the last one."""
+    total = torch.zeros_like(reward)
+    carry = torch.zeros_like(reward[0])
+    for step in reversed(range(len(reward))):
+        carry = reward[step] + gamma * carry
+        total[step] = carry
+    return total

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from bench.instance import KINDS
 from bench.observation import Observation
-from bench.simulator import Simulator
 from bench.simulator.tables import (
     CAPACITY, DEMAND, DUE, FREE, INSTANCE, KIND, LAST_END, LEFT, NEVER, NEXT_END, NEXT_OUTAGE, RELEASE, TENANT, TIME, TYPE, UP,
     VISIBLE, WEIGHT,
 )  # fmt: skip
+from bench.simulator.tensors import TensorSimulator
 
 TASK, AGENT, PAIR = 12 + len(KINDS), 8, 16  # numbers of features
 FAR = 20.0  # ratios of times are cut off here
@@ -55,27 +55,27 @@ class Features(NamedTuple):
     mask: Tensor  # (B, K * M + 1) bool
     load: Tensor  # (B, 3) what is left to do: weighted ticks, ticks, tasks (for the critic's scale, in ticks)
 
+    def at(self, rows: Tensor) -> Features:
+        """Those of the decisions `rows` (n,)."""
+        return Features(*(column.index_select(0, rows) for column in self))
 
-def from_simulator(simulator: Simulator, device: torch.device) -> View:
-    """The current decisions of all B environments."""
+
+def from_simulator(simulator: TensorSimulator) -> View:
+    """The current decisions of all B environments, on the simulator's device."""
     t, s = simulator.tables, simulator.state
-    i = s.env[:, INSTANCE]
-    time = s.env[:, TIME, None]
-    ids = np.maximum(s.window, 0)
-    task, work = t.task[i[:, None], ids], t.work[i[:, None], ids]
-    left = (
-        s.tenants[np.arange(len(i))[:, None], task[..., TENANT], LEFT:]
-        if s.tenants.shape[1]
-        else np.full((*ids.shape, 1), NEVER)
-    )
-    kind_of = t.agents[i, :, TYPE]
-    work = np.take_along_axis(work, kind_of[:, None, :, None], axis=2)  # (B, K, M, 2 + R)
-    columns = (
+    i, time = s.env[:, INSTANCE], s.env[:, TIME, None]
+    ids = s.window.clamp(min=0)
+    task, work, agents = t.task[i[:, None], ids], t.work[i[:, None], ids], t.agents[i]
+    left = torch.full((*ids.shape, 1), NEVER, device=ids.device)
+    if s.tenants.shape[1]:
+        left = s.tenants[torch.arange(len(i), device=ids.device)[:, None], task[..., TENANT], LEFT:]
+    kind_of = agents[:, None, :, TYPE, None].expand(-1, ids.shape[1], -1, work.shape[3])
+    work = work.gather(2, kind_of)  # (B, K, M, 2 + R)
+    return View(
         s.window >= 0, task[..., RELEASE] - time, task[..., DUE] - time, task[..., WEIGHT], task[..., KIND],
-        work[..., VISIBLE], work[..., DEMAND:], left, t.agents[i, :, CAPACITY:], s.agents[..., FREE:], s.agents[..., UP],
-        s.agents[..., NEXT_OUTAGE] - time, s.agents[..., NEXT_END] - time, s.agents[..., LAST_END] - time, s.mask.astype(bool),
+        work[..., VISIBLE], work[..., DEMAND:], left, agents[..., CAPACITY:], s.agents[..., FREE:], s.agents[..., UP],
+        s.agents[..., NEXT_OUTAGE] - time, s.agents[..., NEXT_END] - time, s.agents[..., LAST_END] - time, s.mask.bool(),
     )  # fmt: skip
-    return View(*(torch.from_numpy(np.ascontiguousarray(column)).to(device) for column in columns))
 
 
 def from_observation(seen: Observation, device: torch.device) -> View:
@@ -95,7 +95,7 @@ def from_observation(seen: Observation, device: torch.device) -> View:
     return View(*(torch.from_numpy(np.array(column))[None].to(device) for column in columns))
 
 
-class _Derived(NamedTuple):
+class Derived(NamedTuple):
     """What several features are made of, computed once."""
 
     duration: Tensor  # (B, K, M) ticks
@@ -107,71 +107,72 @@ class _Derived(NamedTuple):
     legal: Tensor  # (B, K, M) bool
     tau: Tensor  # (B,) ticks
     weight: Tensor  # (B, K) over their mean
-    mean_weight: Tensor  # (B,)
-    shown: Tensor  # (B,) number of tasks shown
+    load: Tensor  # (B, 3) as in Features
 
 
 def features(view: View) -> Features:
     """Unit-free features of B decisions."""
-    d = _derive(view)
-    weighted = d.mean_weight * ((d.weight * view.shown).sum(dim=1) * d.tau + (view.last_end * d.present).sum(dim=1))
+    d = derive(view)
     return Features(
-        task=_stack(_of_tasks(view, d), view.shown),
-        agent=_stack(_of_agents(view, d), d.present),
-        pair=_stack(_of_pairs(view, d), view.shown[:, :, None] & d.present[:, None]),
+        task=stack(_of_tasks(view, d), view.shown),
+        agent=stack(_of_agents(view, d), d.present),
+        pair=stack(_of_pairs(view, d), view.shown[:, :, None] & d.present[:, None]),
         shown=view.shown,
         present=d.present,
         mask=view.mask,
-        load=torch.stack([weighted, d.tau * torch.sqrt(d.shown), d.shown], dim=1),
+        load=d.load,
     )
 
 
-def _derive(view: View) -> _Derived:
+def derive(view: View) -> Derived:
     duration, capacity, weight = view.duration.float(), view.capacity.float(), view.weight.float()
     present = view.capacity.amax(dim=2) > 0
     covers = (view.demand <= view.capacity[:, None]).all(dim=3) & present[:, None]
     can = (view.duration > 0) & covers & view.shown[:, :, None]
     shortest = duration.masked_fill(~can, torch.inf).amin(dim=2)
     shortest = torch.where(torch.isfinite(shortest), shortest, 1.0)
+    duration = torch.where(view.duration > 0, duration, shortest[:, :, None])  # without a unit where not eligible
     count = view.shown.sum(dim=1).clamp(min=1).float()
     tau = ((shortest * view.shown).sum(dim=1) / count).clamp(min=1.0)
     mean_weight = ((weight * view.shown).sum(dim=1) / count).clamp(min=1e-6)
     legal = view.mask[:, :-1].reshape(can.shape)
     relative = weight / mean_weight[:, None]
-    return _Derived(duration, shortest, view.release.float(), capacity, present, can, legal, tau, relative, mean_weight, count)
+    weighted = mean_weight * ((relative * view.shown).sum(dim=1) * tau + (view.last_end * present).sum(dim=1))
+    load = torch.stack([weighted, tau * torch.sqrt(count), count], dim=1)
+    return Derived(duration, shortest, view.release.float(), capacity, present, can, legal, tau, relative, load)
 
 
-def _of_tasks(view: View, d: _Derived) -> list[Tensor]:
+def _of_tasks(view: View, d: Derived) -> list[Tensor]:
     """TASK columns (B, K)."""
     tau, agents = d.tau[:, None], d.present.sum(dim=1, keepdim=True)
     mean_duration = (d.duration * d.can).sum(dim=2) / d.can.sum(dim=2).clamp(min=1)
-    slack = _cut((view.due.float() - d.shortest) / tau)
+    slack = cut((view.due.float() - d.shortest) / tau)
     share = (view.demand / d.capacity.sum(dim=1).clamp(min=1.0)[:, None, None]).amax(dim=3)  # of the whole cluster
     return [
         d.shortest / tau, torch.log(d.shortest / tau), mean_duration / d.shortest,
-        d.weight, torch.log1p(d.weight * tau / d.shortest), _cut(d.release / tau), d.release <= 0,
+        d.weight, torch.log1p(d.weight * tau / d.shortest), cut(d.release / tau), d.release <= 0,
         slack, slack < 0, share.masked_fill(~d.can, 1.0).amin(dim=2).clamp(max=1.0),
         d.legal.sum(dim=2) / agents, d.can.sum(dim=2) / agents, *(view.kind == code for code in range(len(KINDS))),
     ]  # fmt: skip
 
 
-def _of_agents(view: View, d: _Derived) -> list[Tensor]:
+def _of_agents(view: View, d: Derived) -> list[Tensor]:
     """AGENT columns (B, M)."""
     tau = d.tau[:, None]
     left = view.free / d.capacity.clamp(min=1.0)
     slowdown = torch.where(d.can, d.duration / d.shortest[:, :, None], 0.0).sum(dim=1) / d.can.sum(dim=1).clamp(min=1)
     return [
         left.amin(dim=2), left.mean(dim=2), left.amax(dim=2), view.up,
-        _cut(view.next_end / tau), _cut(view.last_end / tau), _cut(view.next_outage / tau) / FAR, _cut(slowdown),
+        cut(view.next_end / tau), cut(view.last_end / tau), cut(view.next_outage / tau) / FAR, cut(slowdown),
     ]  # fmt: skip
 
 
-def _of_pairs(view: View, d: _Derived) -> list[Tensor]:
+def _of_pairs(view: View, d: Derived) -> list[Tensor]:
     """PAIR columns (B, K, M)."""
     tau, release, demand = d.tau[:, None, None], d.release[:, :, None], view.demand.float()
     room = d.capacity.clamp(min=1.0)[:, None]
-    fraction = (demand / room).amax(dim=3)
-    of_quota = (demand / view.quota_left.float().clamp(min=1.0)[:, :, None]).amax(dim=3)
+    fraction = _share(demand, d.capacity[:, None])
+    of_quota = _share(demand, view.quota_left.float()[:, :, None])
     leftover = ((view.free[:, None] - demand) / room).amin(dim=3)
     index = torch.where(d.can, d.weight[:, :, None] * tau / d.duration.clamp(min=1.0), 0.0)  # Smith's w / p, unit-free
     area = index / fraction.clamp(min=0.05)
@@ -180,18 +181,23 @@ def _of_pairs(view: View, d: _Derived) -> list[Tensor]:
     free_at = torch.where(d.legal, 0.0, view.next_end[:, None].float())
     ends = torch.maximum(release.clamp(min=0), free_at) + d.duration
     return [
-        _cut(d.duration / tau), _cut(torch.log(d.duration.clamp(min=1.0) / d.shortest[:, :, None])),
-        d.can, d.legal, fraction.clamp(max=2.0), leftover.clamp(min=-1.0), _cut((ends - release) / tau), torch.log1p(index),
-        *leads, _cut(_over_best(ends, d.duration, d.can) / tau), of_quota.clamp(max=2.0),
-        _cut(_over_best(d.duration, d.duration, d.legal) / tau), _cut(ends / tau),
+        cut(d.duration / tau), cut(torch.log(d.duration.clamp(min=1.0) / d.shortest[:, :, None])),
+        d.can, d.legal, fraction, leftover.clamp(min=-1.0), cut((ends - release) / tau), torch.log1p(index),
+        *leads, cut(_over_best(ends, d.duration, d.can) / tau), of_quota,
+        cut(_over_best(d.duration, d.duration, d.legal) / tau), cut(ends / tau),
     ]  # fmt: skip
 
 
-def _cut(x: Tensor) -> Tensor:
+def _share(demand: Tensor, room: Tensor) -> Tensor:
+    """The largest demand / room over the resources (the last axis), at most 2; any demand where there is no room is 2."""
+    return torch.where(room > 0, demand / room.clamp(min=1.0), 2.0 * (demand > 0)).amax(dim=-1).clamp(max=2.0)
+
+
+def cut(x: Tensor) -> Tensor:
     return x.clamp(-FAR, FAR)
 
 
-def _stack(columns: list[Tensor], keep: Tensor) -> Tensor:
+def stack(columns: list[Tensor], keep: Tensor) -> Tensor:
     """(..., columns), zero where not to keep."""
     return torch.stack([column.float() for column in columns], dim=-1) * keep[..., None]
 

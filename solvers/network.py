@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from solvers.features import AGENT, PAIR, TASK, Features
+from solvers.features import AGENT, PAIR, TASK, Features, View, features
 
 
 def linear(inputs: int, outputs: int, gain: float = 2**0.5) -> nn.Linear:
@@ -21,43 +21,77 @@ def linear(inputs: int, outputs: int, gain: float = 2**0.5) -> nn.Linear:
     return layer
 
 
-class PairNetwork(nn.Module):
-    """Logits (B, K * M + 1), -inf where illegal, and values (B,) in units of the load (see `features.Features.load`)."""
+class Network(nn.Module):
+    """Gives logits (B, K * M + 1), -inf where illegal, and values (B,) in units of the load (`features.Features.load`)."""
 
-    def __init__(self, width: int = 32) -> None:
+    @property
+    def shape(self) -> dict[str, int]:
+        """The arguments that build a network of this shape."""
+        raise NotImplementedError
+
+    @staticmethod
+    def see(view: View) -> Features:
+        """What `forward` reads of B decisions: all features, or fewer where it needs fewer."""
+        return features(view)
+
+
+class Round(nn.Module):
+    """Each agent hears of the tasks shown, then each task of the agents, rivals included; both keep what they knew."""
+
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.width = width
-        self.task, self.agent = linear(TASK, width), linear(AGENT, width)
         self.query, self.key = linear(width, width, 1.0), linear(width, width, 1.0)
-        self.edge = linear(PAIR, 2, 1.0)  # attention biases: agents over tasks, tasks over agents
         self.task_in, self.agent_in = linear(2 * width, width), linear(2 * width, width)
+
+    def forward(self, task: Tensor, agent: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
+        """task (B, K, width), agent (B, M, width), edge (B, K, M, 2) attention biases, very low at padding."""
+        affinity = torch.einsum("bkw,bmw->bkm", self.key(task), self.query(agent)) / task.shape[2] ** 0.5
+        heard = (affinity + edge[..., 0]).softmax(dim=1).transpose(1, 2) @ task
+        agent = agent + torch.relu(self.agent_in(torch.cat([agent, heard], dim=-1)))
+        told = (affinity + edge[..., 1]).softmax(dim=2) @ agent
+        return task + torch.relu(self.task_in(torch.cat([task, told], dim=-1))), agent
+
+
+class PairNetwork(Network):
+    """Scores every legal pair by its task, its agent, itself and the whole; any K and M."""
+
+    def __init__(self, width: int = 32, rounds: int = 2) -> None:
+        super().__init__()
+        self.width, self.rounds = width, rounds
+        self.task, self.agent = linear(TASK, width), linear(AGENT, width)
+        self.edge = linear(PAIR, 2 * rounds, 1.0)  # attention biases of each round: agents over tasks, tasks over agents
+        self.hearing = nn.ModuleList(Round(width) for _ in range(rounds))
         self.whole = linear(3 * width, width)
         self.of_pair, self.of_task, self.of_agent, self.of_whole = (linear(n, width, 1.0) for n in (PAIR, width, width, width))
         self.score = nn.Sequential(linear(width, width), nn.ReLU(), linear(width, 1, 0.01))
         self.wait = nn.Sequential(linear(width, width), nn.ReLU(), linear(width, 1, 0.01))
         self.value = nn.Sequential(linear(width, width), nn.ReLU(), linear(width, 1, 0.1))
 
+    @property
+    def shape(self) -> dict[str, int]:
+        """The arguments that build a network of this shape."""
+        return {"width": self.width, "rounds": self.rounds}
+
     def forward(self, f: Features) -> tuple[Tensor, Tensor]:
         """Logits (B, K * M + 1) and values (B,)."""
-        task, agent = self._attend(torch.relu(self.task(f.task)), torch.relu(self.agent(f.agent)), f)
+        task, agent = torch.relu(self.task(f.task)), torch.relu(self.agent(f.agent))
+        hidden = torch.where(f.shown[:, :, None] & f.present[:, None], 0.0, -1e9)[..., None]
+        edges = (self.edge(f.pair) + hidden).split(2, dim=-1)
+        for hear, edge in zip(self.hearing, edges, strict=True):
+            task, agent = hear(task, agent, edge)
         pooled = [_mean(task, f.shown), (task * f.shown[..., None]).amax(dim=1), _mean(agent, f.present)]
         whole = torch.relu(self.whole(torch.cat(pooled, dim=-1)))
         logits = torch.cat([self._scores(task, agent, whole, f), self.wait(whole)], dim=1)
         return logits.masked_fill(~f.mask, -torch.inf), -1.0 - self.value(whole).squeeze(1)
 
-    def _attend(self, task: Tensor, agent: Tensor, f: Features) -> tuple[Tensor, Tensor]:
-        """Each agent hears of the tasks shown, then each task of the agents, rivals included: (B, K, width), (B, M, width)."""
-        affinity = torch.einsum("bkw,bmw->bkm", self.key(task), self.query(agent)) / self.width**0.5
-        to_agent, to_task = (affinity[..., None] + self.edge(f.pair)).unbind(dim=-1)
-        over_tasks = to_agent.masked_fill(~f.shown[..., None], -1e9).softmax(dim=1)
-        heard = torch.einsum("bkm,bkw->bmw", over_tasks, task)
-        agent = torch.relu(self.agent_in(torch.cat([agent, heard], dim=-1)))
-        over_agents = to_task.masked_fill(~f.present[:, None], -1e9).softmax(dim=2)
-        told = torch.einsum("bkm,bmw->bkw", over_agents, agent)
-        return torch.relu(self.task_in(torch.cat([task, told], dim=-1))), agent
-
     def _scores(self, task: Tensor, agent: Tensor, whole: Tensor, f: Features) -> Tensor:
-        """(B, K * M); only legal pairs, few among all, are computed, the others are 0."""
+        """(B, K * M); on the CPU only legal pairs, few among all, are computed, the others are 0.
+
+        On a GPU all are: to find the legal ones it would have to wait for the host, and adding up their gradients is slow.
+        """
+        if f.pair.is_cuda:
+            parts = self.of_task(task)[:, :, None] + self.of_agent(agent)[:, None] + self.of_whole(whole)[:, None, None]
+            return self.score(torch.relu(self.of_pair(f.pair) + parts)).flatten(1)
         b, k, m = f.pair.shape[:3]
         entry = f.mask[:, :-1].flatten().nonzero().squeeze(1)  # index into B * K * M
         row = entry // (k * m)
