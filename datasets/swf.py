@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,29 +59,35 @@ class Swf:
 
     def instances(self, split: str) -> Iterator[Instance]:
         """The split's windows, in the order of their first jobs as configured."""
+        jobs, processors = self.trace()
+        starts, size = windows(self.splits, len(jobs))[split]
+        for start in starts:
+            yield on_pools(jobs[start : start + size], processors, self.agents, f"{self.name}-{start}")
+
+    def trace(self) -> tuple[list[Job], int]:
+        """All jobs, and the processors of one pool; read once."""
         if self._trace is None:
             [file, *more] = find(self.path, self.downloads, NEED, "*.swf*")
             if more:
                 raise UserError(f"dataset.path: {self.path} holds {1 + len(more)} traces; name one of them")
             self._trace = read_swf(file, self.processors)
-        jobs, processors = self._trace
-        starts, size = windows(self.splits, len(jobs))[split]
-        for start in starts:
-            yield self._window(jobs[start : start + size], processors, f"{self.name}-{start}")
+        return self._trace
 
-    def _window(self, jobs: list[Job], processors: int, name: str) -> Instance:
-        submit, run, demand, requested = np.array(jobs, dtype=np.int64).T
-        return Instance(
-            duration=run[:, None],
-            estimate=requested[:, None],
-            demand=demand[:, None, None],
-            capacity=np.full((self.agents, 1), processors),
-            agent_type=np.zeros(self.agents, dtype=np.int64),
-            release=submit,
-            resources=("processor",),
-            tick_seconds=1.0,
-            name=name,
-        )
+
+def on_pools(jobs: Sequence[Job], processors: int, agents: int, name: str) -> Instance:
+    """The instance in which `jobs` wait for `agents` pools of `processors` each."""
+    submit, run, demand, requested = np.array(jobs, dtype=np.int64).T
+    return Instance(
+        duration=run[:, None],
+        estimate=requested[:, None],
+        demand=demand[:, None, None],
+        capacity=np.full((agents, 1), processors),
+        agent_type=np.zeros(agents, dtype=np.int64),
+        release=submit,
+        resources=("processor",),
+        tick_seconds=1.0,
+        name=name,
+    )
 
 
 def read_swf(path: Path, processors: int | None = None) -> tuple[list[Job], int]:
