@@ -17,6 +17,7 @@
 | every metric of `bench.metrics` | mean over the instances that have it |
 | primal_integral, primal_dual_integral | seconds, means; small where good plans or proofs came early (`bench.anytime`) |
 | time_to_first, _best, _proof | seconds until the first plan, the best one, the proof; means over instances that have it |
+| rollouts, decisions | episodes played to find a schedule, and decisions in all of them; means, of policies and planners |
 | decision_latency_p50, _p99 | seconds, over all decisions of the run |
 | train_seconds, solve_seconds, wall_seconds | training; sum over instances; all; kills included |
 | learning/... | what training had cost, in all and until the policy beat a rule (`solvers.price`); learned runs only |
@@ -109,6 +110,8 @@ def row(instance: Instance, entry: Entry, verdict: Verdict) -> Row:
         "lower_bound": _own(instance, verdict.result.lower_bound),
         "bound_name": str(verdict.result.info.get("bound", "")),
         "solve_seconds": entry["solve_seconds"],
+        "rollouts": verdict.result.info.get("played", math.nan),
+        "decisions": verdict.result.info.get("decisions", math.nan),
         **metrics.metrics(instance, verdict.result.schedule),
         **metrics.latency_metrics(verdict.result.latency),
     }

@@ -21,6 +21,7 @@ from bench.simulator.tables import (
 from bench.simulator.tensors import TensorSimulator
 
 TASK, AGENT, PAIR = 12 + len(KINDS), 8, 16  # numbers of features
+CAN = 2  # which pair feature says that the pair could be: eligible, and the agent covers the demand alone
 FAR = 20.0  # ratios of times are cut off here
 
 

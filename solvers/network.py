@@ -1,8 +1,7 @@
 """One network for any number of tasks and agents: it scores (task, agent) pairs and `wait`, and values the state.
 
-Tasks and agents hear of each other by attention whose scores depend on the pair (Vaswani et al. 2017, arXiv:1706.03762, with
-edge biases), then every legal pair is scored from its task, its agent, its own features and the pooled whole. Nothing depends
-on an index, so permuting tasks or agents permutes the scores.
+Tasks and agents hear of each other by messages along the pairs that could be, then every legal pair is scored from its task,
+its agent, its own features and the pooled whole. Nothing depends on an index, so permuting tasks or agents permutes the scores.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from solvers.features import AGENT, PAIR, TASK, Features, View, features
+from solvers.features import AGENT, CAN, PAIR, TASK, Features, View, features
 
 
 def linear(inputs: int, outputs: int, gain: float = 2**0.5) -> nn.Linear:
@@ -36,20 +35,25 @@ class Network(nn.Module):
 
 
 class Round(nn.Module):
-    """Each agent hears of the tasks shown, then each task of the agents, rivals included; both keep what they knew."""
+    """Every pair that could be makes a message of its task, its agent and itself; tasks and agents hear the mean and the
+    maximum of theirs and add them to what they knew (graph network: Battaglia et al. 2018, arXiv:1806.01261; layers normalised
+    before use: Xiong et al. 2020, arXiv:2002.04745)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.query, self.key = linear(width, width, 1.0), linear(width, width, 1.0)
-        self.task_in, self.agent_in = linear(2 * width, width), linear(2 * width, width)
+        self.task_norm, self.agent_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.of_pair, self.of_task, self.of_agent = (linear(n, width, 1.0) for n in (PAIR, width, width))
+        self.task_in, self.agent_in = linear(3 * width, width), linear(3 * width, width)
+        self.task_out, self.agent_out = linear(width, width, 0.5), linear(width, width, 0.5)
 
-    def forward(self, task: Tensor, agent: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
-        """task (B, K, width), agent (B, M, width), edge (B, K, M, 2) attention biases, very low at padding."""
-        affinity = torch.einsum("bkw,bmw->bkm", self.key(task), self.query(agent)) / task.shape[2] ** 0.5
-        heard = (affinity + edge[..., 0]).softmax(dim=1).transpose(1, 2) @ task
-        agent = agent + torch.relu(self.agent_in(torch.cat([agent, heard], dim=-1)))
-        told = (affinity + edge[..., 1]).softmax(dim=2) @ agent
-        return task + torch.relu(self.task_in(torch.cat([task, told], dim=-1))), agent
+    def forward(self, task: Tensor, agent: Tensor, pair: Tensor, can: Tensor) -> tuple[Tensor, Tensor]:
+        """task (B, K, width), agent (B, M, width), pair (B, K, M, PAIR), can (B, K, M, 1) = 1 where the pair could be."""
+        t, a = self.task_norm(task), self.agent_norm(agent)
+        said = torch.relu(self.of_pair(pair) + self.of_task(t)[:, :, None] + self.of_agent(a)[:, None]) * can
+        to_agent = torch.cat([a, said.sum(dim=1) / can.sum(dim=1).clamp(min=1.0), said.amax(dim=1)], dim=-1)
+        to_task = torch.cat([t, said.sum(dim=2) / can.sum(dim=2).clamp(min=1.0), said.amax(dim=2)], dim=-1)
+        task = task + self.task_out(torch.relu(self.task_in(to_task)))
+        return task, agent + self.agent_out(torch.relu(self.agent_in(to_agent)))
 
 
 class PairNetwork(Network):
@@ -59,7 +63,6 @@ class PairNetwork(Network):
         super().__init__()
         self.width, self.rounds = width, rounds
         self.task, self.agent = linear(TASK, width), linear(AGENT, width)
-        self.edge = linear(PAIR, 2 * rounds, 1.0)  # attention biases of each round: agents over tasks, tasks over agents
         self.hearing = nn.ModuleList(Round(width) for _ in range(rounds))
         self.whole = linear(3 * width, width)
         self.of_pair, self.of_task, self.of_agent, self.of_whole = (linear(n, width, 1.0) for n in (PAIR, width, width, width))
@@ -74,11 +77,9 @@ class PairNetwork(Network):
 
     def forward(self, f: Features) -> tuple[Tensor, Tensor]:
         """Logits (B, K * M + 1) and values (B,)."""
-        task, agent = torch.relu(self.task(f.task)), torch.relu(self.agent(f.agent))
-        hidden = torch.where(f.shown[:, :, None] & f.present[:, None], 0.0, -1e9)[..., None]
-        edges = (self.edge(f.pair) + hidden).split(2, dim=-1)
-        for hear, edge in zip(self.hearing, edges, strict=True):
-            task, agent = hear(task, agent, edge)
+        task, agent, can = torch.relu(self.task(f.task)), torch.relu(self.agent(f.agent)), f.pair[..., CAN, None]
+        for hear in self.hearing:
+            task, agent = hear(task, agent, f.pair, can)
         pooled = [_mean(task, f.shown), (task * f.shown[..., None]).amax(dim=1), _mean(agent, f.present)]
         whole = torch.relu(self.whole(torch.cat(pooled, dim=-1)))
         logits = torch.cat([self._scores(task, agent, whole, f), self.wait(whole)], dim=1)

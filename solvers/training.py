@@ -320,7 +320,7 @@ def simulator_for(
     learner: NetworkLearner, instances: list[Instance], setting: Setting, device: torch.device
 ) -> TensorSimulator:
     """The environments that a learner trains in; rewards are paid early where ends are certain."""
-    shaped = learner.shaped and setting.observe == "all" and all(knows_ends(instance) for instance in instances)
+    shaped = learner.shaped and all(knows_ends(instance) for instance in instances)
     return TensorSimulator(instances, setting, learner.envs, _window(learner, instances), shaped, device=device)
 
 

@@ -128,6 +128,9 @@ class Random:
     def metrics(self, step, values):
         pass
 
+    def summary(self, facts):
+        pass
+
     def progress(self, done, total, note=""):
         pass
 
