@@ -33,7 +33,8 @@ class PolicySolver:
             latency.append(time.perf_counter() - began)
             simulator.step(np.array([simulator.flat(action, observation)]))
         status = "infeasible" if simulator.dead_end(0) else "feasible"
-        return Result(simulator.schedule(0), status, latency=tuple(latency), info={"decisions": len(latency)})
+        facts: dict[str, Any] = getattr(self.policy, "facts", dict)()
+        return Result(simulator.schedule(0), status, latency=tuple(latency), info={"decisions": len(latency), **facts})
 
 
 def as_solver(plugin: Any) -> Solver:

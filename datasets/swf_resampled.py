@@ -66,4 +66,5 @@ class SwfResampled:
         submit = table[int(rng.random() * len(table)), 0] + np.cumsum(gaps[rows]) - gaps[rows[0]]
         factor = (1.0 + self.stretch) ** (2.0 * rng.random(count) - 1.0)
         run, requested = (np.maximum(1, np.rint(table[rows, column] * factor)).astype(np.int64) for column in (1, 3))
-        return [Job(*row) for row in zip(submit.tolist(), run.tolist(), table[rows, 2].tolist(), requested.tolist(), strict=True)]
+        columns = (submit, run, table[rows, 2], requested)
+        return [Job(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]

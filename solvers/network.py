@@ -80,7 +80,8 @@ class PairNetwork(Network):
         task, agent, can = torch.relu(self.task(f.task)), torch.relu(self.agent(f.agent)), f.pair[..., CAN, None]
         for hear in self.hearing:
             task, agent = hear(task, agent, f.pair, can)
-        pooled = [_mean(task, f.shown), (task * f.shown[..., None]).amax(dim=1), _mean(agent, f.present)]
+        largest = (torch.relu(task) * f.shown[..., None]).amax(dim=1)  # padding is 0, which no maximum of these notices
+        pooled = [_mean(task, f.shown), largest, _mean(agent, f.present)]
         whole = torch.relu(self.whole(torch.cat(pooled, dim=-1)))
         logits = torch.cat([self._scores(task, agent, whole, f), self.wait(whole)], dim=1)
         return logits.masked_fill(~f.mask, -torch.inf), -1.0 - self.value(whole).squeeze(1)

@@ -15,7 +15,7 @@ from solvers.features import from_observation
 from solvers.flat_network import FlatNetwork
 from solvers.network import Network, PairNetwork
 
-SCHEMA = 2
+SCHEMA = 3
 NETWORKS: dict[str, type[Network]] = {"pairs": PairNetwork, "mlp": FlatNetwork}
 
 
@@ -57,7 +57,9 @@ def load_policy(path: str | Path, device: torch.device) -> NetworkPolicy:
     """Read what `NetworkPolicy.save` wrote. Raises UserError naming the file where that cannot be done."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-        shape = {"kind": "pairs", **state["shape"]}
+        if state["schema"] != SCHEMA:
+            raise ValueError(f"its form is {state['schema']}, this version reads {SCHEMA}: train it again")
+        shape = dict(state["shape"])
         network = NETWORKS[shape.pop("kind")](**shape).to(device)
         network.load_state_dict(state["network"])
         return NetworkPolicy(network, state["window"], device)

@@ -34,7 +34,7 @@ from solvers.rollouts import Player, Rollout, play_greedily
 
 @dataclass(kw_only=True)
 class NetworkLearner:
-    """Settings that every learner of this kind has; `conf/solver/ppo.yaml` says what each one means.
+    """Settings that every learner of this kind has; `conf/learner/network.yaml` says what each one means.
 
     Raises:
         UserError: for a setting that means nothing, a checkpoint that cannot be read, `device=cuda` without CUDA, or a loss
@@ -98,12 +98,13 @@ class NetworkLearner:
         """
         torch.set_num_threads(min(self.threads, int(budget.threads)))
         device = choose_device(self.device)
-        policy = (
-            load_policy(self.checkpoint, device) if self.checkpoint else self.train(data, setting, budget, rng, log, device)
-        )
-        return (
-            Planner(policy, self.decoding, self.rollouts, self.temperature) if self.decoding != "greedy" and setting.observe == "all" else policy
-        )
+        if self.checkpoint is not None:
+            policy = load_policy(self.checkpoint, device)
+        else:
+            policy = self.train(data, setting, budget, rng, log, device)
+        if self.decoding == "greedy" or setting.observe != "all":
+            return policy
+        return Planner(policy, self.decoding, self.rollouts, self.temperature)
 
     def train(
         self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log, device: torch.device

@@ -192,7 +192,9 @@ def test_actions_are_drawn_from_the_softmax():
 
 def test_every_step_and_seed_draws_anew():
     flat, policy = torch.zeros(64, 10), policy_of(0)
-    draws = [decoding.Episodes(Planner(policy, "sample", 64), seed).drawn(flat, step, 0) for seed, step in ((0, 0), (0, 1), (1, 0))]
+    draws = [
+        decoding.Episodes(Planner(policy, "sample", 64), seed).drawn(flat, step, 0) for seed, step in ((0, 0), (0, 1), (1, 0))
+    ]
     assert all((draws[0] != other).any() for other in draws[1:])
 
 
@@ -305,7 +307,9 @@ def test_variants_of_ppo_differ_in_how_they_decode_alone(name):
 def test_a_high_temperature_draws_almost_uniformly_and_a_low_one_greedily():
     logits = torch.tensor([[0.0, 3.0, -torch.inf]]).repeat(4000, 1)
     shares = [
-        torch.bincount(decoding.Episodes(Planner(policy_of(0), "sample", 4000, temperature), 0).drawn(logits, 1, 0), minlength=3)
+        torch.bincount(
+            decoding.Episodes(Planner(policy_of(0), "sample", 4000, temperature), 0).drawn(logits, 1, 0), minlength=3
+        )
         for temperature in (0.05, 1.0, 100.0)
     ]
     cold, plain, hot = ((share / 4000).tolist() for share in shares)
