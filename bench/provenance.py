@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 PACKAGES = ("dl-scheduling-bench", "numpy", "numba", "scipy", "ortools", "torch", "mlflow", "hydra-core")
-PEERS = ("highspy", "pyscipopt", "pyjobshop")
+PEERS = ("highspy", "pyscipopt", "pyjobshop", "stable_baselines3", "sb3-contrib", "gymnasium", "optuna")
 
 
 @functools.cache

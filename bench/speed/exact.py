@@ -93,15 +93,20 @@ def instances(count: int) -> Iterator[tuple[str, str, Instance]]:
 
 
 def read(group: str, name: str) -> dict[str, Any]:
-    """conf/GROUP/NAME.yaml as plain values. Its `defaults` name files of the same group: FILE to extend, or FILE@KEY.
+    """conf/GROUP/NAME.yaml as plain values. Its `defaults` name files to extend, FILE or {/GROUP@_here_: FILE}, or FILE@KEY.
 
     What a data set overrides elsewhere (`override ...`) is left out.
     """
     config: Any = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
     config = config.get("dataset", config)
-    for entry in filter(lambda entry: isinstance(entry, str), config.pop("defaults", [])):
-        file, _, at = entry.partition("@")
-        config = config | {at: read(group, file)} if at else read(group, file) | config
+    for entry in config.pop("defaults", []):
+        if isinstance(entry, dict):
+            where, file = next(iter(entry.items()))
+            if where.endswith("@_here_"):
+                config = read(where.strip("/").removesuffix("@_here_"), file) | config
+        elif entry != "_self_":
+            file, _, at = entry.partition("@")
+            config = config | {at: read(group, file)} if at else read(group, file) | config
     return config
 
 
