@@ -7,11 +7,13 @@ status 2 (HYDRA_FULL_ERROR=1 shows the traceback); a run that failed is a row an
 from __future__ import annotations
 
 import argparse
+import copy
 import functools
 import hashlib
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,12 +25,14 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, Transformer
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench import instance_set, options, provenance, report
+from bench import instance_set, options, provenance, report, tuning
 from bench.catalogue import CONF, GROUPS, members, own_packages
 from bench.contracts import SPLITS, Budget, Dataset, UserError
 from bench.instance import Instance, InstanceError, read_json, write_json
@@ -43,6 +47,7 @@ SETTING = ("objective", "mode", "backfill", "events")
 EXAMPLE = """
   python -m bench +solver=ppo dataset=small seed=0
   python -m bench -m +solver=ppo,cpsat,sjf dataset=small,medium seed=0,1,2
+  python -m bench -m +tuning=ppo +solver=ppo dataset=small budget.decisions=200000
 Every key stands in conf/config.yaml; a solver's own are solver.KEY=VALUE; --cfg job shows what a command means."""
 WRONG = (UserError, InstanceError, SettingError, HydraException, OmegaConfBaseException)
 
@@ -51,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """List what there is, or run; returns the exit status (0 done, 1 something failed, 2 bad input, 130 interrupted)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments:
-        report.listing(report.output(), {group: members(group) for group in GROUPS}, EXAMPLE)
+        report.listing(report.output(), {group: members(group) for group in (*GROUPS, "tuning")}, EXAMPLE)
         return 0
     try:
         own_packages()
@@ -65,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _start(arguments: list[str]) -> int:
     flags = get_args_parser().parse_args(arguments)
-    flags.overrides = [f"+{text}" if text.startswith("solver=") else text for text in flags.overrides]
+    flags.overrides = [f"+{text}" if text.startswith(("solver=", "tuning=")) else text for text in flags.overrides]
     known = [text for text in arguments if text not in flags.overrides and f"+{text}" not in flags.overrides]
     if flags.help or flags.hydra_help or flags.cfg or flags.info or flags.shell_completion:
         return _hydra([*known, *flags.overrides])
@@ -73,7 +78,7 @@ def _start(arguments: list[str]) -> int:
     configs = [_checked(job) for job in _composed(flags)]
     if not flags.multirun:
         return _hydra([*known, *flags.overrides])
-    sweep = Sweep(configs)
+    sweep = Search(configs[0], flags.overrides) if _searches(configs[0]) else Sweep(configs)
     sweep.prepare()
     status = _hydra([*known, *flags.overrides, f"sweep={sweep.key}"])
     return max(status, sweep.finish())
@@ -91,12 +96,15 @@ def _hydra(arguments: Sequence[str]) -> int:
     return 0
 
 
-def task(config: DictConfig) -> None:
-    """One job. Alone it prints its table and ends with its status; in a sweep it leaves its record for the end and goes on."""
+def task(config: DictConfig) -> float | None:
+    """One job. Alone it prints its table and ends with its status; in a sweep it leaves its record for the end and goes on.
+
+    Returns:
+        What a search minimises, None for a job that failed.
+    """
     choices = HydraConfig.get().runtime.choices
     if config.sweep is not None:
-        _sweep_job(config, choices)
-        return
+        return _sweep_job(config, choices)
     try:
         setup = Setup.of(config, _name(config, choices))
         with report.Bars() as bars:
@@ -114,18 +122,20 @@ def task(config: DictConfig) -> None:
     sys.exit(int(record["status"] == "failed" or bool(record["errors"])))
 
 
-def _sweep_job(config: DictConfig, choices: Mapping[str, str]) -> None:
+def _sweep_job(config: DictConfig, choices: Mapping[str, str]) -> float | None:
     number, name = HydraConfig.get().job.num, _name(config, choices)
-    folder = Path(config.runs) / "sweeps" / config.sweep
+    folder, value = Path(config.runs) / "sweeps" / config.sweep, None
     try:
         setup = Setup.of(config, name)
         with report.Bars(shown=choices["hydra/launcher"] == "basic") as bars:  # not from many processes at once
             record = setup.run(bars, _parent(setup.tracker, config.sweep, folder))
+        value = tuning.value(record, setup.job.instances[0].sense)
     except Exception as error:  # one bad job is a row
         facts = {"solver": name, "dataset": config.dataset.name, "seed": config.seed, "errors": 1, "feasible": 0.0}
         record = {**facts, "status": "failed", "error": str(error) if isinstance(error, WRONG) else line(error)}
-    write_json(folder / f"{number}.json", record)
+    write_json(folder / f"{number}.json", {**record, "values": _values(config)})
     print(f"[{number}] {report.one_line(record)}", flush=True)
+    return value
 
 
 # -- one job ---------------------------------------------------------------------------------------------------------
@@ -256,17 +266,62 @@ class Sweep:
 
     def finish(self) -> int:
         """The table over all jobs, and the status: 1 where one failed or is missing."""
-        records = [read_json(path) for path in sorted(self.folder.glob("[0-9]*.json"), key=lambda path: int(path.stem))]
-        failed = [record for record in records if record["status"] == "failed" or record["errors"]]
-        with report.Bars() as bars:
-            baselines = [record for setup in self.problems.values() for record in setup.compare(bars)]
+        numbers = sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdigit())
+        records = {number: read_json(self.folder / f"{number}.json") for number in numbers}
+        failed = [record for record in records.values() if record["status"] == "failed" or record["errors"]]
         console, tracker = report.output(), self.setups[0].tracker
-        report.show(console, records, baselines, self.folder)
         parent = _parent(tracker, self.key, self.folder)
-        parent.summary({"jobs": len(records), "failed": len(failed)})
+        parent.summary({"jobs": len(records), "failed": len(failed), **self.show(console, records, parent)})
         parent.finish("finished")
         _say(console, f"{len(records)} jobs, {len(failed)} failed. Runs: {self.setups[0].runs}", tracker.how_to_open())
         return int(bool(failed) or not records)
+
+    def show(self, console: Any, records: Mapping[int, Record], parent: Any) -> dict[str, float]:
+        """The table of the jobs, number -> record; returns what else the run above them is to hold."""
+        with report.Bars() as bars:
+            baselines = [record for setup in self.problems.values() for record in setup.compare(bars)]
+        report.show(console, list(records.values()), baselines, self.folder)
+        return {}
+
+
+class Search(Sweep):
+    """A sweep whose jobs are suggested one after the other by what came out before; see `bench.tuning` for what it leaves.
+
+    It begins with the solver's own values. Optuna starts anew each time: with a seed it makes the same suggestions, and the
+    trials that are finished are found by their folders.
+    """
+
+    def __init__(self, config: DictConfig, overrides: Sequence[str]) -> None:
+        super().__init__([config])
+        varied = _varied(config, overrides)
+        self.space = {key: str(one.input_line).partition("=")[2] for key, one in varied.items()}
+        self.sampler = _plain(config.hydra.sweeper.sampler)
+        self.command = shlex.join(["python", "-m", "bench", "-m", *overrides])
+        decisive = json.dumps([self.key, self.space, self.sampler, config.hydra.sweeper.get("n_jobs")])
+        self.key = hashlib.sha256(decisive.encode()).hexdigest()[:16]
+        self.folder = self.folder.with_name(self.key)
+
+    def prepare(self) -> None:
+        """As any sweep; then the run with the solver's own values."""
+        super().prepare()
+        (setup,) = self.setups
+        with report.Bars() as bars:
+            record = setup.run(bars, _parent(setup.tracker, self.key, self.folder))
+        self.default = {**record, "values": _values(setup.config)}
+        print(f"[default] {report.one_line(record)}", flush=True)
+
+    def show(self, console: Any, records: Mapping[int, Record], parent: Any) -> dict[str, float]:
+        """The trials, best first, and `trials.json`."""
+        (setup,) = self.setups
+        sense, choices = setup.job.instances[0].sense, setup.config.hydra.runtime.choices
+        found = tuning.report(self.default, records, sense, self.space, self.sampler, setup.job.budget, self.command)
+        tuning.write(self.folder / "trials.json", found)
+        parent.artifact(self.folder / "trials.json")
+        report.trials(console, found)
+        shipped = [f"Shipped: {tuning.ship(choices.get('tuning', setup.job.solver), found)}"] if setup.config.ship else []
+        _say(console, f"Trials: {self.folder / 'trials.json'}", *shipped)
+        values = {"default": found["default"]["value"], "best": (found["best"] or {}).get("value")}
+        return {key: value for key, value in values.items() if value is not None}
 
 
 def _parent(tracker: Any, key: str, folder: Path) -> Any:
@@ -280,13 +335,61 @@ def _parent(tracker: Any, key: str, folder: Path) -> Any:
 def _composed(flags: argparse.Namespace) -> list[DictConfig]:
     """The configuration of every job of a command, with Hydra's own part under `hydra`."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        parsed = OverridesParser.create().parse_overrides(flags.overrides)
-        jobs = [flags.overrides]
-        if flags.multirun and not any(override.key_or_group == "hydra/sweeper" for override in parsed):
-            jobs = BasicSweeper.split_arguments(parsed, None)[0]
         extra = [f"hydra.searchpath=[file://{Path(flags.config_dir).absolute()}]"] if flags.config_dir else []
-        mode = ["hydra.mode=MULTIRUN"] if flags.multirun else []
-        return [_compose([*job, *extra, *mode]) for job in jobs]
+        if not flags.multirun:
+            return [_compose([*flags.overrides, *extra])]
+        extra.append("hydra.mode=MULTIRUN")
+        parsed = OverridesParser.create().parse_overrides(flags.overrides)
+        of_sweep = [str(one.input_line) for one in parsed if re.match(r"tuning$|hydra[./]", one.key_or_group)]
+        swept = _compose([*of_sweep, *extra])
+        if _searches(swept):
+            return [_compose([*_fixed(swept, flags.overrides), *extra])]
+        return [_compose([*job, *extra]) for job in BasicSweeper.split_arguments(parsed, None)[0]]
+
+
+def _searches(config: DictConfig) -> bool:
+    """Whether the jobs of a sweep are suggested by what came out of those before."""
+    return config.hydra.runtime.choices["hydra/sweeper"] != "basic"
+
+
+def _parameters(config: DictConfig, overrides: Sequence[str]) -> dict[str, Override]:
+    """key -> what is last said of it: the search's own list comes first, then the command line."""
+    own = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    return {one.get_key_element(): one for one in OverridesParser.create().parse_overrides([*own, *overrides])}
+
+
+def _fixed(config: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """What holds for every trial of a search."""
+    return [str(one.input_line) for one in _parameters(config, overrides).values() if not one.is_sweep_override()]
+
+
+def _varied(config: DictConfig, overrides: Sequence[str]) -> dict[str, Override]:
+    """parameter -> the values it may take in a search.
+
+    Raises:
+        UserError: for a parameter that is no key of the solver, a value that the solver does not take, or no parameter at all.
+    """
+    found = {key: one for key, one in _parameters(config, overrides).items() if one.is_sweep_override()}
+    for key, one in found.items():
+        if not key.startswith("solver."):
+            raise UserError(f"{key}: a search varies keys of the solver only, such as solver.lr")
+        if key not in _values(config):
+            raise _unknown(key, _plain(config))
+        for value in _ends(one):
+            changed = copy.deepcopy(config)
+            OmegaConf.update(changed, key, value)
+            _build("solver", _checked(changed).solver)
+    if not found:
+        raise UserError("hydra.sweeper.params: a search needs parameters, such as solver.lr=interval(1e-4,1e-2)")
+    return found
+
+
+def _ends(varied: Override) -> list[Any]:
+    """The values, or the two ends of an interval."""
+    value = varied.value()
+    if isinstance(value, IntervalSweep):
+        return [value.start, value.end]
+    return list(varied.sweep_iterator(transformer=Transformer.encode))
 
 
 def _compose(overrides: list[str]) -> DictConfig:
@@ -294,12 +397,14 @@ def _compose(overrides: list[str]) -> DictConfig:
         config = hydra.compose("config", overrides, return_hydra_config=True)
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/sweeper":
+            raise UserError(f'{group}={name}: the plug-in is missing; pip install -e ".[tuning]"') from None
         raise options.unknown(f"{group}={name}", f"{group}:", name, error.options or members(group)) from None
     except HydraException as error:
         key = re.search(r"Could not override '([^']+)'", str(error))
         if key is None:
             raise
-        groups = [text for text in overrides if re.match(r"\+?\w+=", text) and text.split("=")[0].lstrip("+") in GROUPS]
+        groups = [text for text in overrides if text.split("=")[0].lstrip("+") in (*GROUPS, "hydra.searchpath")]
         raise _unknown(key[1], _plain(hydra.compose("config", groups))) from None
     return config
 
@@ -320,6 +425,13 @@ def _checked(config: DictConfig) -> DictConfig:
         raise UserError(f"seed: must not be negative, got {plain['seed']}")
     if plain["split"] not in SPLITS:
         raise options.unknown(f"split={plain['split']}", "splits:", str(plain["split"]), SPLITS)
+    if _searches(config) and config.hydra.mode != RunMode.MULTIRUN:
+        raise UserError("tuning: a search is a sweep; add -m")
+    if _searches(config) and plain["split"] != "validation":
+        raise UserError(
+            f"split: hyperparameters are chosen with split=validation, not {plain['split']}; "
+            "the test instances are for what was chosen, once"
+        )
     for name in plain["baselines"]:
         if name not in members("solver"):
             raise options.unknown(f"baselines: {name}", "there are", str(name), members("solver"))
@@ -346,6 +458,11 @@ def _unknown(key: str, config: Mapping[str, Any]) -> UserError:
 def _name(config: DictConfig, choices: Mapping[str, str]) -> str:
     """The solver's name: its file in conf/solver, else its class."""
     return choices.get("solver") or config.solver["_target_"].rsplit(".", 1)[-1].lower()
+
+
+def _values(config: DictConfig) -> dict[str, Any]:
+    """The solver's configuration, dotted key -> value."""
+    return flatten({"solver": _plain(config)["solver"]})
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -117,6 +117,26 @@ def comparison(runs: Sequence[Record], baselines: Sequence[Record]) -> Table:
     return table
 
 
+def trials(console: Console, found: Mapping[str, Any]) -> None:
+    """What a search found (`bench.tuning.report`), best first, among it the solver's own values."""
+    problem = found["problem"]
+    title = f"{problem['solver']} on {problem['dataset']}, {problem['split']}: {found['value'].removesuffix('_mean')}"
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for name in ("trial", *(key.rpartition(".")[2] for key in found["space"]), "value", "wall"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows = [{**found["default"], "number": "default"}, *found["trials"]]
+    for row in sorted(rows, key=lambda row: math.inf if row["value"] is None else row["value"]):
+        given = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in row["parameters"].values()]
+        shown = "failed" if row["value"] is None else f"{row['value']:.5g}"
+        table.add_row(
+            str(row["number"]), *given, shown, _seconds(row["seconds"]), style="italic" if row["number"] == "default" else ""
+        )
+    console.print(table)
+    for row in rows:
+        if row["error"]:
+            console.print(f"trial {row['number']}: {row['error']}", markup=False, soft_wrap=True)
+
+
 def _problem(record: Record) -> str:
     names = [record["dataset"], record.get("split"), record.get("track"), record.get("objective")]
     if record.get("mode") == "commit":

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from solvers.advantages import gae
 from solvers.rollouts import Rollout, entropy, log_probability
 from solvers.training import Descent, NetworkLearner
 
@@ -35,14 +34,11 @@ class A2C(NetworkLearner):
 
     def update(self, training: Descent, rollout: Rollout) -> dict[str, float]:
         """One step on the whole rollout."""
-        advantage = gae(
-            rollout.reward, rollout.value, rollout.next_value, rollout.terminated, rollout.truncated, self.gamma, self.lam
-        )
-        target = (advantage + rollout.value).flatten()
+        advantage, target = rollout.advantages(self.gamma, self.lam)
         training.widen(target)
         logits, relative = training.network(rollout.seen)
         error = (relative * rollout.unit - target) / training.spread
-        losses = actor_critic(logits, rollout.action, advantage.flatten() / training.spread, error)
+        losses = actor_critic(logits, rollout.action, advantage / training.spread, error)
         policy, value, spread = losses
         training.backward(policy + self.value_weight * value - self.entropy * training.left * spread)
         training.step()

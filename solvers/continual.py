@@ -28,8 +28,7 @@ from bench.instance import Instance
 from bench.observation import Observation
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
-from solvers.advantages import gae
-from solvers.features import Features, from_observation
+from solvers.features import from_observation
 from solvers.journal import Journal
 from solvers.network import Network
 from solvers.policy import NetworkPolicy
@@ -110,7 +109,7 @@ class ContinualPolicy(NetworkPolicy):
         self.deployed, self.learner, self.clock = deployed.network, learner, clock
         self.rules, self.objective = learner.adaptation, setting.objective
         self.setting = replace(setting, track="online", observe="arrived")  # in which the recent past is played
-        self.shaped = learner.shaped  # as the critic was trained
+        self.shaped = deployed.shaped  # as the critic was trained
         self.reset()
 
     def reset(self) -> None:
@@ -222,18 +221,14 @@ class ContinualPolicy(NetworkPolicy):
 
     def _lesson(self, rollout: Rollout, temperature: float) -> Lesson:
         """With advantages, and what the deployed policy would have done."""
-        learner = self.learner
-        advantage = gae(
-            rollout.reward, rollout.value, rollout.next_value, rollout.terminated, rollout.truncated, learner.gamma, learner.lam
-        )
-        target = (advantage + rollout.value).flatten()
+        advantage, target = rollout.advantages(self.learner.gamma, self.learner.lam)
         taken = rollout.taken.flatten().nonzero()[:, 0]
-        return Lesson(rollout, temperature, taken, advantage.flatten(), target, self.deployed(rollout.seen)[0])
+        return Lesson(rollout, temperature, taken, advantage, target, self.deployed(rollout.seen)[0])
 
     def _loss(self, network: Network, lesson: Lesson, rows: Tensor) -> Tensor:
         """PPO's clipped surrogate and value loss on the decisions `rows`, and the KL from the deployed policy."""
         learner, rollout = self.learner, lesson.rollout
-        logits, relative = network(Features(*(column[rows] for column in rollout.seen)))
+        logits, relative = network(rollout.seen.at(rows))
         ratio = (log_probability(logits / lesson.temperature, rollout.action[rows]) - rollout.logp[rows]).exp()
         policy = -clipped_gain(ratio, normalised(lesson.advantage[rows]), learner.clip).mean()
         value = learner.value_loss(

@@ -24,24 +24,26 @@ from bench.setting import Setting
 from bench.simulator import knows_ends
 from bench.simulator.tables import LEAVE
 from bench.simulator.tensors import TensorSimulator
-from solvers.beam import EXPANSION, Beam, environments
+from solvers.beam import EXPANSION, Beam
 from solvers.features import from_simulator
 from solvers.policy import NetworkPolicy
 from solvers.rollouts import CHECK_EVERY
 
 DECODINGS = ("greedy", "sample", "multistart", "beam")
+GROWTH = 8  # a chunk is at most so many times what was played before
 PAIRS = 2**19  # B * K * M that play together at most (one environment at least); about 1 kB each while the network looks
 
 
 class Planner:
-    """The best of `rollouts` episodes (for `beam`: partial episodes kept) of a policy in the true simulator.
+    """The best of `rollouts` episodes (for `beam`: partial episodes kept, and one) of a policy in the true simulator.
 
-    No chunk is begun, and a beam is narrowed, once `budget.seconds` are spent; the greedy episode always ends. `Result.info`:
+    The greedy episode is played first, and to its end. Then chunks grow as far as `budget.seconds` seem to allow, and no step
+    of a beam is begun once they are spent. `Result.info`:
 
     | key | meaning |
     |---|---|
     | decoding, rollouts, temperature | as asked for |
-    | played | episodes played; for `beam` its width, which is smaller than `rollouts` where memory binds |
+    | played | episodes played; for `beam` its width, smaller where memory binds, and the greedy one |
     | best | episode that won, 0 = the greedy one |
     | decisions, seconds | made and taken, in all environments together |
     | objective | of the schedule, minimised; missing where every episode dead-ends |
@@ -65,24 +67,19 @@ class Planner:
     @torch.no_grad()
     def solve(self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator) -> Result:
         """The best episode's schedule; `infeasible` where every episode dead-ends (`budget` sharing)."""
-        window = min(self.policy.window, instance.n_tasks)
+        window, device = min(self.policy.window, instance.n_tasks), self.policy.device
         room = max(1, self.pairs // (window * instance.n_agents))  # environments
-        search = Search(budget.seconds)
-        if self.decoding == "beam":
-            width = min(self.rollouts, max(1, room // EXPANSION))
-            shaped = setting.observe == "all" and knows_ends(instance)  # as the critic learned it
-            simulator = TensorSimulator(
-                [instance], setting, environments(width), window, shaped=shaped, device=self.policy.device
-            )
+        search, episodes = Search(budget.seconds), Episodes(self, int(rng.integers(2**62)))
+        episodes.play(TensorSimulator([instance], setting, 1, window, device=device), 0, search)
+        if self.decoding == "beam" and self.rollouts > 1:
+            width = min(self.rollouts - 1, max(1, room // EXPANSION))
+            shaped = self.policy.shaped and knows_ends(instance)  # as the critic learned it
+            simulator = TensorSimulator([instance], setting, EXPANSION * width, window, shaped, device=device)
             Beam(self.policy.network, simulator, width, search).run()
-        else:
-            episodes = Episodes(self, int(rng.integers(2**62)))
-            for first in range(0, self.rollouts, room):
-                if first and search.late:
-                    break
-                count = min(room, self.rollouts - first)
-                simulator = TensorSimulator([instance], setting, count, window, device=self.policy.device)
-                episodes.play(simulator, first, search)
+        while self.decoding != "beam" and search.played < self.rollouts and not search.late:
+            first = search.played
+            count = max(1, min(room, self.rollouts - first, GROWTH * first, int(first * search.left / search.spent)))
+            episodes.play(TensorSimulator([instance], setting, count, window, device=device), first, search)
         return search.result({"decoding": self.decoding, "rollouts": self.rollouts, "temperature": self.temperature})
 
 
@@ -98,9 +95,19 @@ class Search:
         self.points: list[tuple[float, float, float]] = []  # (seconds, objective, bound)
 
     @property
+    def spent(self) -> float:
+        """Seconds since it began."""
+        return time.perf_counter() - self.began
+
+    @property
+    def left(self) -> float:
+        """Seconds of the budget that are left."""
+        return max(0.0, self.seconds - self.spent)
+
+    @property
     def late(self) -> bool:
         """The budget is spent."""
-        return time.perf_counter() - self.began > self.seconds
+        return self.spent > self.seconds
 
     def offer(self, simulator: TensorSimulator, returns: Tensor, first: int = 0) -> None:
         """Finished environments of one instance with `returns` (B,) float64, -inf elsewhere; b played episode `first` + b."""
@@ -111,13 +118,13 @@ class Search:
         host = simulator.host()
         self.value, self.best, self.dead_end, self.schedule = value, first + b, host.dead_end(b), host.schedule(b)
         if not self.dead_end:
-            self.points.append((time.perf_counter() - self.began, -value * float(host.scale[0]), -np.inf))
+            self.points.append((self.spent, -value * float(host.scale[0]), -np.inf))
 
-    def result(self, asked: dict[str, str | int]) -> Result:
+    def result(self, asked: dict[str, str | float]) -> Result:
         """The best episode and the account."""
         objective = None if self.dead_end else self.points[-1][1]
         account = {"played": self.played, "best": self.best, "decisions": self.decisions, "objective": objective}
-        info = asked | account | {"seconds": time.perf_counter() - self.began}
+        info = asked | account | {"seconds": self.spent}
         return Result(self.schedule, "infeasible" if self.dead_end else "feasible", trajectory=tuple(self.points), info=info)
 
 

@@ -172,8 +172,8 @@ def _of_pairs(view: View, d: Derived) -> list[Tensor]:
     """PAIR columns (B, K, M)."""
     tau, release, demand = d.tau[:, None, None], d.release[:, :, None], view.demand.float()
     room = d.capacity.clamp(min=1.0)[:, None]
-    fraction = _share(demand, d.capacity[:, None])
-    of_quota = _share(demand, view.quota_left.float()[:, :, None])
+    fraction = share(demand, d.capacity[:, None])
+    of_quota = share(demand, view.quota_left.float()[:, :, None])
     leftover = ((view.free[:, None] - demand) / room).amin(dim=3)
     index = torch.where(d.can, d.weight[:, :, None] * tau / d.duration.clamp(min=1.0), 0.0)  # Smith's w / p, unit-free
     area = index / fraction.clamp(min=0.05)
@@ -189,7 +189,7 @@ def _of_pairs(view: View, d: Derived) -> list[Tensor]:
     ]  # fmt: skip
 
 
-def _share(demand: Tensor, room: Tensor) -> Tensor:
+def share(demand: Tensor, room: Tensor) -> Tensor:
     """The largest demand / room over the resources (the last axis), at most 2; any demand where there is no room is 2."""
     return torch.where(room > 0, demand / room.clamp(min=1.0), 2.0 * (demand > 0)).amax(dim=-1).clamp(max=2.0)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from bench.contracts import UserError
-from solvers.features import TASK, Features, View, cut, derive, stack
+from solvers.features import TASK, Features, View, cut, derive, share, stack
 from solvers.network import Network, linear
 
 OF_TASK, OF_AGENT, OF_PAIR = (3, 5, 7), (0, 3, 4, 5), (0, 3, 4, 7)  # the columns of `Features` that are read, as in `see`
@@ -45,9 +45,9 @@ class FlatNetwork(Network):
         slack = cut((view.due.float() - d.shortest) / tau)
         left = (view.free / room).amin(dim=2)
         length = d.duration / tau[:, None]
-        fraction = (view.demand.float() / room[:, None]).amax(dim=3)
+        fraction = share(view.demand.float(), d.capacity[:, None])
         index = torch.where(d.can, d.weight[:, :, None] * tau[:, None] / d.duration.clamp(min=1.0), 0.0)
-        pair = [cut(length), d.legal, fraction.clamp(max=2.0), torch.log1p(index)]
+        pair = [cut(length), d.legal, fraction, torch.log1p(index)]
         return Features(
             task=stack([d.weight, cut(d.release / tau), slack], view.shown),
             agent=stack([left, view.up, cut(view.next_end / tau), cut(view.last_end / tau)], d.present),

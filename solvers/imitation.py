@@ -17,17 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.contracts import Budget, Log, Solver, UserError
+from bench.contracts import Budget, Log, Policy, Solver, UserError
 from bench.instance import Instance, InstanceError, read_json, write_json
+from bench.rollout import as_solver, played_as
 from bench.schedule import Schedule
 from bench.setting import Setting
-from bench.simulator.tables import INSTANCE, LEAVE, NEVER, ORDER, TIME
+from bench.simulator.tables import AGENT, INSTANCE, LEAVE, NEVER, ORDER, TIME
 from bench.simulator.tensors import TensorSimulator
 from solvers.advantages import to_go
 from solvers.features import Features, from_simulator
 from solvers.left_shift import active
 from solvers.network import Network
 from solvers.rollouts import sample, value_unit
+from solvers.settings import ABOVE_0, check_settings
 
 if TYPE_CHECKING:
     from solvers.training import Descent
@@ -68,25 +70,31 @@ class Lessons:
     def right(self) -> Tensor:
         """(B, K * M + 1) bool: the legal actions by which the schedules start something now, or `wait` where they do not.
 
-        Where there is no waiting (`budget` sharing, commit mode) those of the earliest start among the tasks shown.
+        Where there is no waiting (`budget` sharing, commit mode) those of the earliest start among tasks that can be chosen.
+        None are right where what the schedule starts now can not be chosen: it is not shown, or does not fit yet.
         """
         s, t = self.simulator.state, self.simulator.tables
-        instance, tasks = s.env[:, INSTANCE, None], s.window.clamp(min=0)
-        start = self.start[instance, tasks].masked_fill(s.window < 0, NEVER)  # (B, K)
-        due = start == start.amin(dim=1, keepdim=True) if t.budget or t.commit else start <= s.env[:, TIME, None]
-        here = self.agent[instance, tasks][..., None] == torch.arange(t.agents.shape[1], device=start.device)  # (B, K, M)
-        pairs = (due[..., None] & here).flatten(1) & s.mask[:, :-1].bool()
-        return torch.cat([pairs, ~pairs.any(dim=1, keepdim=True) & s.mask[:, -1:].bool()], dim=1)
+        instance, tasks, time = s.env[:, INSTANCE, None], s.window.clamp(min=0), s.env[:, TIME, None]
+        here = self.agent[instance, tasks][..., None] == torch.arange(t.agents.shape[1], device=tasks.device)  # (B, K, M)
+        planned = here & s.mask[:, :-1].bool().view(here.shape) & (s.window >= 0)[..., None]
+        start = self.start[instance, tasks].masked_fill(~planned.any(dim=2), NEVER)  # (B, K)
+        due = start == start.amin(dim=1, keepdim=True) if t.budget or t.commit else start <= time
+        pairs = (due[..., None] & planned).flatten(1)
+        late = (s.task[:, AGENT] < 0) & (self.start[instance[:, 0]] <= time)  # (B, N) not started, though due
+        wait = s.mask[:, -1:].bool() & ~late.any(dim=1, keepdim=True)
+        return torch.cat([pairs, wait & ~pairs.any(dim=1, keepdim=True)], dim=1)
 
     @torch.no_grad()
     def replay(self, instances: Tensor, network: Network, gamma: float, generator: torch.Generator) -> Lesson:
         """The decisions by which the schedules of `instances` (B,) come about; which right action is taken is drawn."""
         simulator, tape = self.simulator, []
+        is_wait = torch.arange(simulator.state.mask.shape[1], device=simulator.device) == simulator.state.mask.shape[1] - 1
         simulator.restart(instances, everyone=True)
         while (playing := simulator.playing).any():
             seen, right = network.see(from_simulator(simulator)), self.right()
-            told = right.any(dim=1)  # not where the window is too narrow for what the schedule starts
-            allowed = torch.where(told[:, None], right, seen.mask)
+            told = right.any(dim=1)
+            waits = seen.mask[:, -1:]  # what is not told is to wait, or anything where there is no waiting
+            allowed = torch.where(told[:, None], right, seen.mask & (~waits | is_wait))
             action = sample(torch.zeros(right.shape, device=right.device).masked_fill(~allowed, -torch.inf), generator)
             reward = simulator.step(torch.where(playing, action, LEAVE))
             tape.append((*seen, right, value_unit(simulator, seen), playing & told, reward.float()))
@@ -103,14 +111,17 @@ class Imitation:
     `lessons`: where its schedules are kept (by default in the run's folder); runs that name the same file ask only once.
     """
 
-    teacher: Solver
+    teacher: Solver | Policy
     lessons: str | None = None
-    instances: int = 2048
+    instances: int = 3072
     seconds: float = 1.0
-    epochs: int = 10
+    epochs: int = 20
     lr: float = 2e-3
     together: int = 32  # schedules replayed at once
     minibatch: int = 512
+
+    def __post_init__(self) -> None:
+        check_settings(self, "solver.imitation", {"seconds": ABOVE_0, "lr": ABOVE_0})
 
     def ask(self, instances: Sequence[Instance], setting: Setting, log: Log) -> tuple[dict[int, Schedule], float]:
         """Whole schedules by the teacher, by instance, and the CPU seconds they took; what the file holds is not asked again.
@@ -121,10 +132,12 @@ class Imitation:
         path, saved = Path(self.lessons) if self.lessons else log.folder / FILE, time.monotonic()
         known, asked = _read(path), instances[: self.instances]
         made: dict[int, dict[str, Any]] = {}
+        teacher, played = as_solver(self.teacher), played_as(self.teacher, setting)
+        getattr(self.teacher, "warm_up", lambda: None)()
         for i, instance in enumerate(asked):
-            key = f"{instance.hash()}-{setting.objective}"
+            key = f"{instance.hash()} {setting.objective} {type(self.teacher).__name__} {self.seconds:g}"
             if key not in known:
-                known[key] = self._lesson(instance, setting, i)
+                known[key] = self._lesson(teacher, instance, played, i)
                 if time.monotonic() - saved > SAVE_SECONDS:
                     write_json(path, known)
                     saved = time.monotonic()
@@ -137,16 +150,18 @@ class Imitation:
             raise UserError(f"solver.imitation.teacher: no schedule in {self.seconds:g} s; raise solver.imitation.seconds")
         return whole, sum(lesson["cpu_seconds"] for lesson in made.values())
 
-    def _lesson(self, instance: Instance, setting: Setting, i: int) -> dict[str, Any]:
+    def _lesson(self, teacher: Solver, instance: Instance, setting: Setting, i: int) -> dict[str, Any]:
         began, budget = time.process_time(), Budget(seconds=self.seconds, threads=1)
-        result = self.teacher.solve(instance, setting, budget, np.random.default_rng([0, i]))
+        result = teacher.solve(instance, setting, budget, np.random.default_rng([0, i]))
         return {"schedule": result.schedule.to_dict(), "cpu_seconds": time.process_time() - began}
 
     def teach(self, descent: Descent, schedules: Mapping[int, Schedule], log: Log) -> None:
         """Teach the network of `descent` schedules of its training instances."""
         playground = descent.player.simulator
         instances = [playground.instances[i] for i in schedules]
-        simulator = TensorSimulator(instances, playground.setting, self.together, playground.window, device=playground.device)
+        simulator = TensorSimulator(
+            instances, playground.setting, self.together, playground.window, playground.tables.shaped, device=playground.device
+        )
         lessons, generator = Lessons(list(schedules.values()), simulator), descent.generator
         optimizer = torch.optim.Adam(descent.network.parameters(), lr=self.lr, eps=1e-5)
         steps = self.epochs * max(1, lessons.count // self.together)
@@ -158,6 +173,8 @@ class Imitation:
             descent.widen(lesson.target)
             for rows in torch.randperm(len(lesson.target), generator=generator, device=generator.device).split(self.minibatch):
                 loss = self.loss(descent, lesson.of(rows))
+                if not torch.isfinite(loss):
+                    raise UserError(f"imitation: the loss became {loss.item()}; lower solver.imitation.lr")
                 optimizer.zero_grad()
                 loss.backward()
                 torch.nn.utils.clip_grad_norm_(descent.network.parameters(), descent.learner.max_grad_norm)

@@ -34,10 +34,13 @@ def choose_device(name: str) -> torch.device:
 
 
 class NetworkPolicy:
-    """Takes the action with the highest score. K = `window` tasks are seen."""
+    """Takes the action with the highest score. K = `window` tasks are seen.
 
-    def __init__(self, network: Network, window: int, device: torch.device) -> None:
-        self.network, self.window, self.device = network.eval(), window, device
+    `shaped`: its critic learned rewards that are paid when a task starts.
+    """
+
+    def __init__(self, network: Network, window: int, device: torch.device, shaped: bool = True) -> None:
+        self.network, self.window, self.device, self.shaped = network.eval(), window, device, shaped
 
     @torch.no_grad()
     def act(self, observation: Observation, rng: np.random.Generator) -> int:
@@ -49,7 +52,8 @@ class NetworkPolicy:
         """Write the network and what is needed to build it again."""
         kind = next(name for name, network in NETWORKS.items() if type(self.network) is network)
         shape = {"kind": kind, **self.network.shape}
-        state = {"schema": SCHEMA, "shape": shape, "window": self.window, "network": self.network.state_dict()}
+        state = {"schema": SCHEMA, "shape": shape, "window": self.window, "shaped": self.shaped}
+        state["network"] = self.network.state_dict()
         save_atomically(path, state)
 
 
@@ -62,7 +66,7 @@ def load_policy(path: str | Path, device: torch.device) -> NetworkPolicy:
         shape = dict(state["shape"])
         network = NETWORKS[shape.pop("kind")](**shape).to(device)
         network.load_state_dict(state["network"])
-        return NetworkPolicy(network, state["window"], device)
+        return NetworkPolicy(network, state["window"], device, state.get("shaped", True))
     except FileNotFoundError:
         raise UserError(f"checkpoint: {path} does not exist; give the policy.pt of a finished run's folder") from None
     except Exception as error:  # torch raises many kinds for a file that is cut short or something else

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.advantages import gae
 from solvers.rollouts import Rollout, entropy, log_probability
 from solvers.training import Descent, NetworkLearner
 
@@ -36,20 +35,19 @@ class PPO(NetworkLearner):
         return training.player.collect(self.steps)
 
     def update(self, training: Descent, rollout: Rollout) -> dict[str, float]:
-        """Some epochs of clipped updates on one rollout, fewer where the policy moves further than `max_kl`."""
-        advantage = gae(
-            rollout.reward, rollout.value, rollout.next_value, rollout.terminated, rollout.truncated, self.gamma, self.lam
-        )
-        target = (advantage + rollout.value).flatten()
+        """Some epochs of clipped updates on one rollout, no more after one that found the policy further away than `max_kl`."""
+        advantage, target = rollout.advantages(self.gamma, self.lam)
         training.widen(target)
         logs, epoch = torch.zeros(len(LOGS)), 0
         while epoch < self.epochs and logs[LOGS.index("approx_kl")] <= self.max_kl:
             epoch += 1
             order = torch.randperm(len(target), generator=training.generator, device=target.device)
+            logs = torch.zeros(len(LOGS), device=target.device)  # means over the epoch
             for rows in order.split(self.minibatch):
-                loss, logs = self.loss(training, rollout, rows, advantage.flatten(), target)
+                loss, values = self.loss(training, rollout, rows, advantage, target)
                 training.backward(loss)
                 training.step()
+                logs += values * len(rows) / len(target)
         return {f"losses/{name}": value for name, value in zip(LOGS, logs.tolist(), strict=True)} | {"charts/epochs": epoch}
 
     def loss(

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from bench.contracts import UserError
-from solvers.features import Features
 from solvers.rollouts import Rollout, entropy, log_probability
 from solvers.training import Descent, NetworkLearner
 
@@ -31,6 +30,10 @@ class Reinforce(NetworkLearner):
         super().__post_init__()
         if self.group < 2 or self.envs % self.group:
             raise UserError(f"solver.group: at least 2 that divide solver.envs={self.envs} are needed, got {self.group}")
+        if self.gamma != 1.0:
+            raise UserError(f"solver.gamma: reinforce weighs whole episodes, so only 1 means something, got {self.gamma}")
+        if self.decoding == "beam":
+            raise UserError("solver.decoding: beam asks the critic, and reinforce trains none; take sample or multistart")
 
     def play(self, training: Descent) -> Rollout:
         """One episode in every environment."""
@@ -46,7 +49,7 @@ class Reinforce(NetworkLearner):
         bonus = self.entropy * training.left
         logs = torch.zeros(2, device=weight.device)
         for rows in taken.split(self.chunk):
-            logits, _ = training.network(Features(*(column[rows] for column in rollout.seen)))
+            logits, _ = training.network(rollout.seen.at(rows))
             policy = -(weight[rows] * log_probability(logits, rollout.action[rows])).sum() / len(taken)
             spread = entropy(logits).sum() / len(taken)
             training.backward(policy - bonus * spread)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench.simulator.tables import INSTANCE, LEAVE, N_TASKS
 from bench.simulator.tensors import TensorSimulator
+from solvers.advantages import gae
 from solvers.features import Features, from_simulator
 from solvers.network import Network
 
@@ -46,6 +47,11 @@ class Rollout:
     truncated: Tensor  # (S, B) bool: what follows was not played
     taken: Tensor  # (S, B) bool: a decision was made
     finished: Tensor  # (2,) number of episodes that ended, and the sum of their returns
+
+    def advantages(self, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+        """(S * B,) generalised advantage estimates, and (S * B,) the returns that they make the critic's targets."""
+        advantage = gae(self.reward, self.value, self.next_value, self.terminated, self.truncated, gamma, lam)
+        return advantage.flatten(), (advantage + self.value).flatten()
 
     @property
     def episodic_return(self) -> float:

@@ -30,6 +30,13 @@ from solvers.network import Network, PairNetwork
 from solvers.policy import NETWORKS, NetworkPolicy, choose_device, load_policy, save_atomically
 from solvers.price import Price
 from solvers.rollouts import Player, Rollout, play_greedily
+from solvers.settings import ABOVE_0, AT_LEAST_0, SHARE, check_settings
+
+RANGES = {
+    **dict.fromkeys(("temperature", "lr", "max_grad_norm", "clip", "clip_value"), ABOVE_0),
+    **dict.fromkeys(("entropy", "value_weight", "save_seconds", "max_kl"), AT_LEAST_0),
+    **dict.fromkeys(("gamma", "lam", "averaging"), SHARE),
+}
 
 
 @dataclass(kw_only=True)
@@ -66,9 +73,7 @@ class NetworkLearner:
 
     def __post_init__(self) -> None:
         choose_device(self.device)
-        for name, value in vars(self).items():
-            if type(value) is int and value < 1:
-                raise UserError(f"solver.{name}: at least 1 is needed, got {value}")
+        check_settings(self, "solver", RANGES)
         if self.decoding not in DECODINGS:
             raise UserError(f"solver.decoding: {self.decoding!r} must be one of {', '.join(DECODINGS)}")
         if self.network not in NETWORKS:
@@ -119,7 +124,7 @@ class NetworkLearner:
         self.learn(training, train, log)
         log.summary(training.price.summary(training.trials.scale.tolist()))
         training.network.load_state_dict(training.best_network)
-        policy = NetworkPolicy(training.network, self.window, device)
+        policy = NetworkPolicy(training.network, self.window, device, bool(training.player.simulator.tables.shaped))
         policy.save(log.folder / "policy.pt")
         return policy
 
@@ -131,6 +136,8 @@ class NetworkLearner:
 
     def learn(self, training: Training, train: list[Instance], log: Log) -> None:
         """Iterate until the budget is spent."""
+        if self.start is not None and training.decisions == 0:
+            training.validate()  # it may be better than the rules before it learns anything
         while not training.done:
             training.looked(training.turn(), log)
 

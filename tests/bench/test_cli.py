@@ -13,6 +13,7 @@ from typing import Any
 import pandas
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -131,7 +132,7 @@ def test_without_arguments_it_lists_all_there_is(capsys: pytest.CaptureFixture[s
         (["+solver=sjf", "dataset=smal"], "Did you mean small?"),
         (["+solver=sjf", "budget=quik"], "Did you mean quick?"),
         (["+solver=sjf", "tracking=of"], "Did you mean off?"),
-        (["dataset=tiny"], "solver: missing; type +solver=NAME, one of allox, best_rule, cpsat"),
+        (["dataset=tiny"], "solver: missing; type +solver=NAME, one of a2c, a3c, allox"),
         (["+solver=sjf", "sead=1"], "sead: unknown. Did you mean seed?"),
         (["+solver=sjf", "+sead=1"], "sead: unknown. Did you mean seed?"),
         (["+solver=sjf", "solver.skp=true"], "solver.skp: unknown. Did you mean skip?"),
@@ -191,6 +192,11 @@ def test_a_bad_instance_file_is_one_line_and_status_2(
 def test_a_constructor_that_objects_is_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*mine(place), "+solver=picky", *QUICK]) == 2
     assert capsys.readouterr().err == "solver: ValueError: level 1 will not do\n"
+
+
+def test_in_a_sweep_over_solvers_their_common_keys_may_be_set() -> None:
+    flags = get_args_parser().parse_args(["-m", "+solver=sjf,ljf", "solver.skip=false", "seed=0,1"])
+    assert [config.solver.skip for config in cli._composed(flags)] == [False] * 4
 
 
 def test_in_a_sweep_bad_input_is_found_before_any_job_starts(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
