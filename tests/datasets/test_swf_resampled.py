@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from bench.contracts import UserError
+from bench.instance_set import check
 from datasets.swf import Swf
 from datasets.swf_resampled import SwfResampled
-from tests.datasets.test_swf import row, write
+from tests.datasets.test_swf import CONF, row, write
 
 GAPS, RUNS = [3, 1, 4, 1, 5, 9, 2, 6], [70, 20, 90, 40, 10, 60, 30, 80]
 
@@ -59,3 +62,14 @@ def test_run_times_are_stretched_within_bounds(trace):
 def test_a_part_that_is_not_there_is_one_clear_error(trace, fitted):
     with pytest.raises(UserError, match=r"dataset\.fitted"):
         list(resampled(trace, fitted=fitted).instances("train"))
+
+
+@pytest.mark.external
+def test_the_shipped_sequences_are_pinned(external):
+    config = OmegaConf.load(CONF / "lublin1_resampled.yaml")
+    config.dataset.trace.path = str(external / "swf" / "lublin_256.swf.gz")
+    data = instantiate(config.dataset)
+    for split in ("validation", "test"):
+        check(split, data.instances(split), data.hashes)
+    [first, *_] = data.instances("test")
+    assert first.n_tasks == 1024
