@@ -34,6 +34,7 @@ from solvers.network import Network
 from solvers.policy import NetworkPolicy
 from solvers.ppo import PPO, clipped_gain, normalised
 from solvers.rollouts import Player, Rollout, log_probability, play_greedily, visible_load
+from solvers.settings import AT_LEAST_0, check_settings
 
 STEPS = (1.0, 0.5, 0.25)  # shares of an update, tried in turn (as by the line search of TRPO, Schulman et al. 2015)
 
@@ -59,12 +60,8 @@ class Adaptation:
     tolerance: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("interval", "minibatches_per_update", "minibatch", "validation_window"):
-            if getattr(self, name) < 1:
-                raise UserError(f"solver.adaptation.{name}: at least 1 is needed, got {getattr(self, name)}")
-        for name in ("temperature", "rehearsals", "seconds_per_update", "lr", "kl_weight", "max_kl", "tolerance"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"solver.adaptation.{name}: must not be negative, got {getattr(self, name)}")
+        may_be_0 = ("temperature", "rehearsals", "seconds_per_update", "lr", "kl_weight", "max_kl", "tolerance")
+        check_settings(self, "solver.adaptation", dict.fromkeys(may_be_0, AT_LEAST_0))
         if not self.temperature and not self.rehearsals:
             raise UserError(
                 "solver.adaptation: with temperature=0 and rehearsals=0 nothing is tried, so nothing can be learnt; set one"

@@ -27,7 +27,7 @@ from bench.simulator.tensors import TensorSimulator
 from solvers.beam import EXPANSION, Beam
 from solvers.features import from_simulator
 from solvers.policy import NetworkPolicy
-from solvers.rollouts import CHECK_EVERY
+from solvers.rollouts import to_the_end
 
 DECODINGS = ("greedy", "sample", "multistart", "beam")
 GROWTH = 8  # a chunk is at most so many times what was played before
@@ -140,18 +140,18 @@ class Episodes:
         episode = torch.arange(first, first + simulator.n_envs, device=simulator.device)  # (B,)
         total = torch.zeros(simulator.n_envs, dtype=torch.float64, device=simulator.device)
         decisions = torch.zeros((), dtype=torch.int64, device=simulator.device)
-        starts, step = torch.zeros(1), 0
-        while step % CHECK_EVERY or simulator.playing.any():
+        starts = torch.zeros(1)
+        for step in to_the_end(simulator):
             logits, _ = self.network(self.network.see(from_simulator(simulator)))
             if step == 0:
                 starts = self.starts(logits[0])
-            action = torch.where(episode < len(starts), logits.argmax(dim=1), self.drawn(logits, step, first))
+            action = logits.argmax(dim=1)
+            if first + simulator.n_envs > len(starts):  # some are drawn
+                action = torch.where(episode < len(starts), action, self.drawn(logits, step, first))
             if step == 0 and self.multistart:
                 action = starts[episode % len(starts)]
             decisions += simulator.playing.sum()
             total += simulator.step(torch.where(simulator.playing, action, LEAVE))
-            step += 1
-        simulator.check()
         search.played += simulator.n_envs
         search.decisions += int(decisions)
         search.offer(simulator, total, first)

@@ -131,6 +131,7 @@ class Imitation:
         """
         path, saved = Path(self.lessons) if self.lessons else log.folder / FILE, time.monotonic()
         known, asked = _read(path), instances[: self.instances]
+        before = len(known)
         made: dict[int, dict[str, Any]] = {}
         teacher, played = as_solver(self.teacher), played_as(self.teacher, setting)
         getattr(self.teacher, "warm_up", lambda: None)()
@@ -143,7 +144,8 @@ class Imitation:
                     saved = time.monotonic()
             made[i] = known[key]
             log.progress(i + 1, len(asked), "the teacher solves")
-        write_json(path, known)
+        if len(known) > before:
+            write_json(path, known)
         schedules = {i: Schedule.from_dict(lesson["schedule"]) for i, lesson in made.items()}
         whole = {i: one for i, one in schedules.items() if len(set(one.task.tolist())) == instances[i].n_tasks}
         if not whole:

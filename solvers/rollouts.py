@@ -5,6 +5,7 @@ Nothing here waits for the device within a step; S steps, B environments.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -126,8 +127,8 @@ class Player:
         simulator = self.simulator
         simulator.restart(self._drawn(simulator.n_envs // group).repeat_interleave(group), everyone=True)
         self.totals.zero_()
-        tape, look, step = _Tape(), self.look(), 0
-        while step % CHECK_EVERY or simulator.playing.any():
+        tape, look = _Tape(), self.look()
+        for _ in to_the_end(simulator):
             playing = simulator.playing
             action = torch.where(playing, sample(look.logits, self.generator), LEAVE)
             reward = simulator.step(action)
@@ -135,8 +136,7 @@ class Player:
             self._count(tape, reward, playing & over)
             following = self.look()
             tape.add(look, action.clamp(min=0), reward, following.value, over, torch.zeros_like(over), playing)
-            look, step = following, step + 1
-        simulator.check()
+            look = following
         return tape.rollout()
 
     def _count(self, tape: _Tape, reward: Tensor, over: Tensor) -> None:
@@ -191,14 +191,21 @@ def visible_load(seen: Features, objective: str) -> Tensor:
     return seen.load[:, {"makespan": 1, "bounded_slowdown": 2}.get(objective, 0)]
 
 
+def to_the_end(simulator: TensorSimulator) -> Iterator[int]:
+    """Steps 0, 1, ... until every episode is over, perhaps some more; then an illegal action is an error."""
+    step = 0
+    while step % CHECK_EVERY or simulator.playing.any():
+        yield step
+        step += 1
+    simulator.check()
+
+
 @torch.no_grad()
 def play_greedily(network: Network, simulator: TensorSimulator) -> Tensor:
     """Every environment from the start of its instance (b mod I) to its end, by the best actions; returns (B,) float64."""
     simulator.restart(torch.arange(simulator.n_envs, device=simulator.device) % len(simulator.instances), everyone=True)
-    total, step = torch.zeros(simulator.n_envs, dtype=torch.float64, device=simulator.device), 0
-    while step % CHECK_EVERY or simulator.playing.any():
+    total = torch.zeros(simulator.n_envs, dtype=torch.float64, device=simulator.device)
+    for _ in to_the_end(simulator):
         logits, _ = network(network.see(from_simulator(simulator)))
         total += simulator.step(torch.where(simulator.playing, logits.argmax(dim=1), LEAVE))
-        step += 1
-    simulator.check()
     return total

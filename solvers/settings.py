@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from bench.contracts import UserError
 
 Range = tuple[str, Callable[[float], bool]]
-ABOVE_0: Range = ("a number above 0", lambda x: x > 0)
-AT_LEAST_0: Range = ("a number of at least 0", lambda x: x >= 0)
-SHARE: Range = ("a number between 0 and 1", lambda x: 0 <= x <= 1)
+ABOVE_0: Range = ("must be above 0", lambda x: x > 0)
+AT_LEAST_0: Range = ("must not be negative", lambda x: x >= 0)
+SHARE: Range = ("must lie between 0 and 1", lambda x: 0 <= x <= 1)
 
 
 def check_settings(plugin: object, where: str, ranges: Mapping[str, Range]) -> None:
@@ -18,4 +18,4 @@ def check_settings(plugin: object, where: str, ranges: Mapping[str, Range]) -> N
         if type(value) is int and name not in ranges and value < 1:
             raise UserError(f"{where}.{name}: at least 1 is needed, got {value}")
         if name in ranges and value is not None and not ranges[name][1](value):
-            raise UserError(f"{where}.{name}: {ranges[name][0]} is needed, got {value}")
+            raise UserError(f"{where}.{name}: {ranges[name][0]}, got {value}")

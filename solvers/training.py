@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ RANGES = {
 
 
 @dataclass(kw_only=True)
-class NetworkLearner:
+class NetworkLearner(ABC):
     """Settings that every learner of this kind has; `conf/learner/network.yaml` says what each one means.
 
     Raises:
@@ -85,13 +86,13 @@ class NetworkLearner:
         """What descends."""
         return torch.optim.Adam(parameters, lr=self.lr, eps=1e-5, fused=True)  # all weights in one call
 
+    @abstractmethod
     def play(self, training: Descent) -> Rollout:
         """The decisions to learn from in one iteration."""
-        raise NotImplementedError
 
+    @abstractmethod
     def update(self, training: Descent, rollout: Rollout) -> dict[str, float]:
         """Change the network; returns what is worth logging."""
-        raise NotImplementedError
 
     # -- the contract ----------------------------------------------------------------------------------------------
 
