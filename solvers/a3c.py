@@ -84,10 +84,10 @@ class A3C(A2C):
             played = int(shared.decisions.sum())
             if played - training.decisions < every and played < training.total:
                 continue
-            training.decisions = played
+            missed, training.decisions = (played - training.decisions) / every, played
             price.cpu_seconds = spent + float(shared.cpu_seconds.sum())
             price.seconds = waited + time.perf_counter() - began  # validation goes on beside the learning
-            training.looked(values, log)
+            training.looked(values, log, missed)
 
 
 class Shared(NamedTuple):
@@ -121,10 +121,16 @@ class Worker(Descent):
         torch.manual_seed(seed)
         simulator = simulator_for(learner, instances, setting, torch.device("cpu"))
         super().__init__(learner, new_network(learner, simulator), simulator, seed, total)
+        self.played = shared.decisions
         self.shared = [nn.Parameter(weight) for weight in shared.weights]
         self.optimizer = learner.optimizer(self.shared)
         for parameter, square in zip(self.shared, shared.squares, strict=True):
             self.optimizer.state[parameter] = {"step": torch.zeros(()), "square_avg": square}
+
+    @property
+    def left(self) -> float:
+        """The share of the budget that is left by now: the others play on."""
+        return max(0.0, 1.0 - int(self.played.sum()) / self.total)
 
     def take(self) -> None:
         """Copy the shared weights."""
@@ -133,7 +139,11 @@ class Worker(Descent):
                 mine.copy_(theirs)
 
     def step(self) -> None:
-        """Apply the own gradients to the shared weights, unless they would spoil them."""
+        """Apply the own gradients to the shared weights, unless they would spoil them.
+
+        A worker that was held up must not move weights that have settled since: the learning rate is that of now.
+        """
+        self.anneal()
         self.norm += nn.utils.clip_grad_norm_(self.network.parameters(), self.learner.max_grad_norm)
         self.check()
         for mine, theirs in zip(self.network.parameters(), self.shared, strict=True):

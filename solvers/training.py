@@ -172,8 +172,7 @@ class Descent:
             UserError: where a loss is not finite.
         """
         began = time.perf_counter()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learner.lr * self.left
+        self.anneal()
         rollout = self.learner.play(self)
         played = time.perf_counter()
         self.loss.zero_()
@@ -199,6 +198,11 @@ class Descent:
             )
 
     # -- for updates -----------------------------------------------------------------------------------------------
+
+    def anneal(self) -> None:
+        """Set the learning rate to what it is by now."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learner.lr * self.left
 
     def widen(self, target: Tensor) -> None:
         """Take the spread of the targets of a rollout into the running mean."""
@@ -260,8 +264,12 @@ class Training(Descent):
         with self.price.clock():
             return super().turn()
 
-    def looked(self, values: dict[str, float], log: Log) -> None:
-        """What follows an iteration: the average moves, is validated now and then, the state is saved, the log hears of it."""
+    def looked(self, values: dict[str, float], log: Log, iterations: float = 1.0) -> None:
+        """What follows an iteration: the average moves, is validated now and then, the state is saved, the log hears of it.
+
+        Who could not look for so many `iterations` says so: the average moves as far as that many would have moved it.
+        """
+        self.average.multi_avg_fn = get_ema_multi_avg_fn(self.learner.averaging**iterations)
         self.average.update_parameters(self.network)
         self.iteration += 1
         if self.iteration % self.learner.validate_every == 0 or self.done or self.iteration == 1:

@@ -6,15 +6,20 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
 from torch import multiprocessing as processes
 
-from bench.contracts import UserError
+from bench.contracts import Budget, UserError
+from bench.setting import Setting
 from solvers.a2c import A2C
-from solvers.a3c import A3C
+from solvers.a3c import A3C, Shared, Worker
+from solvers.rollouts import Rollout
+from solvers.training import Descent, Training
 from tests.solvers.learning import (
+    CPU,
     PATIENT,
     TO_LEARN,
     Fixed,
@@ -33,6 +38,11 @@ DATA = Fixed(random_instance, 8)
 
 def learner(**changes) -> A3C:
     return small(A3C, **{"steps": 4, "workers": 2, **changes})
+
+
+def run_of() -> tuple[Setting, Budget, np.random.Generator, torch.device]:
+    """What a training is made with besides a learner and instances."""
+    return Setting(), Budget(decisions=1000, threads=1), np.random.default_rng(0), CPU
 
 
 def nobody_left() -> bool:
@@ -54,6 +64,38 @@ def test_it_learns_what_no_untrained_network_can_and_tells_its_price(tmp_path):
     assert steps[-1] >= 20_000
     assert notes.facts["learning/cpu_seconds"] > 0
     assert notes.facts["learning/seconds"] > 0
+
+
+def test_a_watcher_that_missed_iterations_averages_over_them(tmp_path):
+    rare = Training(learner(), DATA.splits["train"], DATA.splits["validation"], *run_of(), tmp_path / "rare.pt")
+    often = Training(learner(), DATA.splits["train"], DATA.splits["validation"], *run_of(), tmp_path / "often.pt")
+    for training in (rare, often):
+        training.looked({}, Notes(tmp_path))  # the first network is taken as it is
+        training.network.score[-1].weight.data.add_(1.0)
+    rare.looked({}, Notes(tmp_path), 7.0)
+    for _ in range(7):
+        often.looked({}, Notes(tmp_path))
+    for one, other in zip(rare.average.parameters(), often.average.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_worker_that_was_held_up_moves_nothing_that_has_settled(tmp_path):
+    training = Training(learner(), DATA.splits["train"], DATA.splits["validation"], *run_of(), tmp_path / "training.pt")
+    shared = Shared.of(training, 2)
+    worker = Worker(learner(), DATA.splits["train"], Setting(), 0, shared, 1000)
+    worker.take()
+    play = worker.learner.play
+
+    def held_up(descent: Descent) -> Rollout:
+        rollout = play(descent)
+        shared.decisions[1] = 1000  # meanwhile somebody else has spent the budget
+        return rollout
+
+    worker.learner.play = held_up
+    before = [weight.clone() for weight in shared.weights]
+    worker.turn()
+    assert float(worker.norm) > 0
+    assert all(torch.equal(one, other) for one, other in zip(before, shared.weights, strict=True))
 
 
 def test_its_updates_are_those_of_a2c():
