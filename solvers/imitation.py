@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.contracts import Budget, Log, Policy, Solver, UserError
@@ -54,7 +55,8 @@ class Lesson(NamedTuple):
 class Lessons:
     """The schedules of a teacher, replayed in the environments of a simulator.
 
-    `start`, `agent`: (I, N) by the simulator's task numbers; NEVER and -1 behind an instance's last task.
+    `start`, `agent`: (I, N) by the simulator's task numbers; NEVER and -1 behind an instance's last task. In commit mode
+    `start` is a place in the queue.
     """
 
     def __init__(self, schedules: Sequence[Schedule], simulator: TensorSimulator) -> None:
@@ -63,8 +65,13 @@ class Lessons:
         start, agent = np.full(order.shape, NEVER), np.full(order.shape, -1)
         for i, schedule in enumerate(schedules):
             instance = simulator.instances[i]
-            made, number = active(instance, schedule), np.argsort(order[i, : instance.n_tasks])
-            start[i, number[made.task]], agent[i, number[made.task]] = made.start, made.agent
+            made, number = schedule, np.argsort(order[i, : instance.n_tasks])
+            if simulator.tables.commit:  # a queue, which cannot fill gaps: what counts is the order
+                start[i, number[made.task]] = _queue(instance, made).argsort()
+            else:
+                made = active(instance, schedule)
+                start[i, number[made.task]] = made.start
+            agent[i, number[made.task]] = made.agent
         self.start, self.agent = (torch.from_numpy(x).to(simulator.device) for x in (start, agent))
 
     def right(self) -> Tensor:
@@ -189,6 +196,14 @@ class Imitation:
         told = logits.masked_fill(~lesson.right, -torch.inf).logsumexp(dim=1) - logits.logsumexp(dim=1)
         error = (relative * lesson.unit - lesson.target) / descent.spread
         return -told.mean() + descent.learner.value_weight * 0.5 * error.square().mean()
+
+
+def _queue(instance: Instance, schedule: Schedule) -> NDArray[np.intp]:
+    """(N,) the pieces in the order in which a queue was served: of two that start together, the smaller one would have started
+    earlier, had it been chosen first."""
+    demand = instance.demand[schedule.task, instance.agent_type[schedule.agent]]
+    share = (demand / np.maximum(instance.capacity[schedule.agent], 1)).max(axis=1)
+    return np.lexsort((-share, schedule.start))
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

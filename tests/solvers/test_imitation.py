@@ -5,15 +5,19 @@ import pytest
 import torch
 
 from bench.contracts import Budget, Result, UserError
+from bench.instance import Instance
 from bench.metrics import objective
+from bench.rollout import as_solver
 from bench.schedule import Schedule
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from solvers.cpsat import CpSat
 from solvers.imitation import FILE, Imitation, Lessons
+from solvers.left_shift import active
 from solvers.network import PairNetwork
 from solvers.ppo import PPO
 from solvers.rollouts import play_greedily
+from solvers.rules import LJF
 from tests.solvers.learning import Fixed, Notes, random_instance, rough, three_tasks, without_clock
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -57,6 +61,26 @@ def test_a_lesson_replays_the_schedule_and_tells_the_critic_its_return(make):
         assert float(lesson.target[b]) == pytest.approx(-replayed / host.scale[b])
     assert (lesson.right & ~lesson.seen.mask).sum() == 0
     assert lesson.right.any(dim=1).all()
+
+
+def test_a_queue_that_leaves_gaps_is_replayed_as_it_is():
+    """In commit mode the chosen task waits until it fits: left-shifted, the schedule would need an order that is none."""
+    setting, rng = Setting(track="online", observe="arrived", mode="commit"), np.random.default_rng(0)
+    instances = [
+        Instance(
+            rng.integers(1, 30, (20, 1)), rng.integers(1, 9, (20, 1, 1)), [[8]], [0], release=np.sort(rng.integers(0, 60, 20))
+        )
+        for _ in range(6)
+    ]
+    schedules = [as_solver(LJF()).solve(i, setting, Budget(60.0), rng).schedule for i in instances]
+    assert any((active(i, s).start < s.start).any() for i, s in zip(instances, schedules, strict=True))
+    simulator = TensorSimulator(instances, setting, len(instances))
+    lesson = Lessons(schedules, simulator).replay(torch.arange(6), PairNetwork(8), 1.0, GENERATOR)
+    assert lesson.right.any(dim=1).all()
+    host = simulator.host()
+    for b, schedule in enumerate(schedules):
+        replayed = host.schedule(b)
+        assert replayed.start[np.argsort(replayed.task)].tolist() == schedule.start[np.argsort(schedule.task)].tolist()
 
 
 def test_every_order_of_one_tick_is_right():
