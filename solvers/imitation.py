@@ -55,8 +55,8 @@ class Lesson(NamedTuple):
 class Lessons:
     """The schedules of a teacher, replayed in the environments of a simulator.
 
-    `start`, `agent`: (I, N) by the simulator's task numbers; NEVER and -1 behind an instance's last task. In commit mode and
-    without a clock `start` is a place in the order of choice.
+    `start`, `agent`: (I, N) by the simulator's task numbers; NEVER and -1 behind an instance's last task. In commit mode
+    `start` is a place in the queue.
     """
 
     def __init__(self, schedules: Sequence[Schedule], simulator: TensorSimulator) -> None:
@@ -66,7 +66,7 @@ class Lessons:
         for i, schedule in enumerate(schedules):
             instance = simulator.instances[i]
             made, number = schedule, np.argsort(order[i, : instance.n_tasks])
-            if simulator.tables.commit or simulator.tables.budget:  # nothing can move or wait: what counts is the order
+            if simulator.tables.commit:  # a queue, which cannot fill gaps: what counts is the order
                 start[i, number[made.task]] = _queue(instance, made).argsort()
             else:
                 made = active(instance, schedule)
@@ -199,8 +199,8 @@ class Imitation:
 
 
 def _queue(instance: Instance, schedule: Schedule) -> NDArray[np.intp]:
-    """(N,) the pieces in the order in which they are chosen, of those that start together the largest first: a smaller one
-    would have started earlier, had a queue chosen it first, and fits in the end where there is no clock."""
+    """(N,) the pieces in the order in which a queue was served: of two that start together, the smaller one would have started
+    earlier, had it been chosen first."""
     demand = instance.demand[schedule.task, instance.agent_type[schedule.agent]]
     share = (demand / np.maximum(instance.capacity[schedule.agent], 1)).max(axis=1)
     return np.lexsort((-share, schedule.start))

@@ -83,20 +83,6 @@ def test_a_queue_that_leaves_gaps_is_replayed_as_it_is():
         assert replayed.start[np.argsort(replayed.task)].tolist() == schedule.start[np.argsort(schedule.task)].tolist()
 
 
-def test_without_a_clock_the_largest_is_placed_first():
-    instance, setting = without_clock(np.random.default_rng(0)), Setting(track="assign")
-    lessons, [schedule] = taught([instance], setting)
-    share = instance.demand[schedule.task, instance.agent_type[schedule.agent], 0] / instance.capacity[schedule.agent, 0]
-    simulator, placed = lessons.simulator, []
-    while simulator.playing.any():
-        [right] = lessons.right().nonzero()[:, 1]
-        placed.append(int(simulator.state.window[0, int(right) // 2]))
-        simulator.step(right[None])
-    assert sorted(placed) == list(range(instance.n_tasks))
-    sizes = dict(zip(schedule.task.tolist(), share.tolist(), strict=True))
-    assert [sizes[j] for j in placed] == sorted(sizes.values(), reverse=True)
-
-
 def test_every_order_of_one_tick_is_right():
     instance = three_tasks(0)
     lessons = Lessons([made(instance, [0, 1, 0], [0, 0, 50])], TensorSimulator([instance], Setting()))
