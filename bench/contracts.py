@@ -120,8 +120,9 @@ class Solver(Protocol):
 class Policy(Protocol):
     """Decides one step.
 
-    May also define `reset()`, called before each episode; `facts()`, small JSON values about the episode just played, which
-    go into `Result.info`; and `window` (see Simulator).
+    May also define `distribution(view)`, where it draws its actions: their probabilities (B, K * M + 1), for the B decisions of
+    a `bench.simulator.view.View` (logs record them); `reset()`, called before each episode; `facts()`, small JSON values about
+    the episode just played, which go into `Result.info`; and `window` (see Simulator).
     """
 
     def act(self, observation: Observation, rng: np.random.Generator) -> int:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bench.simulator.tables import AGENT, N_FINISHED, N_LOST, N_RUNNING, NEXT_ARRIVAL, OUTAGE, START, TIME, UP
 from bench.simulator.tensors import TensorSimulator
-from solvers.features import from_simulator
+from bench.simulator.view import from_simulator
 from solvers.network import Network
 from solvers.rollouts import value_unit
 

@@ -28,7 +28,7 @@ from bench.instance import Instance
 from bench.observation import Observation
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
-from solvers.features import from_observation
+from bench.simulator.view import from_observation
 from solvers.journal import Journal
 from solvers.network import Network
 from solvers.policy import NetworkPolicy

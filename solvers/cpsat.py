@@ -18,13 +18,13 @@ from ortools.sat.python import cp_model
 
 from bench.contracts import Budget, Result, UserError
 from bench.instance import Instance
+from bench.left_shift import active
 from bench.schedule import Schedule, ScheduleError
 from bench.setting import Setting
 from bench.verify import verify
 from solvers.assignment.model import AssignModel
 from solvers.bounds import Root, quick, root, trivial
 from solvers.cpsat_model import ScheduleModel
-from solvers.left_shift import active
 from solvers.schedule_search import fastest, improve
 from solvers.terms import Terms, completion
 from solvers.trace import Trace

@@ -13,9 +13,9 @@ import numpy as np
 from ortools.sat.python import cp_model
 
 from bench.instance import Instance, Ints
+from bench.left_shift import fits_alone
 from bench.metrics import horizon
 from bench.schedule import Schedule
-from solvers.left_shift import fits_alone
 from solvers.terms import Terms
 
 LARGEST_TOTAL = 2**58  # what a scaled objective may reach, far inside CP-SAT's int64

@@ -24,8 +24,8 @@ from bench.setting import Setting
 from bench.simulator import knows_ends
 from bench.simulator.tables import LEAVE
 from bench.simulator.tensors import TensorSimulator
+from bench.simulator.view import from_simulator
 from solvers.beam import EXPANSION, Beam
-from solvers.features import from_simulator
 from solvers.policy import NetworkPolicy
 from solvers.rollouts import to_the_end
 

@@ -8,41 +8,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bench.instance import KINDS
-from bench.observation import Observation
-from bench.simulator.tables import (
-    CAPACITY, DEMAND, DUE, FREE, INSTANCE, KIND, LAST_END, LEFT, NEVER, NEXT_END, NEXT_OUTAGE, RELEASE, TENANT, TIME, TYPE, UP,
-    VISIBLE, WEIGHT,
-)  # fmt: skip
-from bench.simulator.tensors import TensorSimulator
+from bench.simulator.view import View
 
 TASK, AGENT, PAIR = 12 + len(KINDS), 8, 16  # numbers of features
 CAN = 2  # which pair feature says that the pair could be: eligible, and the agent covers the demand alone
 FAR = 20.0  # ratios of times are cut off here
-
-
-class View(NamedTuple):
-    """The raw arrays of B decisions as tensors, times relative to now, in ticks."""
-
-    shown: Tensor  # (B, K) bool, false = padding
-    release: Tensor  # (B, K) ticks from now, <= 0 where arrived
-    due: Tensor  # (B, K) ticks from now, very large without due dates
-    weight: Tensor  # (B, K)
-    kind: Tensor  # (B, K) int
-    duration: Tensor  # (B, K, M) visible ticks, -1 = not eligible
-    demand: Tensor  # (B, K, M, R)
-    quota_left: Tensor  # (B, K, R) units its tenant may still take, very many without quotas
-    capacity: Tensor  # (B, M, R), 0 for padding
-    free: Tensor  # (B, M, R)
-    up: Tensor  # (B, M)
-    next_outage: Tensor  # (B, M) ticks from now
-    next_end: Tensor  # (B, M) ticks from now, 0 where idle
-    last_end: Tensor  # (B, M) ticks from now, 0 where idle
-    mask: Tensor  # (B, K * M + 1) bool
 
 
 class Features(NamedTuple):
@@ -59,41 +33,6 @@ class Features(NamedTuple):
     def at(self, rows: Tensor) -> Features:
         """Those of the decisions `rows` (n,)."""
         return Features(*(column.index_select(0, rows) for column in self))
-
-
-def from_simulator(simulator: TensorSimulator) -> View:
-    """The current decisions of all B environments, on the simulator's device."""
-    t, s = simulator.tables, simulator.state
-    i, time = s.env[:, INSTANCE], s.env[:, TIME, None]
-    ids = s.window.clamp(min=0)
-    task, work, agents = t.task[i[:, None], ids], t.work[i[:, None], ids], t.agents[i]
-    left = torch.full((*ids.shape, 1), NEVER, device=ids.device)
-    if s.tenants.shape[1]:
-        left = s.tenants[torch.arange(len(i), device=ids.device)[:, None], task[..., TENANT], LEFT:]
-    kind_of = agents[:, None, :, TYPE, None].expand(-1, ids.shape[1], -1, work.shape[3])
-    work = work.gather(2, kind_of)  # (B, K, M, 2 + R)
-    return View(
-        s.window >= 0, task[..., RELEASE] - time, task[..., DUE] - time, task[..., WEIGHT], task[..., KIND],
-        work[..., VISIBLE], work[..., DEMAND:], left, agents[..., CAPACITY:], s.agents[..., FREE:], s.agents[..., UP],
-        s.agents[..., NEXT_OUTAGE] - time, s.agents[..., NEXT_END] - time, s.agents[..., LAST_END] - time, s.mask.bool(),
-    )  # fmt: skip
-
-
-def from_observation(seen: Observation, device: torch.device) -> View:
-    """One decision, B = 1."""
-    m = seen.n_agents
-    next_end, last_end = np.full(m, NEVER), np.full(m, seen.time)
-    np.minimum.at(next_end, seen.running_agent, seen.running_end)
-    np.maximum.at(last_end, seen.running_agent, seen.running_end)
-    next_end = np.where(next_end == NEVER, seen.time, next_end)
-    due = np.full(len(seen.release), NEVER) if seen.due is None else seen.due
-    left = np.full((len(seen.release), 1), NEVER) if seen.tenant_free is None else seen.tenant_free[seen.tenant]
-    columns = (
-        np.ones(len(seen.release), dtype=bool), seen.release - seen.time, due - seen.time, seen.weight, seen.kind,
-        seen.pair_duration, seen.demand[:, seen.agent_type], left, seen.capacity, seen.free, seen.up,
-        seen.next_outage - seen.time, next_end - seen.time, last_end - seen.time, seen.mask,
-    )  # fmt: skip
-    return View(*(torch.from_numpy(np.array(column))[None].to(device) for column in columns))
 
 
 class Derived(NamedTuple):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from bench.contracts import UserError
-from solvers.features import TASK, Features, View, cut, derive, share, stack
+from bench.simulator.view import View
+from solvers.features import TASK, Features, cut, derive, share, stack
 from solvers.network import Network, linear
 
 OF_TASK, OF_AGENT, OF_PAIR = (3, 5, 7), (0, 3, 4, 5), (0, 3, 4, 7)  # the columns of `Features` that are read, as in `see`

@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.contracts import Budget, Log, Policy, Solver, UserError
 from bench.instance import Instance, InstanceError, read_json, write_json
+from bench.replay import Plans
 from bench.rollout import as_solver, played_as
 from bench.schedule import Schedule
 from bench.setting import Setting
-from bench.simulator.tables import AGENT, INSTANCE, LEAVE, NEVER, ORDER, TIME
+from bench.simulator.tables import LEAVE
 from bench.simulator.tensors import TensorSimulator
+from bench.simulator.view import from_simulator
 from solvers.advantages import to_go
-from solvers.features import Features, from_simulator
-from solvers.left_shift import active
+from solvers.features import Features
 from solvers.network import Network
 from solvers.rollouts import sample, value_unit
 from solvers.settings import ABOVE_0, check_settings
@@ -52,56 +52,18 @@ class Lesson(NamedTuple):
         return Lesson(self.seen.at(rows), *(column.index_select(0, rows) for column in self[1:]))
 
 
-class Lessons:
-    """The schedules of a teacher, replayed in the environments of a simulator.
-
-    `start`, `agent`: (I, N) by the simulator's task numbers; NEVER and -1 behind an instance's last task. In commit mode
-    `start` is a place in the queue.
-    """
-
-    def __init__(self, schedules: Sequence[Schedule], simulator: TensorSimulator) -> None:
-        self.simulator, self.count = simulator, len(schedules)
-        order = simulator.tables.task[: self.count, :, ORDER].cpu().numpy()
-        start, agent = np.full(order.shape, NEVER), np.full(order.shape, -1)
-        for i, schedule in enumerate(schedules):
-            instance = simulator.instances[i]
-            made, number = schedule, np.argsort(order[i, : instance.n_tasks])
-            if simulator.tables.commit:  # a queue, which cannot fill gaps: what counts is the order
-                start[i, number[made.task]] = _queue(instance, made).argsort()
-            else:
-                made = active(instance, schedule)
-                start[i, number[made.task]] = made.start
-            agent[i, number[made.task]] = made.agent
-        self.start, self.agent = (torch.from_numpy(x).to(simulator.device) for x in (start, agent))
-
-    def right(self) -> Tensor:
-        """(B, K * M + 1) bool: the legal actions by which the schedules start something now, or `wait` where they do not.
-
-        Where there is no waiting (`budget` sharing, commit mode) those of the earliest start among tasks that can be chosen.
-        None are right where what the schedule starts now can not be chosen: it is not shown, or does not fit yet.
-        """
-        s, t = self.simulator.state, self.simulator.tables
-        instance, tasks, time = s.env[:, INSTANCE, None], s.window.clamp(min=0), s.env[:, TIME, None]
-        here = self.agent[instance, tasks][..., None] == torch.arange(t.agents.shape[1], device=tasks.device)  # (B, K, M)
-        planned = here & s.mask[:, :-1].bool().view(here.shape) & (s.window >= 0)[..., None]
-        start = self.start[instance, tasks].masked_fill(~planned.any(dim=2), NEVER)  # (B, K)
-        due = start == start.amin(dim=1, keepdim=True) if t.budget or t.commit else start <= time
-        pairs = (due[..., None] & planned).flatten(1)
-        late = (s.task[:, AGENT] < 0) & (self.start[instance[:, 0]] <= time)  # (B, N) not started, though due
-        wait = s.mask[:, -1:].bool() & ~late.any(dim=1, keepdim=True)
-        return torch.cat([pairs, wait & ~pairs.any(dim=1, keepdim=True)], dim=1)
+class Lessons(Plans):
+    """The schedules of a teacher, replayed in the environments of a simulator."""
 
     @torch.no_grad()
     def replay(self, instances: Tensor, network: Network, gamma: float, generator: torch.Generator) -> Lesson:
         """The decisions by which the schedules of `instances` (B,) come about; which right action is taken is drawn."""
         simulator, tape = self.simulator, []
-        is_wait = torch.arange(simulator.state.mask.shape[1], device=simulator.device) == simulator.state.mask.shape[1] - 1
         simulator.restart(instances, everyone=True)
         while (playing := simulator.playing).any():
             seen, right = network.see(from_simulator(simulator)), self.right()
             told = right.any(dim=1)
-            waits = seen.mask[:, -1:]  # what is not told is to wait, or anything where there is no waiting
-            allowed = torch.where(told[:, None], right, seen.mask & (~waits | is_wait))
+            allowed = self.allowed(right)
             action = sample(torch.zeros(right.shape, device=right.device).masked_fill(~allowed, -torch.inf), generator)
             reward = simulator.step(torch.where(playing, action, LEAVE))
             tape.append((*seen, right, value_unit(simulator, seen), playing & told, reward.float()))
@@ -196,14 +158,6 @@ class Imitation:
         told = logits.masked_fill(~lesson.right, -torch.inf).logsumexp(dim=1) - logits.logsumexp(dim=1)
         error = (relative * lesson.unit - lesson.target) / descent.spread
         return -told.mean() + descent.learner.value_weight * 0.5 * error.square().mean()
-
-
-def _queue(instance: Instance, schedule: Schedule) -> NDArray[np.intp]:
-    """(N,) the pieces in the order in which a queue was served: of two that start together, the smaller one would have started
-    earlier, had it been chosen first."""
-    demand = instance.demand[schedule.task, instance.agent_type[schedule.agent]]
-    share = (demand / np.maximum(instance.capacity[schedule.agent], 1)).max(axis=1)
-    return np.lexsort((-share, schedule.start))
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from solvers.features import AGENT, CAN, PAIR, TASK, Features, View, features
+from bench.simulator.view import View
+from solvers.features import AGENT, CAN, PAIR, TASK, Features, features
 
 
 def linear(inputs: int, outputs: int, gain: float = 2**0.5) -> nn.Linear:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bench.contracts import UserError
 from bench.observation import Observation
-from solvers.features import from_observation
+from bench.simulator.view import View, from_observation
 from solvers.flat_network import FlatNetwork
 from solvers.network import Network, PairNetwork
 
@@ -47,6 +48,12 @@ class NetworkPolicy:
         """The best legal flat action."""
         logits, _ = self.network(self.network.see(from_observation(observation, self.device)))
         return int(logits.argmax())
+
+    @torch.no_grad()
+    def distribution(self, view: View) -> Tensor:
+        """(B, K * M + 1) probabilities, as the network was trained to draw; zeros where nothing is legal."""
+        logits, _ = self.network(self.network.see(view))
+        return logits.softmax(dim=1).nan_to_num(0.0)
 
     def save(self, path: Path) -> None:
         """Write the network and what is needed to build it again."""

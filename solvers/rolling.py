@@ -16,13 +16,13 @@ from ortools.sat.python import cp_model
 
 from bench.contracts import Budget, UserError
 from bench.instance import NOT_ELIGIBLE, Instance, Ints, Outage
+from bench.left_shift import active, fits_alone
 from bench.observation import Observation
 from bench.rollout import PolicySolver
 from bench.schedule import Schedule
 from bench.setting import OBJECTIVES, Setting
 from solvers.cpsat_model import ScheduleModel
 from solvers.dispatch import runnable
-from solvers.left_shift import active, fits_alone
 from solvers.plan import Planner, Step
 from solvers.rules import Rule
 from solvers.terms import Terms, by_task, completion

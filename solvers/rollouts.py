@@ -12,10 +12,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.simulator.tables import INSTANCE, LEAVE, N_TASKS
+from bench.episodes import Tape
+from bench.simulator.tables import LEAVE
 from bench.simulator.tensors import TensorSimulator
+from bench.simulator.view import from_simulator, return_scale
 from solvers.advantages import gae
-from solvers.features import Features, from_simulator
+from solvers.features import Features
 from solvers.network import Network
 
 CHECK_EVERY = 8  # steps between two looks at whether every episode is over: each one waits for the device
@@ -81,8 +83,11 @@ def entropy(logits: Tensor) -> Tensor:
 class Player:
     """Plays training episodes with a network; actions are drawn from its policy."""
 
-    def __init__(self, network: Network, simulator: TensorSimulator, generator: torch.Generator) -> None:
-        self.network, self.simulator, self.generator = network, simulator, generator
+    def __init__(
+        self, network: Network, simulator: TensorSimulator, generator: torch.Generator, tape: Tape | None = None
+    ) -> None:
+        """`tape`: records what `collect` plays."""
+        self.network, self.simulator, self.generator, self.tape = network, simulator, generator, tape
         self.totals = torch.zeros(simulator.n_envs, dtype=torch.float64, device=simulator.device)  # of the episodes now played
         simulator.restart(self._drawn(simulator.n_envs), everyone=True)
 
@@ -109,7 +114,11 @@ class Player:
         tape, look = _Tape(), self.look()
         for _ in range(steps):
             action = sample(look.logits, self.generator)
+            if self.tape is not None:
+                self.tape.saw(self.simulator, action, log_probability(look.logits, action).exp())
             reward = self.simulator.step(action)
+            if self.tape is not None:
+                self.tape.got(reward)
             terminated, truncated = self.simulator.terminated, self.simulator.truncated
             before = self.look().value if self.simulator.can_truncate else None  # of the states that were cut
             self._count(tape, reward, terminated | truncated)
@@ -178,12 +187,7 @@ class _Tape:
 
 def value_unit(simulator: TensorSimulator, seen: Features) -> Tensor:
     """(B,) return that the visible load stands for: only the critic, which no decision hears of, may use the scale."""
-    instance = simulator.state.env[:, INSTANCE]
-    scale = simulator.scale[instance]
-    objective = simulator.setting.objective
-    if objective == "bounded_slowdown":
-        scale = scale * simulator.tables.size[instance, N_TASKS]
-    return visible_load(seen, objective) / scale.float()
+    return visible_load(seen, simulator.setting.objective) / return_scale(simulator).float()
 
 
 def visible_load(seen: Features, objective: str) -> Tensor:

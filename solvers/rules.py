@@ -10,10 +10,16 @@ that blocks waits for its head where it may. In commit mode every arrived task h
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bench.observation import Observation
+
+if TYPE_CHECKING:  # rules do without torch
+    from torch import Tensor
+
+    from bench.simulator.view import View
 from solvers.dispatch import Floats, arrived, best_agent, processors, requested, waited
 
 
@@ -26,6 +32,10 @@ class Random:
         """A legal flat action."""
         legal = np.flatnonzero(observation.mask)
         return int(legal[rng.integers(len(legal))])
+
+    def distribution(self, view: View) -> Tensor:
+        """(B, K * M + 1) probabilities."""
+        return view.mask / view.mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 class Rule(ABC):

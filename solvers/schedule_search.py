@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.instance import Instance, Ints
+from bench.left_shift import active, fits_alone
 from bench.schedule import Schedule
-from solvers.left_shift import active, fits_alone
 from solvers.schedule_search_kernel import anneal, decode_all
 from solvers.terms import Terms, completion
 

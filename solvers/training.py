@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bench.contracts import Budget, Dataset, Log, Policy, Solver, UserError
+from bench.episodes import Tape
 from bench.instance import Instance
 from bench.setting import Setting
 from bench.simulator import knows_ends
@@ -72,6 +73,8 @@ class NetworkLearner(ABC):
     save_seconds: float = 15.0
     threads: int = 1
 
+    tape: ClassVar[Tape | None] = None  # records what is played to learn from, see `remember`
+
     def __post_init__(self) -> None:
         choose_device(self.device)
         check_settings(self, "solver", RANGES)
@@ -79,6 +82,10 @@ class NetworkLearner(ABC):
             raise UserError(f"solver.decoding: {self.decoding!r} must be one of {', '.join(DECODINGS)}")
         if self.network not in NETWORKS:
             raise UserError(f"solver.network: {self.network!r} must be one of {', '.join(NETWORKS)}")
+
+    def remember(self, tape: Tape) -> None:
+        """Record all that the training plays (by `Player.collect`) on `tape`."""
+        vars(self)["tape"] = tape
 
     # -- what a learner defines ------------------------------------------------------------------------------------
 
@@ -149,7 +156,7 @@ class Descent:
     def __init__(self, learner: NetworkLearner, network: Network, simulator: TensorSimulator, seed: int, total: int) -> None:
         self.learner, self.network, self.total = learner, network, total
         self.generator = torch.Generator(simulator.device).manual_seed(seed)
-        self.player = Player(network, simulator, self.generator)
+        self.player = Player(network, simulator, self.generator, learner.tape)
         self.optimizer = learner.optimizer(network.parameters())
         self.decisions = 0
         self.spread = 0.0  # running mean of the returns' standard deviation

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.instance import Instance, Ints
+from bench.left_shift import fits_alone
 from bench.schedule import Schedule
 from solvers.assignment import pair_costs
-from solvers.left_shift import fits_alone
 
 MOVES = 2000  # per task and round
 COOLING = 1e-3  # the last temperature of a round, as a share of the first

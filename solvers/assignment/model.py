@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from ortools.sat.python import cp_model
 
 from bench.instance import Instance, Ints
+from bench.left_shift import fits_alone
 from bench.schedule import Schedule
 from solvers.assignment import pair_costs
 from solvers.cpsat_model import Value
-from solvers.left_shift import fits_alone
 
 
 class AssignModel:

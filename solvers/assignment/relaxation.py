@@ -17,9 +17,9 @@ from ortools.math_opt import model_pb2
 from ortools.math_opt.python import mathopt
 
 from bench.instance import Instance, Ints
+from bench.left_shift import fits_alone
 from solvers.assignment import pair_costs
 from solvers.assignment.dual import Core, Work, bound, maximise, pair_bounds
-from solvers.left_shift import fits_alone
 
 FINEST = 1000  # multipliers are whole multiples of 1 / FINEST, coarser only where costs are huge
 LARGEST = 2**50  # what all scaled costs, and all prices, together may reach: floats hold their sums exactly

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from bench.instance import Instance, Ints
+from bench.left_shift import active, fits_alone
 from bench.schedule import Schedule
 from bench.verify import verify
 from solvers.cpsat_model import most_at_once
-from solvers.left_shift import active, fits_alone
 
 LARGEST_TABLE = 4_000_000  # entries of the cost table; larger instances are left alone
 NEVER = 2**40  # costs of what is not eligible, above any other in use

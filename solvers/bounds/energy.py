@@ -14,8 +14,8 @@ import numpy as np
 from ortools.linear_solver import pywraplp
 
 from bench.instance import Instance, Ints
+from bench.left_shift import fits_alone
 from solvers.bounds.packing import Pool, same_agents
-from solvers.left_shift import fits_alone
 
 THRESHOLDS = 24  # at most this many releases are thresholds, evenly chosen by rank
 SCALE = 10**9  # duals are counted in 1 / SCALE

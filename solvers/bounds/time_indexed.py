@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.instance import Instance, Ints
+from bench.left_shift import fits_alone
 from solvers.bounds.packing import Knapsacks, Pool, same_agents
 from solvers.bounds.time_indexed_kernel import FAR, cheapest, occupied, running
 from solvers.bounds.volume import ascend
 from solvers.cpsat_model import Windows
-from solvers.left_shift import fits_alone
 from solvers.terms import Terms
 
 FINEST = 1024  # intervals of the finest grid where the horizon has more ticks

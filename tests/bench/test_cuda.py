@@ -16,8 +16,9 @@ from bench.setting import Setting
 from bench.simulator import IllegalAction, Simulator
 from bench.simulator.tables import LEAVE, STATUS, State
 from bench.simulator.tensors import TensorSimulator
+from bench.simulator.view import from_simulator
 from bench.speed import simulator as benchmark
-from solvers.features import features, from_simulator
+from solvers.features import features
 
 GPU = torch.cuda.is_available() and importlib.util.find_spec("numba_cuda") is not None
 pytestmark = [

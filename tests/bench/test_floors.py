@@ -11,8 +11,8 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted(f for top in ("bench", "datasets", "solvers") for f in (ROOT / top).rglob("*.py"))
 FLOORS = {
     0: {"instance", "schedule", "setting", "observation"},
-    1: {"simulator", "verify", "metrics", "workload"},
-    2: {"contracts", "rollout", "instance_set"},
+    1: {"simulator", "verify", "metrics", "workload", "left_shift"},
+    2: {"contracts", "rollout", "instance_set", "replay", "episodes"},
 }
 HEAVY = ("torch", "mlflow", "ortools", "numba", "matplotlib", "pandas", "scipy", "gymnasium", "hydra")
 

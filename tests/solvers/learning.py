@@ -13,7 +13,8 @@ from bench.contracts import Budget
 from bench.instance import Instance, Outage
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
-from solvers.features import View, features, from_simulator
+from bench.simulator.view import View, from_simulator
+from solvers.features import features
 from solvers.network import PairNetwork
 from solvers.policy import NetworkPolicy
 from solvers.rollouts import play_greedily

@@ -16,6 +16,7 @@ import pytest
 
 from bench.contracts import Budget
 from bench.instance import Instance
+from bench.left_shift import fits_alone
 from bench.metrics import objective
 from bench.setting import OBJECTIVES, Setting
 from bench.verify import verify
@@ -23,7 +24,6 @@ from solvers.bounds import Bound, root, trivial
 from solvers.bounds.assignment import assignment
 from solvers.cpsat import CpSat
 from solvers.cpsat_model import most_at_once, places
-from solvers.left_shift import fits_alone
 from solvers.schedule_search import fastest
 from solvers.terms import Terms
 from tests.solvers.test_cpsat import brute_force, random_instance

@@ -15,9 +15,9 @@ from bench.metrics import objective
 from bench.rollout import PolicySolver
 from bench.setting import OBJECTIVES, Setting
 from bench.simulator import Simulator
+from bench.simulator.view import from_observation
 from bench.verify import verify
 from solvers.continual import Adaptation, Allowance, ContinualPolicy, ContinualPPO, divergence
-from solvers.features import from_observation
 from solvers.journal import Journal, visible_end
 from solvers.network import Network, PairNetwork
 from solvers.policy import NetworkPolicy

@@ -15,13 +15,13 @@ import pytest
 
 from bench.contracts import Budget
 from bench.instance import Instance, Outage
+from bench.left_shift import active, fits_alone
 from bench.metrics import objective, trivial_bound
 from bench.schedule import Schedule, ScheduleError
 from bench.setting import OBJECTIVES, Setting
 from bench.verify import verify
 from solvers.cpsat import CpSat
 from solvers.cpsat_model import places
-from solvers.left_shift import active, fits_alone
 from solvers.terms import Terms
 
 BUDGET = Budget(seconds=60, threads=1)

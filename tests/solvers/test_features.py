@@ -11,7 +11,8 @@ from bench.instance import Instance, Outage
 from bench.setting import Setting
 from bench.simulator.tables import TIME
 from bench.simulator.tensors import TensorSimulator
-from solvers.features import AGENT, PAIR, TASK, Features, features, from_observation, from_simulator
+from bench.simulator.view import from_observation, from_simulator
+from solvers.features import AGENT, PAIR, TASK, Features, features
 from solvers.network import PairNetwork
 from tests.solvers.learning import CPU, random_instance, rough, rough_fields, rough_instance
 

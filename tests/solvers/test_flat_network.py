@@ -8,8 +8,9 @@ from bench.contracts import UserError
 from bench.rollout import PolicySolver
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
+from bench.simulator.view import from_observation, from_simulator
 from bench.verify import verify
-from solvers.features import features, from_observation, from_simulator
+from solvers.features import features
 from solvers.flat_network import OF_AGENT, OF_PAIR, OF_TASK, FlatNetwork
 from solvers.policy import NetworkPolicy, load_policy
 from solvers.ppo import PPO

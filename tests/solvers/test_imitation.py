@@ -6,6 +6,7 @@ import torch
 
 from bench.contracts import Budget, Result, UserError
 from bench.instance import Instance
+from bench.left_shift import active
 from bench.metrics import objective
 from bench.rollout import as_solver
 from bench.schedule import Schedule
@@ -13,7 +14,6 @@ from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from solvers.cpsat import CpSat
 from solvers.imitation import FILE, Imitation, Lessons
-from solvers.left_shift import active
 from solvers.network import PairNetwork
 from solvers.ppo import PPO
 from solvers.rollouts import play_greedily

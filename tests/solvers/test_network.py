@@ -12,7 +12,8 @@ from bench.instance import Instance
 from bench.setting import Setting
 from bench.simulator import Simulator
 from bench.simulator.tensors import TensorSimulator
-from solvers.features import Features, features, from_simulator
+from bench.simulator.view import from_simulator
+from solvers.features import Features, features
 from solvers.network import PairNetwork
 from solvers.policy import NetworkPolicy, choose_device, load_policy
 from solvers.rollouts import play_greedily

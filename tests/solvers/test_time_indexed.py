@@ -12,12 +12,12 @@ from scipy import sparse
 from scipy.optimize import linprog
 
 from bench.instance import Instance
+from bench.left_shift import active, fits_alone
 from bench.schedule import Schedule
 from bench.verify.problem import Costs, Problem
 from bench.verify.proofs import KINDS
 from solvers.bounds.packing import STATES, Knapsacks
 from solvers.bounds.time_indexed import PricedBound, TimeIndexed
-from solvers.left_shift import active, fits_alone
 from solvers.schedule_search import fastest, improve
 from solvers.terms import Terms, completion
 from tests.solvers.test_cpsat import brute_force, random_instance

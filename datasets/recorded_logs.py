@@ -1,0 +1,303 @@
+"""Logged schedules: what policies, plans and learners decided on the train split of a data set, recorded in the simulator.
+
+The first use records a log into the cache, later ones read it. Grades as in D4RL (Fu et al. 2020, arXiv:2004.07219) and its
+successors for scheduling: random, rules, expert, noisy expert, medium (a half-trained policy), replay (all that a learner saw
+while it trained), mixed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from bench.contracts import Budget, Dataset, Learner, Solver, UserError
+from bench.episodes import Episodes, Tape, joined
+from bench.instance import Instance
+from bench.replay import Plans
+from bench.rollout import played_as
+from bench.schedule import Schedule
+from bench.setting import Setting
+from bench.simulator import knows_ends
+from bench.simulator.tables import LEAVE
+from bench.simulator.tensors import TensorSimulator
+from bench.simulator.view import from_simulator
+from datasets import minari_files
+from datasets._files import CACHE
+
+TOGETHER = 256  # episodes played at once
+
+
+def silent(done: int, total: int, note: str) -> None:
+    """Progress shown to nobody."""
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """Who decides in so many episodes.
+
+    Args:
+        policy: a Policy; a Solver, whose schedules become decisions (any of those that its schedule starts now, equally
+            likely); or a Learner, which is trained on the same data set first.
+        episodes: how many, one on each instance of the train split, again from the first one where there are more.
+        noise: probability with which a decision is drawn uniformly from the legal actions instead.
+        seconds: of a Solver, for each instance. decisions: of a Learner's training.
+        replay: of a Learner: the episodes are those it trained on, all of them if `episodes` is 0, else the first ones.
+
+    Raises:
+        UserError: for a number that means nothing.
+    """
+
+    policy: Any
+    episodes: int
+    noise: float = 0.0
+    seconds: float = 1.0
+    decisions: int = 100_000
+    replay: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noise <= 1:
+            raise UserError(f"logs.behaviours: noise must lie between 0 and 1, got {self.noise}")
+        if self.episodes < (0 if self.replay else 1):
+            raise UserError(f"logs.behaviours: episodes must be at least 1, got {self.episodes}")
+
+
+class RecordedLogs:
+    """A log by one or several behaviours. `cache`: the folder whose `logs` holds it; None: BENCH_CACHE or the user's.
+
+    Raises:
+        UserError: where a log of this name was recorded from other settings, or its file cannot be read.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        data: Dataset,
+        behaviours: Mapping[str, Behaviour],
+        setting: Mapping[str, str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.name, self.data, self.behaviours, self.seed = name, data, dict(behaviours), seed
+        self.setting = Setting(**(setting or {}))
+        self.cache: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the log lies."""
+        return cache_folder(self.cache) / "logs" / self.name
+
+    def episodes(self, progress: minari_files.Progress = silent) -> Episodes:
+        """The log, recorded now if it was not."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder.with_name(f".{self.name}.lock")):
+            if self.folder.exists():
+                return self._read()
+            began, instances = time.perf_counter(), list(self.data.instances("train"))
+            recorder = Recorder(self.name, instances, self.data, self.setting, self.seed, progress)
+            log = joined(self.name, [recorder.record(who, behaviour) for who, behaviour in self.behaviours.items()])
+            seconds = round(time.perf_counter() - began, 1)
+            minari_files.write(self.folder, log, {**describe(log), "settings": self.settings, "seconds": seconds})
+            return log
+
+    @property
+    def settings(self) -> str:
+        """A hash of what decides the log: a log of the same name from other settings is not taken for this one."""
+        parts = {who: [_described(one.policy), one.episodes, one.noise, one.seconds, one.decisions, one.replay]
+                 for who, one in self.behaviours.items()}  # fmt: skip
+        hashes = getattr(self.data, "hashes", {})
+        text = json.dumps([self.data.name, hashes, parts, vars(self.setting), self.seed], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _read(self) -> Episodes:
+        recorded = minari_files.card(self.folder)["card"].get("settings")
+        if recorded != self.settings:
+            raise UserError(
+                f"logs: {self.folder} was recorded from other settings ({recorded}, now {self.settings}); give the log another "
+                "name (logs.name=...) or delete the folder to record it again"
+            )
+        return minari_files.read(self.folder)
+
+
+class JoinedLogs:
+    """Several logs as one. `shares`: part -> how many of its episodes, evenly spread over it; all of a part not named."""
+
+    def __init__(self, name: str, parts: Mapping[str, Any], shares: Mapping[str, int] | None = None) -> None:
+        self.name, self.parts, self.shares = name, dict(parts), dict(shares or {})
+        self.cache: Path | None = None
+        unknown = sorted(set(self.shares) - set(self.parts))
+        if unknown:
+            raise UserError(f"logs.shares: {unknown[0]} is no part; there are {', '.join(self.parts)}")
+
+    def episodes(self, progress: minari_files.Progress = silent) -> Episodes:
+        """The parts' episodes, part by part."""
+        chosen = []
+        for name, part in self.parts.items():
+            part.cache = self.cache
+            log = part.episodes(progress)
+            count = self.shares.get(name, len(log.length))
+            if count > len(log.length):
+                raise UserError(f"logs.shares.{name}: {count} episodes asked for, {log.name} has {len(log.length)}")
+            chosen.append(log.part(np.linspace(0, len(log.length) - 1, count).round().astype(np.int64)))
+        return joined(self.name, chosen)
+
+
+class Recorder:
+    """Plays and records episodes on the instances of `data`'s train split; all randomness comes from `seed`."""
+
+    def __init__(
+        self,
+        name: str,
+        instances: Sequence[Instance],
+        data: Dataset,
+        setting: Setting,
+        seed: int,
+        progress: minari_files.Progress = silent,
+    ) -> None:
+        self.name, self.instances, self.data, self.setting, self.progress = name, list(instances), data, setting, progress
+        self.rng = np.random.default_rng([seed, 5])
+        self.window = max(instance.n_tasks for instance in instances)
+        self.shaped = all(knows_ends(instance) for instance in instances)
+
+    def record(self, who: str, behaviour: Behaviour) -> Episodes:
+        """The episodes of a behaviour."""
+        policy = behaviour.policy
+        if isinstance(policy, Learner):
+            tape = Tape(who)
+            policy = self._trained(policy, behaviour, tape)
+            if behaviour.replay:
+                log = tape.episodes(self.name)
+                return log.part(range(len(log.length))[: behaviour.episodes or None])
+        if behaviour.replay:
+            raise UserError(f"logs.behaviours.{who}: {type(policy).__name__} does not learn, and replay records a training")
+        getattr(policy, "warm_up", lambda: None)()
+        parts: list[Episodes] = []
+        done = 0
+        while done < behaviour.episodes:
+            numbers = range(done, min(done + TOGETHER, behaviour.episodes))
+            chosen = [self.instances[e % len(self.instances)] for e in numbers]
+            parts.append(self._play(who, policy, behaviour, chosen))
+            done = numbers.stop
+            self.progress(done, behaviour.episodes, f"records {self.name}")
+        return joined(self.name, parts)
+
+    def _play(self, who: str, policy: Any, behaviour: Behaviour, instances: Sequence[Instance]) -> Episodes:
+        simulator, tape = TensorSimulator(instances, self.setting, window=self.window, shaped=self.shaped), Tape(who)
+        decider = self._decider(policy, behaviour, simulator)
+        while simulator.playing.any():
+            legal = simulator.state.mask.double()
+            chance = decider() * (1.0 - behaviour.noise) + behaviour.noise * legal / legal.sum(dim=1, keepdim=True).clamp(min=1)
+            drawn = chance.cumsum(dim=1) > torch.from_numpy(self.rng.random((len(chance), 1))) * chance.sum(dim=1, keepdim=True)
+            action = drawn.float().argmax(dim=1)
+            tape.saw(simulator, action, chance.gather(1, action[:, None])[:, 0])
+            tape.got(simulator.step(torch.where(simulator.playing, action, LEAVE)))
+        simulator.check()
+        return tape.episodes(self.name)
+
+    def _decider(self, policy: Any, behaviour: Behaviour, simulator: TensorSimulator) -> Any:
+        """A function that gives the probabilities (B, A) float64 of the actions in the simulator's current decisions."""
+        if hasattr(policy, "distribution"):
+            return lambda: policy.distribution(from_simulator(simulator)).double()
+        if isinstance(policy, Solver):
+            plans = Plans([self._plan(policy, behaviour, instance) for instance in simulator.instances], simulator)
+
+            def planned() -> Tensor:
+                allowed = plans.allowed(plans.right()).double()
+                return allowed / allowed.sum(dim=1, keepdim=True).clamp(min=1)
+
+            return planned
+        return lambda: self._told(policy, simulator)
+
+    def _told(self, policy: Any, simulator: TensorSimulator) -> Tensor:
+        """Probability 1 for what a deterministic policy does in each environment."""
+        chance, host = torch.zeros(simulator.state.mask.shape, dtype=torch.float64), simulator.host()
+        for b in simulator.playing.nonzero().flatten().tolist():
+            seen = host.observation(b)
+            chance[b, host.flat(policy.act(seen, self.rng), seen)] = 1.0
+        return chance
+
+    def _plan(self, solver: Solver, behaviour: Behaviour, instance: Instance) -> Schedule:
+        budget = Budget(seconds=behaviour.seconds, threads=1)
+        result = solver.solve(instance, played_as(solver, self.setting), budget, self.rng)
+        if len(set(result.schedule.task.tolist())) < instance.n_tasks:
+            raise UserError(f"logs.behaviours: no whole schedule of {instance.name} in {behaviour.seconds:g} s; raise seconds")
+        return result.schedule
+
+    def _trained(self, learner: Learner, behaviour: Behaviour, tape: Tape) -> Any:
+        """The learner's policy; what it trained on goes to the tape if that is to be logged."""
+        import tempfile
+
+        if behaviour.replay:
+            learner.remember(tape)  # type: ignore[attr-defined]
+        with tempfile.TemporaryDirectory() as folder:
+            log = _Quiet(Path(folder), self.progress, self.name)
+            return learner.fit(self.data, self.setting, Budget(decisions=behaviour.decisions), self.rng, log)
+
+
+class _Quiet:
+    """A training's log that only shows progress."""
+
+    def __init__(self, folder: Path, progress: minari_files.Progress, name: str) -> None:
+        self.folder, self._progress, self._name = folder, progress, name
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Not kept."""
+
+    def summary(self, facts: Mapping[str, Any]) -> None:
+        """Not kept."""
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        """To whoever records."""
+        self._progress(done, total, f"trains for {self._name}")
+
+
+def describe(log: Episodes) -> dict[str, Any]:
+    """The facts of a data card: size, returns, coverage (distinct legal actions taken per distinct state, over those legal)."""
+    returns, rows = log.returns, log.observation[log.state]
+    states = {row.tobytes() for row in rows}
+    pairs = {row.tobytes() + bytes(action) for row, action in zip(rows, log.action[:, None], strict=True)}
+    legal = log.mask.sum(axis=1)
+    who: dict[str, list[float]] = {}
+    for name, value in zip(log.behaviour, returns.tolist(), strict=True):
+        who.setdefault(name, []).append(value)
+    return {
+        "episodes": len(log.length),
+        "decisions": len(log.action),
+        "instances": len(set(log.instance)),
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std()),
+        "return_min": float(returns.min()),
+        "return_max": float(returns.max()),
+        "return_by_behaviour": {name: float(np.mean(values)) for name, values in who.items()},
+        "distinct_states": len(states),
+        "actions_per_state": len(pairs) / len(states),
+        "legal_per_state": float(legal.mean()),
+        "probabilities": log.probability is not None,
+    }
+
+
+def cache_folder(cache: Path | None) -> Path:
+    """`cache`, or BENCH_CACHE, or the user's own."""
+    if cache is None and "BENCH_CACHE" in os.environ:
+        return Path(os.environ["BENCH_CACHE"])
+    if cache is None:
+        import pooch
+
+        return Path(pooch.os_cache(CACHE))
+    return cache
+
+
+def _described(plugin: Any) -> Any:
+    """A plug-in's class and plain settings, for a hash."""
+    if not hasattr(plugin, "__dict__"):
+        return str(plugin)
+    return [type(plugin).__name__, {key: _described(value) for key, value in vars(plugin).items() if not key.startswith("_")}]
