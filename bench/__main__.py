@@ -47,9 +47,18 @@ SETTING = ("objective", "mode", "backfill", "events")
 EXAMPLE = """
   python -m bench +solver=ppo dataset=small seed=0
   python -m bench -m +solver=ppo,cpsat,sjf dataset=small,medium seed=0,1,2
+  python -m bench +solver=cql logs=cluster-small-mixed-v0
   python -m bench -m +tuning=ppo +solver=ppo dataset=small budget.decisions=200000
 Every key stands in conf/config.yaml; a solver's own are solver.KEY=VALUE; --cfg job shows what a command means."""
 WRONG = (UserError, InstanceError, SettingError, HydraException, OmegaConfBaseException)
+
+
+def _instances_of(name: str) -> Any:
+    """`${instances_of:small}`: the data set of conf/dataset/small.yaml, for logs that were recorded on it."""
+    return OmegaConf.load(CONF / "dataset" / f"{name}.yaml").dataset
+
+
+OmegaConf.register_new_resolver("instances_of", _instances_of, replace=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -155,6 +164,8 @@ class Setup:
         """Build everything. Raises one of WRONG."""
         plain = _plain(config)
         plugin = _build("solver", config.solver)
+        if hasattr(plugin, "logs"):
+            plugin.logs.cache = Path(config.cache) if config.cache else None
         dataset, instances = _load(json.dumps(plain["dataset"]), config.split)
         setting = _setting(config, plugin, instances)
         budget: Budget = _build("budget", config.budget)
@@ -411,6 +422,8 @@ def _compose(overrides: list[str]) -> DictConfig:
 
 def _checked(config: DictConfig) -> DictConfig:
     """The configuration, if every key exists and has the right type."""
+    if "logs" not in config and "solver" in config and OmegaConf.is_interpolation(config.solver, "logs"):
+        raise UserError(f"logs: this solver learns from logs; type logs=NAME, one of {', '.join(sorted(members('logs')))}")
     plain = _plain(config)
     known = {key: value for key, value in _plain(OmegaConf.load(CONF / "config.yaml")).items() if key != "defaults"}
     for key in plain:
@@ -436,7 +449,7 @@ def _checked(config: DictConfig) -> DictConfig:
         if name not in members("solver"):
             raise options.unknown(f"baselines: {name}", "there are", str(name), members("solver"))
     for key in GROUPS:
-        options.check(key, plain[key], _found)
+        options.check(key, plain.get(key), _found)
     return config
 
 

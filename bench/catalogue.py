@@ -9,7 +9,7 @@ from bench.contracts import UserError
 
 HERE = Path(__file__).parent
 CONF = next(folder for folder in (HERE / "conf", HERE.parent / "conf") if (folder / "config.yaml").exists())
-GROUPS = ("solver", "dataset", "budget", "tracking")
+GROUPS = ("solver", "dataset", "logs", "budget", "tracking")
 
 
 def members(group: str) -> dict[str, str]:

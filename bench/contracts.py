@@ -7,10 +7,10 @@ A solver plans a whole instance, a policy decides one step, a learner turns inst
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from bench.instance import Instance
 from bench.observation import Observation
 from bench.schedule import Schedule
 from bench.setting import Setting
+
+if TYPE_CHECKING:  # needs torch
+    from bench.episodes import Episodes
 
 SPLITS = ("train", "validation", "test")
 STATUSES = ("optimal", "feasible", "infeasible", "unknown")
@@ -145,6 +148,20 @@ class Dataset(Protocol):
 
     def instances(self, split: str) -> Iterator[Instance]:
         """The instances of `split` (train | validation | test), the same ones in the same order at every call."""
+
+
+class Logs(Protocol):
+    """Logged decisions on the instances of some data set."""
+
+    name: str
+    setting: Setting  # how they were played
+    cache: Path | None  # where recorded logs are kept, None: the user's cache
+
+    def episodes(self, progress: Callable[[int, int, str], None] = ...) -> Episodes:
+        """The log; it may have to be recorded first."""
+
+    def instances(self) -> Iterable[Instance]:
+        """The instances that its episodes may have been played on."""
 
 
 class Log(Protocol):

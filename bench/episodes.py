@@ -56,7 +56,8 @@ class Episodes:
             self._wrong(f"length: must be at least 1 each and {decisions} in all")
         ends = np.zeros(decisions, dtype=bool)
         ends[np.cumsum(self.length) - 1] = True
-        self._all("terminated, truncated", (self.terminated | self.truncated) == ends, "the last decision ends, no other")
+        told = np.where(self.truncated, True, self.terminated)
+        self._all("terminated, truncated", np.asarray(told == ends), "the last decision ends, no other")
         self._all("reward", np.isfinite(self.reward), "must be finite")
         self._all("observation", np.isfinite(self.observation[self.state]).all(axis=1), "must be finite")
         self._all("action", (self.action >= 0) & (self.action < self.layout.actions), f"must be 0 to {self.layout.actions - 1}")
@@ -64,8 +65,7 @@ class Episodes:
         if self.probability is not None:
             if np.shape(self.probability) != (decisions,):
                 self._wrong(f"probability: shape {np.shape(self.probability)}, must be {(decisions,)}")
-            inside = np.asarray((self.probability > 0) & (self.probability <= 1))
-            self._all("probability", inside, "must lie in (0, 1]")
+            self._all("probability", (self.probability > 0) & (self.probability <= 1), "must lie in (0, 1]")
 
     @property
     def state(self) -> Ints:
@@ -107,7 +107,7 @@ class Episodes:
             instance=tuple(self.instance[e] for e in chosen), behaviour=tuple(self.behaviour[e] for e in chosen),
         )  # fmt: skip
 
-    def _all(self, field: str, holds: NDArray[np.bool_], rule: str) -> None:
+    def _all(self, field: str, holds: Any, rule: str) -> None:
         if not holds.all():
             t = int(np.argmin(holds))
             episode = int(np.searchsorted(np.cumsum(self.length), t, side="right"))

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,10 @@ class RecordedLogs:
             minari_files.write(self.folder, log, {**describe(log), "settings": self.settings, "seconds": seconds})
             return log
 
+    def instances(self) -> Iterable[Instance]:
+        """Those of the data set's train split."""
+        return self.data.instances("train")
+
     @property
     def settings(self) -> str:
         """A hash of what decides the log: a log of the same name from other settings is not taken for this one."""
@@ -137,6 +141,7 @@ class JoinedLogs:
         unknown = sorted(set(self.shares) - set(self.parts))
         if unknown:
             raise UserError(f"logs.shares: {unknown[0]} is no part; there are {', '.join(self.parts)}")
+        self.setting: Setting = next(iter(self.parts.values())).setting
 
     def episodes(self, progress: minari_files.Progress = silent) -> Episodes:
         """The parts' episodes, part by part."""
@@ -149,6 +154,10 @@ class JoinedLogs:
                 raise UserError(f"logs.shares.{name}: {count} episodes asked for, {log.name} has {len(log.length)}")
             chosen.append(log.part(np.linspace(0, len(log.length) - 1, count).round().astype(np.int64)))
         return joined(self.name, chosen)
+
+    def instances(self) -> Iterable[Instance]:
+        """Those of all parts."""
+        return [instance for part in self.parts.values() for instance in part.instances()]
 
 
 class Recorder:

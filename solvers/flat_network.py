@@ -7,6 +7,8 @@ problem is another problem to it. `see` computes only the features that it reads
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -34,7 +36,7 @@ class FlatNetwork(Network):
         self.value = perceptron(inputs, width, 1, 1.0)
 
     @property
-    def shape(self) -> dict[str, int]:
+    def shape(self) -> dict[str, Any]:
         """The arguments that build a network of this shape."""
         return {"tasks": self.tasks, "agents": self.agents, "width": self.width}
 

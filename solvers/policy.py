@@ -13,11 +13,12 @@ from torch import Tensor
 from bench.contracts import UserError
 from bench.observation import Observation
 from bench.simulator.view import View, from_observation
+from solvers.constrained_network import ConstrainedNetwork
 from solvers.flat_network import FlatNetwork
 from solvers.network import Network, PairNetwork
 
 SCHEMA = 3
-NETWORKS: dict[str, type[Network]] = {"pairs": PairNetwork, "mlp": FlatNetwork}
+NETWORKS: dict[str, type[Network]] = {"pairs": PairNetwork, "mlp": FlatNetwork, "constrained": ConstrainedNetwork}
 
 
 def choose_device(name: str) -> torch.device:

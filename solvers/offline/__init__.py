@@ -1,0 +1,1 @@
+"""Learning from logged decisions alone: the learners, what feeds them, and off-policy evaluation."""

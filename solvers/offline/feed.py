@@ -1,0 +1,114 @@
+"""A log as tensors on the device where it is learnt from: features are made once, a batch is a choice of rows.
+
+T decisions, S states (the decisions, and what followed the last one of each episode), B rows of a batch, A flat actions.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.episodes import Episodes
+from bench.simulator.view import Layout
+from solvers.advantages import to_go
+from solvers.features import Features, features
+from solvers.network import PairNetwork
+from solvers.rollouts import visible_load
+
+CHUNK = 4096  # states whose features are made at once
+
+
+class State(NamedTuple):
+    """What the networks of offline learners read: the columns of Features, and for critics the unit of their values."""
+
+    task: Tensor  # (B, K, TASK)
+    agent: Tensor  # (B, M, AGENT)
+    pair: Tensor  # (B, K, M, PAIR)
+    shown: Tensor  # (B, K) bool
+    present: Tensor  # (B, M) bool
+    mask: Tensor  # (B, A) bool
+    load: Tensor  # (B, 3)
+    unit: Tensor  # (B,) return that the visible load stands for
+
+    @property
+    def features(self) -> Features:
+        """What a policy reads."""
+        return Features(*self[:-1])
+
+    def at(self, rows: Tensor) -> State:
+        """Those of `rows` (n,)."""
+        return State(*(column.index_select(0, rows) for column in self))
+
+
+def states(flat: Tensor, layout: Layout, objective: str) -> State:
+    """The states that lie in flat observations (B, D)."""
+    seen = features(layout.view(flat))
+    scale = layout.scale(flat)
+    unit = torch.where(scale > 0, visible_load(seen, objective) / scale.clamp(min=1e-9), 1.0)
+    return State(*seen, unit)
+
+
+def q_values(network: PairNetwork, seen: State) -> Tensor:
+    """(B, A) values of the actions, (B, A, n) of a network with n outputs; where illegal any number.
+
+    Q = unit * (V + A - mean of the legal A): a dueling network (Wang et al. 2016, arXiv:1511.06581, eq. 9), whose unit is the
+    return that the visible load stands for. So one unit-free network serves instances of every scale and size.
+    """
+    scores, value = network(seen.features)
+    one = network.outputs == 1
+    legal, shape = (seen.mask, (-1, 1)) if one else (seen.mask[..., None], (-1, 1, 1))
+    scores = scores.masked_fill(~legal, 0.0)
+    mean = scores.sum(dim=1, keepdim=True) / legal.sum(dim=1, keepdim=True).clamp(min=1)
+    return (value.view(shape) + scores - mean) * seen.unit.view(shape)
+
+
+class Batch(NamedTuple):
+    """n decisions and where they led."""
+
+    seen: State  # each (n, ...)
+    action: Tensor  # (n,)
+    reward: Tensor  # (n,) float32
+    following: State  # each (n, ...)
+    terminal: Tensor  # (n,) float32, 1 where nothing follows
+    next_state: Tensor  # (n,) rows of the feed's states
+
+
+class Feed:
+    """All decisions of a log, drawn uniformly with replacement. Rewards are multiplied by `reward_scale`, and so are units."""
+
+    def __init__(self, log: Episodes, device: torch.device, seed: int = 0, reward_scale: float = 1.0) -> None:
+        self.log, self.layout, self.device = log, log.layout, device
+        self.generator = torch.Generator(device).manual_seed(seed)
+        chunks = torch.from_numpy(log.observation).split(CHUNK)
+        made = [states(chunk.to(device), log.layout, log.objective) for chunk in chunks]
+        self.states = State(*(torch.cat(column) for column in zip(*made, strict=True)))
+        self.states = self.states._replace(unit=self.states.unit * reward_scale)
+        self.state = torch.from_numpy(log.state).to(device)  # (T,) rows of `states`
+        self.action = torch.from_numpy(log.action).to(device)  # (T,)
+        self.reward = torch.from_numpy(log.reward * reward_scale).float().to(device)  # (T,)
+        self.terminal = torch.from_numpy(log.terminated).float().to(device)  # (T,)
+        self.first = torch.from_numpy(log.first).to(device)  # (E,)
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+    def draw(self, count: int) -> Batch:
+        """`count` decisions."""
+        return self.at(torch.randint(len(self), (count,), generator=self.generator, device=self.device))
+
+    def at(self, rows: Tensor) -> Batch:
+        """The decisions `rows` (n,)."""
+        state = self.state[rows]
+        seen, following = self.states.at(state), self.states.at(state + 1)
+        return Batch(seen, self.action[rows], self.reward[rows], following, self.terminal[rows], state + 1)
+
+    def to_go(self) -> Tensor:
+        """(T,) sum of the rewards from each decision to the end of its episode."""
+        padded = np.zeros((int(self.log.length.max()), len(self.log.length)), dtype=np.float32)
+        step = np.arange(len(self)) - np.repeat(self.log.first, self.log.length)
+        episode = np.repeat(np.arange(len(self.log.length)), self.log.length)
+        padded[step, episode] = self.reward.cpu().numpy()
+        return to_go(torch.from_numpy(padded), 1.0)[step, episode].to(self.device)

@@ -1,0 +1,300 @@
+"""What offline learners share: the log, training epoch by epoch, choosing a policy without the simulator, the account of it.
+
+A learner adds its algorithm and says which network decides (`solvers.offline.learners`).
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.contracts import Budget, Dataset, Log, Logs, Policy, UserError
+from bench.episodes import Episodes
+from bench.instance import Instance
+from bench.setting import Setting
+from bench.simulator.tensors import TensorSimulator
+from solvers.network import Network
+from solvers.offline import evaluation
+from solvers.offline.feed import Feed
+from solvers.policy import NetworkPolicy, choose_device, load_policy, save_atomically
+from solvers.rollouts import play_greedily
+from solvers.settings import ABOVE_0, SHARE, check_settings
+
+SELECTIONS = ("fqe", "oracle", "last")
+RANGES = {**dict.fromkeys(("lr", "reward_scale"), ABOVE_0), **dict.fromkeys(("gamma", "held_out"), SHARE)}
+
+
+@dataclass(kw_only=True)
+class OfflineLearner(ABC):
+    """Settings of every offline learner; `conf/learner/offline.yaml` says what each one means.
+
+    Raises:
+        UserError: for a setting that means nothing, a log that cannot be learnt from, or a loss that is not finite.
+    """
+
+    logs: Logs
+    device: str = "auto"
+    checkpoint: str | None = None
+    episodes: int | None = None
+    held_out: float = 0.15
+    steps: int = 2000
+    batch: int = 256
+    lr: float = 1e-3
+    gamma: float = 1.0
+    reward_scale: float = 10.0
+    width: int = 32
+    rounds: int = 2
+    window: int = 64
+    candidates: int = 5
+    selection: str = "fqe"
+    fqe_steps: int = 1000
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        choose_device(self.device)
+        check_settings(self, "solver", RANGES)
+        if self.selection not in SELECTIONS:
+            raise UserError(f"solver.selection: {self.selection!r} must be one of {', '.join(SELECTIONS)}")
+        if self.steps % self.candidates:
+            raise UserError(f"solver.steps: {self.steps} must be a multiple of solver.candidates={self.candidates}")
+        if not 0 < self.held_out < 1:
+            raise UserError(f"solver.held_out: must lie between 0 and 1, got {self.held_out}")
+
+    # -- what a learner defines ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def algorithm(self, feed: Feed) -> Any:
+        """A new algorithm of `solvers.offline.d3rlpy_algorithms`."""
+
+    @abstractmethod
+    def network(self, algorithm: Any, feed: Feed) -> Network:
+        """A copy of the network that decides as the algorithm does now, on the device of the feed."""
+
+    # -- the contract ----------------------------------------------------------------------------------------------
+
+    def fit(self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log) -> Policy:
+        """Train for `steps` on the log and hand back one of `candidates` policies from along the way.
+
+        The simulator has no part in it, but with `selection=oracle`; afterwards it tells the true returns that the estimates
+        are compared with. `budget.decisions` is not touched. A killed run continues from `log.folder`, on the CPU to the same
+        network. With `checkpoint` nothing is trained.
+        """
+        torch.set_num_threads(min(self.threads, int(budget.threads)))
+        device = choose_device(self.device)
+        if self.checkpoint is not None:
+            return load_policy(self.checkpoint, device)
+        episodes = self.read(setting, log)
+        study = Study(self, episodes, rng, device, log)
+        study.train()
+        network = study.choose(data, setting)
+        log.summary(study.account(setting))
+        policy = NetworkPolicy(network, self.window, device)
+        policy.save(log.folder / "policy.pt")
+        return policy
+
+    def read(self, setting: Setting, log: Log) -> Episodes:
+        """The log, if it can be learnt from for this setting, and as many of its episodes as are asked for."""
+        episodes = self.logs.episodes(lambda done, total, note: log.progress(done, total, note))
+        if episodes.objective != setting.objective:
+            raise UserError(
+                f"logs: {episodes.name} counts {episodes.objective}, the run {setting.objective}; "
+                f"set objective={episodes.objective} or take other logs"
+            )
+        if self.episodes is None:
+            return episodes
+        if self.episodes > len(episodes.length):
+            raise UserError(
+                f"solver.episodes: {self.episodes} asked for, {episodes.name} has {len(episodes.length)}; record a larger log"
+            )
+        return episodes.part(np.linspace(0, len(episodes.length) - 1, self.episodes).round().astype(np.int64))
+
+
+class Study:
+    """One training on one log: the parts of the log, the algorithm, its candidates, and what is estimated of them."""
+
+    def __init__(
+        self, learner: OfflineLearner, episodes: Episodes, rng: np.random.Generator, device: torch.device, log: Log
+    ) -> None:
+        self.learner, self.log, self.device, self.episodes = learner, log, device, episodes
+        torch.manual_seed(int(rng.integers(2**62)))
+        self.rng = rng
+        kept, held = split(episodes, learner.held_out, rng)
+        seed, self.fqe_seed = (int(rng.integers(2**62)) for _ in range(2))
+        self.held = episodes.part(held)
+        self.feed = Feed(episodes.part(kept), device, seed, learner.reward_scale)
+        self.algorithm = learner.algorithm(self.feed)
+        self.candidates: list[dict[str, torch.Tensor]] = []
+        self.path = log.folder / "training.pt"
+        self.cpu_seconds = 0.0
+        self._resume()
+
+    def train(self) -> None:
+        """To the end; after each of the learner's epochs a candidate is kept and the state saved."""
+        from solvers.offline import d3rlpy_algorithms as d3
+
+        learner = self.learner
+        per_epoch, began = learner.steps // learner.candidates, time.process_time()
+        begun = len(self.candidates) * per_epoch
+        for done in d3.fit(self.algorithm, self.feed, learner.steps, per_epoch, self.log, begun):
+            state = learner.network(self.algorithm, self.feed).state_dict()
+            if not all(torch.isfinite(tensor).all() for tensor in state.values()):
+                name = type(learner).__name__.lower()
+                raise UserError(f"{name}: the network is no longer finite after {done} steps; lower solver.lr")
+            self.candidates.append(state)
+            self.cpu_seconds += time.process_time() - began
+            began = time.process_time()
+            self.save()
+            self.log.progress(done, learner.steps, "learns from the log")
+
+    def choose(self, data: Dataset, setting: Setting) -> Network:
+        """The candidate that the learner's `selection` prefers."""
+        self.networks = [self._network(state) for state in self.candidates]
+        self._evaluate()
+        learner = self.learner
+        if learner.selection == "oracle":
+            trials = list(data.instances("validation"))
+            window = min(learner.window, max(instance.n_tasks for instance in trials))
+            simulator = TensorSimulator(trials, setting, window=window, device=self.device)
+            value = [float(play_greedily(network, simulator).mean()) for network in self.networks]
+        else:
+            value = [one.value for one in self.estimates["fqe"]]
+        self.chosen = len(value) - 1 if learner.selection == "last" else int(np.argmax(value))
+        return self.networks[self.chosen]
+
+    def account(self, setting: Setting) -> dict[str, Any]:
+        """Facts for the record: of the log, of the training, and each estimate of the chosen policy beside the truth.
+
+        `ope/ESTIMATOR`, `_low`, `_high`: the value and its interval; `_error`: its distance from `ope/true`, the mean return
+        on the held-out episodes' instances; `_rank`, `_regret_1`: over the candidates.
+        """
+        true = self._true(setting)
+        returns = self.episodes.returns
+        facts: dict[str, Any] = {
+            "logs/name": self.episodes.name, "logs/hash": self.episodes.hash, "logs/episodes": len(self.episodes.length),
+            "logs/decisions": len(self.episodes.action), "logs/return": float(returns.mean()),
+            "logs/best_behaviour_return": best_behaviour(self.episodes),
+            "logs/held_out_return": float(self.held.returns.mean()), "learning/cpu_seconds": self.cpu_seconds,
+            "learning/steps": self.learner.steps, "learning/chosen": self.chosen + 1,
+            "learning/selection": self.learner.selection, "ope/true": float(true[self.chosen]),
+            "ope/true_of_candidates": true.tolist(), "ope/refused": self.refused,
+        }  # fmt: skip
+        for name, estimates in self.estimates.items():
+            values, chosen = np.array([one.value for one in estimates]), estimates[self.chosen]
+            facts |= {f"ope/{name}{'' if key == 'value' else f'_{key}'}": value for key, value in asdict(chosen).items()}
+            facts[f"ope/{name}_error"] = abs(chosen.value - facts["ope/true"])
+            facts[f"ope/{name}_of_candidates"] = values.tolist()
+            if len(values) > 1:
+                rank = evaluation.rank_correlation(values, true)
+                facts |= {f"ope/{name}_rank": None if np.isnan(rank) else rank}
+                facts[f"ope/{name}_regret_1"] = evaluation.regret(values, true, 1)
+        facts["ope/effective_episodes"] = self.effective[self.chosen] if self.effective else None
+        return facts
+
+    # -- parts -----------------------------------------------------------------------------------------------------
+
+    def _evaluate(self) -> None:
+        """Every estimate of every candidate, on the held-out episodes; fitted Q evaluation learns from the others."""
+        learner, held = self.learner, Feed(self.held, self.device, reward_scale=self.learner.reward_scale)
+        self.feed.generator.manual_seed(self.fqe_seed)
+        actions = torch.stack([evaluation.greedy_actions(network, self.feed) for network in self.networks], dim=1)
+        fitted = evaluation.fitted_q(
+            self.feed, actions, learner.fqe_steps, learner.batch, learner.lr, learner.width, learner.rounds, learner.gamma
+        )
+        self.estimates: dict[str, list[evaluation.Estimate]] = {"fqe": []}
+        self.effective: list[float] = []
+        self.refused: str | None = None
+        estimators = {"is": evaluation.per_decision, "wis": evaluation.weighted, "dr": evaluation.doubly_robust}
+        try:
+            evaluation.needs_probabilities(self.held)
+            self.estimates |= {name: [] for name in estimators}
+        except UserError as error:
+            estimators, self.refused = {}, str(error)
+        for i, network in enumerate(self.networks):
+            told = evaluation.told_of(held, fitted, i, evaluation.greedy_actions(network, held), learner.reward_scale)
+            self.estimates["fqe"].append(evaluation.direct(told, self.rng))
+            for name, estimator in estimators.items():
+                self.estimates[name].append(estimator(told, self.rng))
+            if estimators:
+                self.effective.append(evaluation.effective_size(told))
+
+    def _true(self, setting: Setting) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """(C,) mean return of each candidate on the instances of the held-out episodes, as often as they were played."""
+        known = {instance.hash(): instance for instance in self.learner.logs.instances()}
+        played = matched(self.held, known)
+        simulator = TensorSimulator(played, self.learner.logs.setting, window=self.held.layout.tasks, device=self.device)
+        return np.array([float(play_greedily(network, simulator).mean()) for network in self.networks])
+
+    def _network(self, state: Mapping[str, torch.Tensor]) -> Network:
+        network = self.learner.network(self.algorithm, self.feed)
+        network.load_state_dict(state)
+        return network.eval()
+
+    # -- saving ----------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """All that is needed to go on as if nothing had happened."""
+        from solvers.offline import d3rlpy_algorithms as d3
+
+        state = {
+            "algorithm": d3.state_of(self.algorithm), "candidates": self.candidates, "cpu_seconds": self.cpu_seconds,
+            "generator": self.feed.generator.get_state(), "log": self.episodes.hash,
+        }  # fmt: skip
+        save_atomically(self.path, state)
+
+    def _resume(self) -> None:
+        from solvers.offline import d3rlpy_algorithms as d3
+
+        if not self.path.exists():
+            return
+        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        if state["log"] != self.episodes.hash:
+            raise UserError(f"logs: {self.episodes.name} is not what {self.path} was trained on; rerun=true starts over")
+        d3.restore(self.algorithm, state["algorithm"])
+        self.feed.generator.set_state(state["generator"])
+        self.candidates, self.cpu_seconds = state["candidates"], state["cpu_seconds"]
+
+
+def split(episodes: Episodes, held_out: float, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+    """Episodes to learn from and episodes held out, apart by instance: no instance is on both sides.
+
+    Raises:
+        UserError: where one side would be empty.
+    """
+    names = sorted(set(episodes.instance))
+    drawn = rng.permutation(len(names))[: max(1, round(held_out * len(names)))]
+    out = {names[i] for i in drawn}
+    sides: tuple[list[int], list[int]] = ([], [])
+    for e, name in enumerate(episodes.instance):
+        sides[name in out].append(e)
+    if not sides[0] or not sides[1]:
+        raise UserError(f"logs {episodes.name}: {len(names)} instances are too few to hold some out; at least 2 are needed")
+    return sides
+
+
+def matched(episodes: Episodes, known: Mapping[str, Instance]) -> Sequence[Instance]:
+    """The instances that episodes were played on, by hash.
+
+    Raises:
+        UserError: where a hash is none of `known`.
+    """
+    for e, name in enumerate(episodes.instance):
+        if name not in known:
+            raise UserError(
+                f"logs {episodes.name}: episode {e} was played on instance {name[:12]}, which its data set does not have; "
+                "the data set or its settings changed since it was recorded"
+            )
+    return [known[name] for name in episodes.instance]
+
+
+def best_behaviour(episodes: Episodes) -> float:
+    """Mean return of the best of the behaviour policies."""
+    means = {who: [] for who in episodes.behaviour}  # type: dict[str, list[float]]
+    for who, value in zip(episodes.behaviour, episodes.returns.tolist(), strict=True):
+        means[who].append(value)
+    return max(float(np.mean(values)) for values in means.values())

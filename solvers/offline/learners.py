@@ -1,0 +1,176 @@
+"""The offline learners: which algorithm, with which settings, and which of its networks decides."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from solvers.constrained_network import ConstrainedNetwork
+from solvers.network import Network, PairNetwork
+from solvers.offline.feed import Feed
+from solvers.offline.learner import OfflineLearner
+
+if TYPE_CHECKING:
+    from solvers.offline import d3rlpy_algorithms as d3
+
+CALM = 0.3  # nats: mean entropy of the policy that a Q function becomes
+
+
+class _FromD3(OfflineLearner):
+    """With the settings that all algorithms of d3rlpy have."""
+
+    def made(self, feed: Feed, kind: str, config: str, **more: Any) -> Any:
+        """An algorithm: our class `kind`, d3rlpy's (or our) class `config`; `more` are settings of the latter."""
+        from solvers.offline import d3rlpy_algorithms as module  # d3rlpy takes seconds to import: only where it is used
+
+        settings = {key: value for key in module.Settings._fields if (value := getattr(self, key, None)) is not None}
+        own = getattr(module, config, None) or getattr(module.d3rlpy.algos, config)
+        common = module.common(feed.layout, feed.log.objective, settings, self.steps, own)
+        return module.build(getattr(module, kind), own(**common, **more), feed.layout, feed.device)
+
+
+class _OfPolicy(_FromD3):
+    """One whose policy is a network of its own."""
+
+    policy = "policy"
+
+    def network(self, algorithm: Any, feed: Feed) -> Network:
+        """The policy's network."""
+        module = getattr(algorithm.impl.modules, self.policy)
+        encoder: d3.PairEncoder = getattr(module, "_encoder", module)
+        return copy.deepcopy(encoder.network)
+
+
+@dataclass(kw_only=True)
+class _OfQ(_FromD3):
+    """One that decides by its Q function."""
+
+    target_update: int = 100
+
+    def network(self, algorithm: Any, feed: Feed) -> Network:
+        """The Q function's network, its scores stretched until the policy that draws from them is calm."""
+        return calmed(mean_network(algorithm.impl.q_function[0].encoder.network), feed)
+
+
+@dataclass(kw_only=True)
+class BC(_OfPolicy):
+    """Behavioural cloning (Pomerleau 1991)."""
+
+    policy = "imitator"
+
+    def algorithm(self, feed: Feed) -> Any:
+        """d3rlpy's DiscreteBC."""
+        return self.made(feed, "BC", "DiscreteBCConfig", beta=0.0)
+
+
+@dataclass(kw_only=True)
+class DQN(_OfQ):
+    """Deep Q-network (Mnih et al. 2015), from the log alone; `double`: van Hasselt et al. 2016, arXiv:1509.06461."""
+
+    double: bool = False
+
+    def algorithm(self, feed: Feed) -> Any:
+        """d3rlpy's DQN or DoubleDQN."""
+        name = "DoubleDQN" if self.double else "DQN"
+        return self.made(feed, name, f"{name}Config")
+
+
+@dataclass(kw_only=True)
+class NFQ(_OfQ):
+    """Neural fitted Q iteration (Riedmiller 2005): every step has the newest target."""
+
+    def algorithm(self, feed: Feed) -> Any:
+        """d3rlpy's NFQ."""
+        return self.made(feed, "NFQ", "NFQConfig")
+
+
+@dataclass(kw_only=True)
+class CQL(_OfQ):
+    """Conservative Q-learning (Kumar et al. 2020, arXiv:2006.04779), of the mean or of `quantiles` of the return."""
+
+    alpha: float = 1.0
+    quantiles: int = 1
+
+    def algorithm(self, feed: Feed) -> Any:
+        """d3rlpy's DiscreteCQL."""
+        return self.made(feed, "CQL", "DiscreteCQLConfig", alpha=self.alpha)
+
+
+@dataclass(kw_only=True)
+class BCQ(_OfQ):
+    """Batch-constrained Q-learning for discrete actions (Fujimoto et al. 2019, arXiv:1910.01708)."""
+
+    flexibility: float = 0.3
+
+    def algorithm(self, feed: Feed) -> Any:
+        """d3rlpy's DiscreteBCQ."""
+        return self.made(feed, "BCQ", "DiscreteBCQConfig", action_flexibility=self.flexibility, beta=0.0, share_encoder=False)
+
+    def network(self, algorithm: Any, feed: Feed) -> Network:
+        """Imitator and Q function together."""
+        both = ConstrainedNetwork(self.width, self.rounds, self.flexibility).to(feed.device)
+        both.imitator.load_state_dict(algorithm.impl.modules.imitator._encoder.network.state_dict())
+        both.values.load_state_dict(algorithm.impl.q_function[0].encoder.network.state_dict())
+        return both
+
+
+@dataclass(kw_only=True)
+class SAC(_OfPolicy):
+    """Soft actor-critic for discrete actions (Christodoulou 2019, arXiv:1910.07207), from the log alone."""
+
+    target_update: int = 100
+
+    def algorithm(self, feed: Feed) -> Any:
+        """d3rlpy's DiscreteSAC."""
+        return self.made(feed, "SAC", "DiscreteSACConfig", initial_temperature=0.1, temp_learning_rate=self.lr)
+
+
+@dataclass(kw_only=True)
+class IQL(_OfPolicy):
+    """Implicit Q-learning (Kostrikov et al. 2022, arXiv:2110.06169) for discrete actions; temperature per unit of return."""
+
+    target_update: int = 100
+    expectile: float = 0.8
+    inverse_temperature: float = 10.0
+
+    def algorithm(self, feed: Feed) -> Any:
+        """Ours, in d3rlpy's frame."""
+        own = {"expectile": self.expectile, "inverse_temperature": self.inverse_temperature / self.reward_scale}
+        return self.made(feed, "IQL", "IQLConfig", **own)
+
+
+@torch.no_grad()
+def mean_network(network: PairNetwork) -> PairNetwork:
+    """A copy with one output: the mean over the outputs, which are linear in the last layer."""
+    one = PairNetwork(network.width, network.rounds).to(next(network.parameters()).device)
+    state = dict(network.state_dict())
+    for name in ("score.2", "wait.2"):
+        state[f"{name}.weight"] = state[f"{name}.weight"].mean(dim=0, keepdim=True)
+        state[f"{name}.bias"] = state[f"{name}.bias"].mean(dim=0, keepdim=True)
+    one.load_state_dict(state)
+    return one
+
+
+@torch.no_grad()
+def calmed(network: PairNetwork, feed: Feed) -> PairNetwork:
+    """`network` with its scores multiplied until the softmax over them has the mean entropy CALM on states of the log.
+
+    The best action stays what it was; who draws from the policy, or trains it on, does not start from a uniform one.
+    """
+    seen = feed.states.at(feed.state[:: max(1, len(feed) // 512)]).features
+    scores = network(seen)[0]
+    low, high = -10.0, 20.0  # log of the factor
+    for _ in range(30):
+        middle = (low + high) / 2
+        logp = (scores * math.exp(middle)).log_softmax(dim=1)
+        entropy = -(logp.exp() * logp.clamp(min=-1e9)).sum(dim=1).mean()
+        low, high = (middle, high) if entropy > CALM else (low, middle)
+    for name in ("score", "wait"):
+        last = getattr(network, name)[2]
+        last.weight.mul_(math.exp(low))
+        last.bias.mul_(math.exp(low))
+    return network
