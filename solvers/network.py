@@ -60,6 +60,9 @@ class Network(nn.Module):
         """The arguments that build a network of this shape."""
         raise NotImplementedError
 
+    def reset(self) -> None:
+        """New episodes begin; a network with a memory forgets."""
+
     @staticmethod
     def see(view: View) -> Features:
         """What `forward` reads of B decisions: all features, or fewer where it needs fewer."""

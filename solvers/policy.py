@@ -16,9 +16,15 @@ from bench.simulator.view import View, from_observation
 from solvers.constrained_network import ConstrainedNetwork
 from solvers.flat_network import FlatNetwork
 from solvers.network import Network, PairNetwork
+from solvers.transformer_network import TransformerNetwork
 
 SCHEMA = 3
-NETWORKS: dict[str, type[Network]] = {"pairs": PairNetwork, "mlp": FlatNetwork, "constrained": ConstrainedNetwork}
+NETWORKS: dict[str, type[Network]] = {
+    "pairs": PairNetwork,
+    "mlp": FlatNetwork,
+    "constrained": ConstrainedNetwork,
+    "transformer": TransformerNetwork,
+}
 
 
 def choose_device(name: str) -> torch.device:
@@ -43,6 +49,10 @@ class NetworkPolicy:
 
     def __init__(self, network: Network, window: int, device: torch.device, shaped: bool = True) -> None:
         self.network, self.window, self.device, self.shaped = network.eval(), window, device, shaped
+
+    def reset(self) -> None:
+        """Before each episode: a network with a memory forgets."""
+        self.network.reset()
 
     @torch.no_grad()
     def act(self, observation: Observation, rng: np.random.Generator) -> int:

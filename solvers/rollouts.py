@@ -208,6 +208,7 @@ def to_the_end(simulator: TensorSimulator) -> Iterator[int]:
 def play_greedily(network: Network, simulator: TensorSimulator) -> Tensor:
     """Every environment from the start of its instance (b mod I) to its end, by the best actions; returns (B,) float64."""
     simulator.restart(torch.arange(simulator.n_envs, device=simulator.device) % len(simulator.instances), everyone=True)
+    network.reset()
     total = torch.zeros(simulator.n_envs, dtype=torch.float64, device=simulator.device)
     for _ in to_the_end(simulator):
         logits, _ = network(network.see(from_simulator(simulator)))

@@ -24,6 +24,10 @@ with contextlib.redirect_stderr(io.StringIO()):  # it imports the old gym, which
     from d3rlpy.algos.qlearning.torch.bcq_impl import DiscreteBCQImpl
     from d3rlpy.algos.qlearning.torch.cql_impl import DiscreteCQLImpl, DiscreteCQLLoss
     from d3rlpy.algos.qlearning.torch.sac_impl import DiscreteSACImpl
+    from d3rlpy.algos.transformer.torch.decision_transformer_impl import (
+        DiscreteDecisionTransformerImpl,
+        DiscreteDecisionTransformerModules,
+    )
     from d3rlpy.models.encoders import EncoderFactory, register_encoder_factory
     from d3rlpy.models.q_functions import QFunctionFactory, register_q_func_factory
     from d3rlpy.models.torch import Encoder
@@ -34,7 +38,8 @@ with contextlib.redirect_stderr(io.StringIO()):  # it imports the old gym, which
         QFunctionOutput,
     )
     from d3rlpy.models.torch.q_functions.qr_q_function import _make_taus
-    from d3rlpy.torch_utility import TorchMiniBatch
+    from d3rlpy.models.torch.transformers import GPT2
+    from d3rlpy.torch_utility import TorchMiniBatch, TorchTrajectoryMiniBatch
 
 from bench.contracts import Log
 from bench.simulator.view import Layout
@@ -62,8 +67,8 @@ class PairEncoder(Encoder):
 
     def forward(self, x: Any) -> Tensor:
         """Logits, ILLEGAL where illegal."""
-        seen = self.see(x)
-        return self.network(seen.features)[0].masked_fill(~seen.mask, ILLEGAL)
+        logits, _ = self.network(self.see(x).features)
+        return logits.clamp(min=ILLEGAL)
 
     def q(self, x: Any) -> Tensor:
         """Q values (B, A) or, with several outputs, quantiles (B, A, n); ILLEGAL where illegal."""
@@ -142,8 +147,8 @@ class Fed:
     """An algorithm of d3rlpy that also takes the batches of a Feed, without a detour through numpy."""
 
     def update(self: Any, batch: Any) -> dict[str, float]:
-        """One gradient step on a TorchMiniBatch, or on one of d3rlpy's own batches."""
-        if not isinstance(batch, TorchMiniBatch):
+        """One gradient step on a batch of tensors, or on one of d3rlpy's own batches."""
+        if not isinstance(batch, TorchMiniBatch | TorchTrajectoryMiniBatch):
             return super().update(batch)  # type: ignore[misc]
         loss: dict[str, float] = self._impl.update(batch, self._grad_step)
         self._grad_step += 1
@@ -356,6 +361,57 @@ class IQL(Fed, d3rlpy.algos.QLearningAlgoBase):
 d3rlpy.base.register_learnable(IQLConfig)
 
 
+def gpt2(embed: int, heads: int, layers: int, tokens: int) -> nn.Module:
+    """d3rlpy's causal transformer over (B, tokens, embed), without dropout."""
+    return GPT2(
+        layer_width=embed, pre_activation_ff_hidden_size=4 * embed, post_activation_ff_hidden_size=4 * embed, num_heads=heads,
+        context_size=tokens, num_layers=layers, attn_dropout=0.0, resid_dropout=0.0, embed_dropout=0.0, activation=nn.GELU(),
+    )  # fmt: skip
+
+
+class LegalTransformer(DiscreteDecisionTransformerImpl):
+    """As d3rlpy's, whose loss counts padding too and knows no masks."""
+
+    def compute_loss(self, batch: TorchTrajectoryMiniBatch) -> Tensor:
+        """Cross-entropy of what was done, over the decisions that were made."""
+        action, known = batch.actions.squeeze(2).long(), batch.masks
+        steps, wish = batch.timesteps.squeeze(2), batch.returns_to_go.squeeze(2)
+        logits = self._modules.transformer.along(batch.observations, action, wish, steps, known).clamp(min=ILLEGAL)
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), action.flatten(), reduction="none")
+        return (loss * known.flatten()).sum() / known.sum()
+
+
+class DecisionTransformer(Fed, d3rlpy.algos.DiscreteDecisionTransformer):
+    """Decision transformer (Chen et al. 2021, arXiv:2106.01345) over a TransformerNetwork."""
+
+    def __init__(self, network: Any, config: Any, device: str) -> None:
+        super().__init__(config, device, False)
+        self.network = network
+
+    def inner_create_impl(self, observation_shape: Any, action_size: int) -> None:
+        """With our network in place of d3rlpy's."""
+        config = self._config
+        optim = config.optim_factory.create(self.network.named_modules(), lr=config.learning_rate, compiled=False)
+        self._impl = LegalTransformer(
+            observation_shape=observation_shape, action_size=action_size,
+            modules=DiscreteDecisionTransformerModules(transformer=self.network, optim=optim),
+            warmup_tokens=config.warmup_tokens, final_tokens=config.final_tokens, initial_learning_rate=config.learning_rate,
+            compiled=False, device=self._device,
+        )  # fmt: skip
+
+
+def decision_transformer(network: Any, layout: Layout, device: torch.device, lr: float, batch: int, steps: int) -> Any:
+    """One that trains `network` for `steps` of `batch` trajectories; the learning rate falls to a tenth."""
+    tokens = steps * batch * network.context
+    config = d3rlpy.algos.DiscreteDecisionTransformerConfig(
+        batch_size=batch, learning_rate=lr, context_size=network.context, warmup_tokens=tokens // 50, final_tokens=tokens,
+        optim_factory=d3rlpy.optimizers.AdamFactory(clip_grad_norm=1.0),
+    )  # fmt: skip
+    algorithm = DecisionTransformer(network.to(device), config, _device(device))
+    algorithm.create_impl((layout.size,), layout.actions)
+    return algorithm
+
+
 # -- running them ----------------------------------------------------------------------------------------------------
 
 
@@ -377,13 +433,14 @@ def common(layout: Layout, objective: str, settings: Mapping[str, Any], steps: i
     optimizer = d3rlpy.optimizers.AdamFactory(
         clip_grad_norm=1.0, lr_scheduler_factory=d3rlpy.optimizers.CosineAnnealingLRFactory(T_max=steps)
     )
+    encoder = PairEncoderFactory(tuple(layout), objective, s.width, s.rounds, s.quantiles)
     values = {
-        "encoder_factory": PairEncoderFactory(tuple(layout), objective, s.width, s.rounds, s.quantiles),
         "q_func_factory": PairQFunctionFactory(quantiles=s.quantiles), "target_update_interval": s.target_update,
-        "learning_rate": s.lr, "batch_size": s.batch, "gamma": s.gamma,
+        "batch_size": s.batch, "gamma": s.gamma,
     }  # fmt: skip
     for name in ("", "actor_", "critic_"):
-        values |= {f"{name}optim_factory": optimizer, f"{name}learning_rate": s.lr}
+        own = {"optim_factory": optimizer, "encoder_factory": encoder, "learning_rate": s.lr}
+        values |= {f"{name}{key}": value for key, value in own.items()}
     known = {field.name for field in dataclasses.fields(config)}
     return {name: value for name, value in values.items() if name in known}
 
@@ -425,10 +482,28 @@ class FeedBuffer:
         """`count` decisions drawn uniformly."""
         return mini_batch(self.feed.draw(count), self.feed.device)
 
+    def sample_trajectory_batch(self, count: int, length: int) -> TorchTrajectoryMiniBatch:
+        """`count` stretches of at most `length` decisions, padded in front, each ending at one drawn uniformly."""
+        walk = self.feed.walk(self.feed.rows(count), length)
+        none = torch.zeros_like(walk.wish)[..., None]
+        return TorchTrajectoryMiniBatch(
+            observations=walk.seen, actions=walk.action[..., None], rewards=none, returns_to_go=walk.wish[..., None],
+            terminals=none, timesteps=walk.step[..., None], masks=walk.known, device=str(self.feed.device),
+        )  # fmt: skip
+
 
 def fit(algorithm: Any, feed: Feed, steps: int, per_epoch: int, log: Log, begun: int = 0) -> Iterator[int]:
     """d3rlpy's own training loop, epoch by epoch; yields the steps done. `begun`: steps that were done before."""
     adapter = ToLog(log, begun)
+    if not hasattr(algorithm, "fitter"):  # transformers have no loop that yields
+        for done in range(begun + per_epoch, steps + 1, per_epoch):
+            adapter.begun = done - per_epoch
+            algorithm.fit(
+                FeedBuffer(feed), n_steps=per_epoch, n_steps_per_epoch=per_epoch, with_timestamp=False, show_progress=False,
+                logger_adapter=adapter,
+            )  # fmt: skip
+            yield done
+        return
     for epoch, _ in algorithm.fitter(
         FeedBuffer(feed), n_steps=steps - begun, n_steps_per_epoch=per_epoch, with_timestamp=False, show_progress=False,
         logger_adapter=adapter,
@@ -476,10 +551,10 @@ def state_of(algorithm: Any) -> dict[str, Any]:
     """All that an algorithm needs to go on."""
     memory = io.BytesIO()
     algorithm.impl.save_model(memory)
-    return {"impl": memory.getvalue(), "grad_step": algorithm._grad_step}
+    return {"impl": memory.getvalue(), "grad_step": algorithm._grad_step, "tokens": getattr(algorithm.impl, "_tokens", 0)}
 
 
 def restore(algorithm: Any, state: Mapping[str, Any]) -> None:
     """Inverse of `state_of`."""
     algorithm.impl.load_model(io.BytesIO(state["impl"]))
-    algorithm._grad_step = state["grad_step"]
+    algorithm._grad_step, algorithm.impl._tokens = state["grad_step"], state["tokens"]

@@ -17,6 +17,7 @@ from bench.contracts import UserError
 from bench.episodes import Episodes
 from solvers.network import Network, PairNetwork
 from solvers.offline.feed import CHUNK, Feed, q_values
+from solvers.transformer_network import TransformerNetwork
 
 Floats = NDArray[np.float64]
 RESAMPLES = 1000
@@ -114,8 +115,20 @@ def regret(estimate: Floats, true: Floats, k: int) -> float:
 @torch.no_grad()
 def greedy_actions(network: Network, feed: Feed) -> Tensor:
     """(S,) what the policy does in each state of the feed."""
+    if isinstance(network, TransformerNetwork):
+        return _told_by_history(network, feed)
     rows = torch.arange(len(feed.states.unit), device=feed.device)
     return torch.cat([network(feed.states.at(chunk).features)[0].argmax(dim=1) for chunk in rows.split(CHUNK)])
+
+
+def _told_by_history(network: TransformerNetwork, feed: Feed) -> Tensor:
+    """(S,) as `greedy_actions`, after the decisions that were logged before, with the wish that it decides by."""
+    actions = torch.zeros(len(feed.states.unit), dtype=torch.int64, device=feed.device)
+    for last in torch.arange(len(feed), device=feed.device).split(CHUNK // network.context):
+        walk = feed.walk(last, network.context)
+        wish = torch.full_like(walk.wish, network.wish)
+        actions[feed.state[last]] = network.along(walk.seen, walk.action, wish, walk.step, walk.known)[:, -1].argmax(dim=1)
+    return actions
 
 
 def fitted_q(

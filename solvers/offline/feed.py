@@ -5,6 +5,7 @@ T decisions, S states (the decisions, and what followed the last one of each epi
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -76,6 +77,16 @@ class Batch(NamedTuple):
     next_state: Tensor  # (n,) rows of the feed's states
 
 
+class Walk(NamedTuple):
+    """n stretches of at most L decisions, each ending at some decision; padding in front is known = 0 and repeats the first."""
+
+    seen: Features  # each (n * L, ...)
+    action: Tensor  # (n, L)
+    wish: Tensor  # (n, L) return to go in units of the visible load
+    step: Tensor  # (n, L) decisions since the episode's begin
+    known: Tensor  # (n, L) float32
+
+
 class Feed:
     """All decisions of a log, drawn uniformly with replacement. Rewards are multiplied by `reward_scale`, and so are units."""
 
@@ -97,7 +108,11 @@ class Feed:
 
     def draw(self, count: int) -> Batch:
         """`count` decisions."""
-        return self.at(torch.randint(len(self), (count,), generator=self.generator, device=self.device))
+        return self.at(self.rows(count))
+
+    def rows(self, count: int) -> Tensor:
+        """(count,) decisions drawn uniformly."""
+        return torch.randint(len(self), (count,), generator=self.generator, device=self.device)
 
     def at(self, rows: Tensor) -> Batch:
         """The decisions `rows` (n,)."""
@@ -105,10 +120,26 @@ class Feed:
         seen, following = self.states.at(state), self.states.at(state + 1)
         return Batch(seen, self.action[rows], self.reward[rows], following, self.terminal[rows], state + 1)
 
-    def to_go(self) -> Tensor:
-        """(T,) sum of the rewards from each decision to the end of its episode."""
-        padded = np.zeros((int(self.log.length.max()), len(self.log.length)), dtype=np.float32)
-        step = np.arange(len(self)) - np.repeat(self.log.first, self.log.length)
-        episode = np.repeat(np.arange(len(self.log.length)), self.log.length)
+    def walk(self, last: Tensor, length: int) -> Walk:
+        """The stretches of `length` decisions that end at the decisions `last` (n,)."""
+        back = last[:, None] - torch.arange(length - 1, -1, -1, device=self.device)  # (n, L)
+        first = (last - self.step[last])[:, None]
+        known, rows = back >= first, torch.maximum(back, first)
+        seen = self.states.at(self.state[rows].flatten()).features
+        return Walk(seen, self.action[rows], self.wish[rows], self.step[rows], known.float())
+
+    @functools.cached_property
+    def step(self) -> Tensor:
+        """(T,) decisions since the episode's begin."""
+        log = self.log
+        return torch.from_numpy(np.arange(len(self)) - np.repeat(log.first, log.length)).to(self.device)
+
+    @functools.cached_property
+    def wish(self) -> Tensor:
+        """(T,) return from each decision to the end of its episode, in units of the load visible at it."""
+        log, step = self.log, self.step.cpu().numpy()
+        episode = np.repeat(np.arange(len(log.length)), log.length)
+        padded = np.zeros((int(log.length.max()), len(log.length)), dtype=np.float32)
         padded[step, episode] = self.reward.cpu().numpy()
-        return to_go(torch.from_numpy(padded), 1.0)[step, episode].to(self.device)
+        rest = to_go(torch.from_numpy(padded), 1.0)[step, episode].to(self.device)
+        return rest / self.states.unit[self.state].clamp(min=1e-9)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -225,8 +225,7 @@ class Study:
 
     def _true(self, setting: Setting) -> np.ndarray[Any, np.dtype[np.float64]]:
         """(C,) mean return of each candidate on the instances of the held-out episodes, as often as they were played."""
-        known = {instance.hash(): instance for instance in self.learner.logs.instances()}
-        played = matched(self.held, known)
+        played = matched(self.held, self.learner.logs.instances())
         simulator = TensorSimulator(played, self.learner.logs.setting, window=self.held.layout.tasks, device=self.device)
         return np.array([float(play_greedily(network, simulator).mean()) for network in self.networks])
 
@@ -277,12 +276,19 @@ def split(episodes: Episodes, held_out: float, rng: np.random.Generator) -> tupl
     return sides
 
 
-def matched(episodes: Episodes, known: Mapping[str, Instance]) -> Sequence[Instance]:
-    """The instances that episodes were played on, by hash.
+def matched(episodes: Episodes, instances: Iterable[Instance]) -> Sequence[Instance]:
+    """The instance of each episode, found among `instances` by its hash.
 
     Raises:
-        UserError: where a hash is none of `known`.
+        UserError: where there is none of that hash.
     """
+    known: dict[str, Instance] = {}
+    wanted = set(episodes.instance)
+    for instance in instances:
+        if instance.hash() in wanted:
+            known[instance.hash()] = instance
+        if len(known) == len(wanted):
+            break
     for e, name in enumerate(episodes.instance):
         if name not in known:
             raise UserError(

@@ -13,6 +13,7 @@ from solvers.constrained_network import ConstrainedNetwork
 from solvers.network import Network, PairNetwork
 from solvers.offline.feed import Feed
 from solvers.offline.learner import OfflineLearner
+from solvers.transformer_network import TransformerNetwork
 
 if TYPE_CHECKING:
     from solvers.offline import d3rlpy_algorithms as d3
@@ -141,6 +142,34 @@ class IQL(_OfPolicy):
         """Ours, in d3rlpy's frame."""
         own = {"expectile": self.expectile, "inverse_temperature": self.inverse_temperature / self.reward_scale}
         return self.made(feed, "IQL", "IQLConfig", **own)
+
+
+@dataclass(kw_only=True)
+class DecisionTransformer(OfflineLearner):
+    """Decision transformer (Chen et al. 2021, arXiv:2106.01345); `batch` counts decisions, in stretches of `context`."""
+
+    embed: int = 64
+    layers: int = 2
+    heads: int = 4
+    context: int = 8
+    wish_quantile: float = 0.8
+
+    def algorithm(self, feed: Feed) -> Any:
+        """d3rlpy's DiscreteDecisionTransformer; what it wishes for while deciding is a quantile of what the log attained."""
+        from solvers.offline.d3rlpy_algorithms import decision_transformer
+
+        network = self._new(float(torch.quantile(feed.wish[:100_000], self.wish_quantile)))
+        stretches = max(1, self.batch // self.context)
+        return decision_transformer(network, feed.layout, feed.device, self.lr, stretches, self.steps)
+
+    def network(self, algorithm: Any, feed: Feed) -> Network:
+        """Its network."""
+        network = self._new(algorithm.network.wish).to(feed.device)
+        network.load_state_dict(algorithm.network.state_dict())
+        return network
+
+    def _new(self, wish: float) -> TransformerNetwork:
+        return TransformerNetwork(self.width, self.rounds, self.embed, self.layers, self.heads, self.context, wish=wish)
 
 
 @torch.no_grad()
