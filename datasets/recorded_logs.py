@@ -119,7 +119,7 @@ class RecordedLogs:
         parts = {who: [_described(one.policy), one.episodes, one.noise, one.seconds, one.decisions, one.replay]
                  for who, one in self.behaviours.items()}  # fmt: skip
         hashes = getattr(self.data, "hashes", {})
-        text = json.dumps([self.data.name, hashes, parts, vars(self.setting), self.seed], sort_keys=True, default=str)
+        text = json.dumps([self.data.name, hashes, parts, vars(self.setting), self.seed], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _read(self) -> Episodes:
@@ -307,6 +307,9 @@ def cache_folder(cache: Path | None) -> Path:
 
 def _described(plugin: Any) -> Any:
     """A plug-in's class and plain settings, for a hash."""
-    if not hasattr(plugin, "__dict__"):
-        return str(plugin)
-    return [type(plugin).__name__, {key: _described(value) for key, value in vars(plugin).items() if not key.startswith("_")}]
+    if plugin is None or isinstance(plugin, int | float | str):
+        return plugin
+    if isinstance(plugin, list | tuple):
+        return [_described(value) for value in plugin]
+    settings = plugin if isinstance(plugin, Mapping) else getattr(plugin, "__dict__", {})
+    return [type(plugin).__name__, {str(key): _described(value) for key, value in settings.items() if str(key)[0] != "_"}]

@@ -1,0 +1,199 @@
+"""A scheduler's own log, as decisions: a table with one row per job of when it was submitted, started and ended, and where.
+
+The jobs are cut into episodes of consecutive submissions; each is an instance, and the log's agents and order of starts are
+replayed on it. Starts are the earliest that the order allows (`bench.left_shift`): what a scheduler lost between an event and
+its reaction is not in the decision process. How likely the scheduler was to do what it did is not known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from bench.contracts import UserError
+from bench.episodes import Episodes, Tape, joined
+from bench.instance import Instance
+from bench.left_shift import active
+from bench.replay import Plans
+from bench.schedule import Schedule
+from bench.setting import Setting
+from bench.simulator.tables import LEAVE
+from bench.simulator.tensors import TensorSimulator
+from datasets.recorded_logs import silent
+
+if TYPE_CHECKING:
+    import pandas
+
+COLUMNS = ("submit", "start", "end", "agent")  # times: seconds, or dates and times
+TOGETHER = 64  # episodes replayed at once
+SHOWN = 10  # rejected rows that the message names
+
+
+class ImportedLogs:
+    """The table `path` (CSV or Parquet) as a log.
+
+    Args:
+        agents: mappings of `name`, capacity by resource, and optionally `speed` (1 if not given). The table has a column of
+            demands for each resource. A job is taken to need (its time on its agent) * (that agent's speed) / (an agent's speed) elsewhere.
+        columns: our name -> the table's, where they differ; ours are submit, start, end, agent and the resources.
+        jobs: per episode; what is left over at the end is an episode of its own.
+        reject: rows that break a rule are left out; with fewer than this share of good rows the file is refused.
+
+    Raises:
+        UserError: where the file cannot be read, lacks a column, or has too few good rows.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        path: str | None,
+        agents: Sequence[Mapping[str, Any]],
+        columns: Mapping[str, str] | None = None,
+        tick_seconds: float = 60.0,
+        jobs: int = 64,
+        reject: float = 0.5,
+        setting: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name, self.path, self.columns = name, path, dict(columns or {})
+        self.tick_seconds, self.jobs, self.reject = tick_seconds, jobs, reject
+        self.agents = {str(agent["name"]): dict(agent) for agent in agents}
+        self.resources = sorted({key for has in self.agents.values() for key in has} - {"name", "speed"})
+        self.setting = Setting(**(setting or {"track": "online", "observe": "arrived"}))
+        self.cache: Path | None = None
+        self.rejected: list[tuple[int, str]] = []  # row of the table (from 0) and why
+        if not self.resources or jobs < 1 or not tick_seconds > 0:
+            raise UserError("logs: agents with capacities, jobs of at least 1 and tick_seconds above 0 are needed")
+
+    def episodes(self, progress: Any = silent) -> Episodes:
+        """The replayed log; what was rejected stands in `rejected` and is told to `progress`."""
+        pairs, parts = self._pairs(), []
+        if self.rejected:
+            progress(0, len(pairs), f"{len(self.rejected)} rows rejected: {self.why()}")
+        window = max(instance.n_tasks for instance, _ in pairs)
+        for first in range(0, len(pairs), TOGETHER):
+            instances, schedules = zip(*pairs[first : first + TOGETHER], strict=True)
+            simulator, tape = TensorSimulator(instances, self.setting, window=window), Tape("imported")
+            plans = Plans(schedules, simulator)
+            while simulator.playing.any():
+                action = plans.allowed(plans.right()).float().argmax(dim=1)
+                tape.saw(simulator, action, torch.ones(len(action)))
+                tape.got(simulator.step(torch.where(simulator.playing, action, LEAVE)))
+            simulator.check()
+            parts.append(tape.episodes(self.name))
+            progress(first + len(instances), len(pairs), f"replays {self.name}")
+        return replace(joined(self.name, parts), probability=None)
+
+    def instances(self) -> Sequence[Instance]:
+        """One per episode."""
+        return [instance for instance, _ in self._pairs()]
+
+    def why(self) -> str:
+        """The first rejected rows and their reasons."""
+        told = "; ".join(f"row {row}: {reason}" for row, reason in self.rejected[:SHOWN])
+        return told + (f"; and {len(self.rejected) - SHOWN} more" if len(self.rejected) > SHOWN else "")
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def _pairs(self) -> list[tuple[Instance, Schedule]]:
+        table = self._table()
+        names = list(self.agents)
+        speed = np.array([self.agents[name].get("speed", 1.0) for name in names])
+        capacity = np.array([[self.agents[name].get(key, 0) for key in self.resources] for name in names], dtype=np.int64)
+        out = []
+        for first in range(0, len(table), self.jobs):
+            part = table.iloc[first : first + self.jobs]
+            agent = part["agent"].map(names.index).to_numpy()
+            demand = np.ceil(part[self.resources].to_numpy()).astype(np.int64)
+            release = ((part["submit"] - part["submit"].iloc[0]) // self.tick_seconds).to_numpy().astype(np.int64)
+            start = np.ceil((part["start"] - part["submit"].iloc[0]) / self.tick_seconds).to_numpy().astype(np.int64)
+            seconds = (part["end"] - part["start"]).to_numpy()[:, None] * speed[agent][:, None] / speed
+            duration = np.maximum(1, np.ceil(seconds / self.tick_seconds)).astype(np.int64)
+            fits = (demand[:, None] <= capacity).all(axis=2)
+            instance = Instance.from_dict(
+                {
+                    "name": f"{self.name}/{first}",
+                    "release": release,
+                    "duration": np.where(fits, duration, -1),
+                    "demand": np.repeat(demand[:, None], len(names), axis=1),
+                    "capacity": capacity,
+                    "agent_type": np.arange(len(names)),
+                    "resources": self.resources,
+                    "tick_seconds": self.tick_seconds,
+                }
+            )
+            begun = Schedule.from_assignment(instance, agent, np.maximum(start, release))
+            out.append((instance, active(instance, begun)))
+        return out
+
+    def _table(self) -> pandas.DataFrame:
+        """The good rows, by submission; times in seconds from the first one."""
+        import pandas
+
+        table = self._read()
+        needed = [*COLUMNS, *self.resources]
+        theirs = {self.columns.get(name, name): name for name in needed}
+        missing = [name for name in theirs if name not in table]
+        if missing:
+            has = ", ".join(map(str, table))
+            raise UserError(f"logs: {self.path} has no column {missing[0]!r}; it has {has}. Name it in logs.columns")
+        table = table[list(theirs)].rename(columns=theirs)
+        table["agent"] = table["agent"].astype(str)
+        for name in (*COLUMNS[:3], *self.resources):
+            table[name] = _numbers(table[name], dates=name in COLUMNS)
+        reasons = {
+            "a time or demand is missing or no number": ~np.isfinite(table[[*COLUMNS[:3], *self.resources]]).all(axis=1),
+            "started before it was submitted": table["start"] < table["submit"],
+            "ended before it began": table["end"] <= table["start"],
+            f"agent is none of {', '.join(self.agents)}": ~table["agent"].isin(list(self.agents)),
+            "a demand is negative or more than its agent has": ~pandas.Series(self._fit(table), index=table.index),
+        }
+        bad = np.zeros(len(table), dtype=bool)
+        self.rejected = []
+        for reason, rows in reasons.items():
+            self.rejected += [(int(row), reason) for row in np.flatnonzero(rows.to_numpy() & ~bad)]
+            bad |= rows.to_numpy()
+        self.rejected.sort()
+        if (~bad).sum() < max(1.0, self.reject * len(table)):
+            raise UserError(f"logs: {self.path}: {bad.sum()} of {len(table)} rows are rejected ({self.why()})")
+        good = table[~bad].sort_values(["submit", "start"], kind="stable")
+        good[list(COLUMNS[:3])] -= good["submit"].min()
+        return good
+
+    def _fit(self, table: pandas.DataFrame) -> list[bool]:
+        """Whether each row's demands are what its agent has; an agent that is not known has no say."""
+        fits = []
+        for agent, demand in zip(table["agent"], table[self.resources].to_numpy(), strict=True):
+            has = self.agents.get(agent)
+            pairs = zip(self.resources, demand, strict=True)
+            fits.append(has is None or all(0 <= need <= has.get(key, 0) for key, need in pairs))
+        return fits
+
+    def _read(self) -> pandas.DataFrame:
+        import pandas
+
+        if self.path is None:
+            raise UserError("logs.path: give the file, CSV or Parquet, with columns submit, start, end, agent and the demands")
+        path = Path(self.path).expanduser()
+        if not path.is_file():
+            raise UserError(f"logs.path: {path} does not exist")
+        try:
+            return pandas.read_parquet(path) if path.suffix in (".parquet", ".pq") else pandas.read_csv(path)
+        except Exception as error:  # each reader raises its own kinds for a file that is cut short or something else
+            raise UserError(f"logs.path: {path} cannot be read ({str(error).splitlines()[0]})") from None
+
+
+def _numbers(column: pandas.Series, dates: bool) -> pandas.Series:
+    """Numbers, NaN where there are none; of a column of dates and times: seconds."""
+    import pandas
+
+    found = pandas.to_numeric(column, errors="coerce")
+    if dates and found.isna().all() and len(column):
+        times = pandas.to_datetime(column, errors="coerce", utc=True)
+        found = (times - pandas.Timestamp(0, tz="utc")).dt.total_seconds()
+    return found.astype(float).where(lambda x: x.abs() < math.inf)
