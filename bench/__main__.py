@@ -422,7 +422,8 @@ def _compose(overrides: list[str]) -> DictConfig:
 
 def _checked(config: DictConfig) -> DictConfig:
     """The configuration, if every key exists and has the right type."""
-    if "logs" not in config and "solver" in config and OmegaConf.is_interpolation(config.solver, "logs"):
+    learns_from_logs = "solver" in config and "logs" in list(config.solver)
+    if learns_from_logs and "logs" not in config:
         raise UserError(f"logs: this solver learns from logs; type logs=NAME, one of {', '.join(sorted(members('logs')))}")
     plain = _plain(config)
     known = {key: value for key, value in _plain(OmegaConf.load(CONF / "config.yaml")).items() if key != "defaults"}

@@ -7,7 +7,7 @@ A solver plans a whole instance, a policy decides one step, a learner turns inst
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -156,6 +156,7 @@ class Logs(Protocol):
     name: str
     setting: Setting  # how they were played
     cache: Path | None  # where recorded logs are kept, None: the user's cache
+    rejected: Sequence[tuple[int, str]]  # rows of a user's own log that were left out, and why
 
     def episodes(self, progress: Callable[[int, int, str], None] = ...) -> Episodes:
         """The log; it may have to be recorded first."""

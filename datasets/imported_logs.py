@@ -40,7 +40,7 @@ class ImportedLogs:
 
     Args:
         agents: mappings of `name`, capacity by resource, and optionally `speed` (1 if not given). The table has a column of
-            demands for each resource. A job is taken to need (its time on its agent) * (that agent's speed) / (an agent's speed) elsewhere.
+            demands for each resource. A job is taken to need (its time) * (its agent's speed) / (an agent's speed) elsewhere.
         columns: our name -> the table's, where they differ; ours are submit, start, end, agent and the resources.
         jobs: per episode; what is left over at the end is an episode of its own.
         reject: rows that break a rule are left out; with fewer than this share of good rows the file is refused.

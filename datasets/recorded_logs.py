@@ -90,6 +90,7 @@ class RecordedLogs:
         self.name, self.data, self.behaviours, self.seed = name, data, dict(behaviours), seed
         self.setting = Setting(**(setting or {}))
         self.cache: Path | None = None
+        self.rejected: list[tuple[int, str]] = []
 
     @property
     def folder(self) -> Path:
@@ -138,6 +139,7 @@ class JoinedLogs:
     def __init__(self, name: str, parts: Mapping[str, Any], shares: Mapping[str, int] | None = None) -> None:
         self.name, self.parts, self.shares = name, dict(parts), dict(shares or {})
         self.cache: Path | None = None
+        self.rejected: list[tuple[int, str]] = []
         unknown = sorted(set(self.shares) - set(self.parts))
         if unknown:
             raise UserError(f"logs.shares: {unknown[0]} is no part; there are {', '.join(self.parts)}")

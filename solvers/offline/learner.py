@@ -44,7 +44,7 @@ class OfflineLearner(ABC):
     episodes: int | None = None
     held_out: float = 0.15
     steps: int = 2000
-    batch: int = 256
+    batch: int = 128
     lr: float = 1e-3
     gamma: float = 1.0
     reward_scale: float = 10.0
@@ -53,7 +53,7 @@ class OfflineLearner(ABC):
     window: int = 64
     candidates: int = 5
     selection: str = "fqe"
-    fqe_steps: int = 1000
+    fqe_steps: int = 500
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -101,6 +101,10 @@ class OfflineLearner(ABC):
     def read(self, setting: Setting, log: Log) -> Episodes:
         """The log, if it can be learnt from for this setting, and as many of its episodes as are asked for."""
         episodes = self.logs.episodes(lambda done, total, note: log.progress(done, total, note))
+        if self.logs.rejected:
+            lines = "".join(f"{row},{reason}\n" for row, reason in self.logs.rejected)
+            (log.folder / "rejected.csv").write_text(f"row,reason\n{lines}")
+            log.summary({"logs/rejected_rows": len(self.logs.rejected)})
         if episodes.objective != setting.objective:
             raise UserError(
                 f"logs: {episodes.name} counts {episodes.objective}, the run {setting.objective}; "

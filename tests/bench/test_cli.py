@@ -21,6 +21,7 @@ import bench.__main__ as cli
 from bench.catalogue import CONF, GROUPS, members, own_packages
 from bench.contracts import Budget, Dataset, Learner, Policy, Solver, UserError
 from bench.instance import Instance, read_json, write_json
+from bench.setting import Setting
 
 PLUGIN = '''
 """Plug-ins of a user: a policy that is slow, a solver that crashes, a constructor that objects."""
@@ -90,7 +91,9 @@ OUTSIDE = {"gap", "lublin1", "swf", "philly", "file"}  # their data is read when
 def test_every_yaml_composes_and_builds_what_its_group_promises(group: str, name: str) -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         solver = [] if group == "solver" else ["+solver=fifo"]
-        config = compose("config", [*solver, f"{'+' if group == 'solver' else ''}{group}={name}"], return_hydra_config=True)
+        chosen = [*solver, f"{'+' if group == 'solver' else ''}{group}={name}"]
+        logs = [] if group == "logs" else ["logs=cluster-tiny-random-v0"]  # which learners from logs ask for
+        config = compose("config", [*chosen, *logs], return_hydra_config=True)
     assert cli._checked(config) is config
     built = instantiate(config[group], _convert_="all")
     if group == "solver":
@@ -98,6 +101,11 @@ def test_every_yaml_composes_and_builds_what_its_group_promises(group: str, name
     elif group == "dataset":
         assert isinstance(built, Dataset)
         assert built.name == name
+    elif group == "logs":
+        assert built.name == name
+        assert built.setting == Setting(**(config.logs.get("setting") or {}))
+        assert callable(built.episodes)
+        assert callable(built.instances)
     elif group == "budget":
         assert isinstance(built, Budget)
     else:

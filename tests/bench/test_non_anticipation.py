@@ -3,7 +3,7 @@
 Every configuration of conf/solver that is a policy or learns one is tried, found by looking, not by name.
 """
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,15 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+import bench.__main__  # noqa: F401 - knows the resolvers of conf/
 from bench.contracts import SPLITS, Budget, Policy
 from bench.instance import Instance, Outage
 from bench.rollout import played_as
 from bench.setting import Setting
 from bench.simulator import Simulator
+from datasets.recorded_logs import Behaviour, RecordedLogs
 from solvers.ppo import PPO
+from solvers.rules import Random as AnyLegal
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -25,7 +28,8 @@ def plugins():
     """Name -> every plug-in of conf/solver."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         names = sorted(file.stem for file in (CONF / "solver").glob("*.yaml"))
-        return {name: instantiate(compose("config", [f"+solver={name}"]).solver) for name in names}
+        logs = "logs=cluster-tiny-random-v0"  # heard of by learners from logs only
+        return {name: instantiate(compose("config", [f"+solver={name}", logs]).solver) for name in names}
 
 
 def is_variant(plugin):
@@ -146,7 +150,14 @@ class Random:
 @pytest.mark.parametrize("name", LEARNERS)
 def test_no_decision_of_a_learned_policy_depends_on_tasks_of_the_future(name, tmp_path):
     data, budget = Random(tmp_path), Budget(decisions=4000, threads=1)
-    learner = replace(LEARNERS[name], envs=16, width=16, rounds=1)
+    small = {"width": 16, "rounds": 1}
+    if hasattr(LEARNERS[name], "logs"):
+        logs = RecordedLogs("played", data, {"random": Behaviour(AnyLegal(), 16)}, asdict(SETTINGS["fit"]))
+        logs.cache = tmp_path
+        small |= {"logs": logs, "steps": 10, "candidates": 2, "fqe_steps": 5, "batch": 32}
+    else:
+        small |= {"envs": 16}
+    learner = replace(LEARNERS[name], **small)
     policy = learner.fit(data, SETTINGS["fit"], budget, np.random.default_rng(0), data)
     assert check(policy, SETTINGS["fit"]) > 20
     assert check(policy, SETTINGS["commit"]) > 20

@@ -7,6 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+import bench.__main__  # noqa: F401 - knows the resolvers of conf/
 from bench.contracts import Budget, Policy
 from bench.instance import Instance, Outage
 from bench.rollout import PolicySolver
@@ -21,7 +22,8 @@ def planners():
     """Name -> every policy of conf/solver that plans."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         names = sorted(file.stem for file in (CONF / "solver").glob("*.yaml"))
-        plugins = {name: instantiate(compose("config", [f"+solver={name}"]).solver) for name in names}
+        configs = {name: compose("config", [f"+solver={name}", "logs=cluster-tiny-random-v0"]).solver for name in names}
+        plugins = {name: instantiate(config) for name, config in configs.items()}
     return {name: plugin for name, plugin in plugins.items() if isinstance(plugin, Planner)}
 
 
