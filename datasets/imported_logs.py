@@ -194,6 +194,6 @@ def _numbers(column: pandas.Series, dates: bool) -> pandas.Series:
 
     found = pandas.to_numeric(column, errors="coerce")
     if dates and found.isna().all() and len(column):
-        times = pandas.to_datetime(column, errors="coerce", utc=True)
+        times = pandas.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
         found = (times - pandas.Timestamp(0, tz="utc")).dt.total_seconds()
     return found.astype(float).where(lambda x: x.abs() < math.inf)

@@ -84,7 +84,7 @@ def derive(view: View) -> Derived:
 
 def _of_tasks(view: View, d: Derived) -> list[Tensor]:
     """TASK columns (B, K)."""
-    tau, agents = d.tau[:, None], d.present.sum(dim=1, keepdim=True)
+    tau, agents = d.tau[:, None], d.present.sum(dim=1, keepdim=True).clamp(min=1)
     mean_duration = (d.duration * d.can).sum(dim=2) / d.can.sum(dim=2).clamp(min=1)
     slack = cut((view.due.float() - d.shortest) / tau)
     share = (view.demand / d.capacity.sum(dim=1).clamp(min=1.0)[:, None, None]).amax(dim=3)  # of the whole cluster

@@ -1,0 +1,92 @@
+"""A scheduler's own log: what becomes of good rows, and what is said of the others."""
+
+import numpy as np
+import pandas
+import pytest
+
+from bench.contracts import UserError
+from datasets.imported_logs import ImportedLogs
+
+AGENTS = [{"name": "a", "gpu": 4, "cpu": 16}, {"name": "b", "gpu": 2, "cpu": 16, "speed": 0.5}]
+GOOD = """submit,start,end,agent,gpu,cpu
+0,0,600,a,2,4
+60,60,1200,b,1,4
+120,700,900,a,4,8
+200,1300,1500,b,1,2
+400,1600,2500,b,2,2
+"""
+BAD = """130,x,900,a,4,8
+140,100,900,a,4,8
+150,900,900,a,4,8
+300,1300,1500,c,1,2
+400,1300,1500,b,9,2
+"""
+
+
+def imported(path, text=GOOD, **settings):
+    path.write_text(text)
+    return ImportedLogs("mine", str(path), **{"agents": AGENTS, "jobs": 3, **settings})
+
+
+def test_rows_become_decisions(tmp_path):
+    logs = imported(tmp_path / "log.csv")
+    log = logs.episodes()
+    assert log.behaviour == ("imported",) * 2
+    assert log.probability is None
+    assert logs.rejected == []
+    first, second = logs.instances()
+    assert first.n_tasks == 3
+    assert second.n_tasks == 2
+    assert first.release.tolist() == [0, 1, 2]
+    assert first.duration.tolist() == [[10, 20], [10, 19], [4, -1]]  # on a as long as there; b is half as fast, and too small
+    assert first.resources == ("cpu", "gpu")
+    assert log.instance == (first.hash(), second.hash())
+    pairs = [(int(a) // 2, int(a) % 2) for a in log.action[: log.length[0]] if a != log.layout.actions - 1]
+    assert [agent for _, agent in pairs] == [0, 1, 0]
+
+
+def test_parquet_other_names_and_dates(tmp_path):
+    table = pandas.read_csv(pandas.io.common.StringIO(GOOD))
+    for name in ("submit", "start", "end"):
+        table[name] = (pandas.Timestamp("2024-03-01", tz="utc") + pandas.to_timedelta(table[name], unit="s")).astype(str)
+    table.rename(columns={"submit": "queued", "gpu": "gpus"}).to_parquet(tmp_path / "log.parquet")
+    columns = {"submit": "queued", "gpu": "gpus"}
+    other = ImportedLogs("mine", str(tmp_path / "log.parquet"), AGENTS, columns, jobs=3)
+    assert other.episodes().hash == imported(tmp_path / "log.csv").episodes().hash
+
+
+def test_rejected_rows_are_reported(tmp_path):
+    logs = imported(tmp_path / "log.csv", GOOD + BAD)
+    told = []
+    log = logs.episodes(lambda done, total, note: told.append(note))
+    assert log.hash == imported(tmp_path / "good.csv").episodes().hash
+    assert [row for row, _ in logs.rejected] == [5, 6, 7, 8, 9]
+    assert [reason.split()[0] for _, reason in logs.rejected] == ["a", "started", "ended", "agent", "a"]
+    assert told[0].startswith("5 rows rejected: row 5: a time or demand is missing")
+
+
+def test_what_began_late_starts_when_it_could(tmp_path):
+    late = GOOD.replace("700,900", "1700,1900")  # the agent was free at 600
+    assert np.array_equal(imported(tmp_path / "a.csv", late).episodes().action, imported(tmp_path / "b.csv").episodes().action)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "said"),
+    [
+        (GOOD.replace("agent", "node"), {}, "has no column 'agent'; it has submit, start, end, node"),
+        (GOOD[:40] + BAD, {}, "rows are rejected"),
+        (GOOD, {"agents": [{"name": "a"}]}, "agents with capacities"),
+        (GOOD, {"jobs": 0}, "jobs of at least 1"),
+        ("", {}, "cannot be read"),
+    ],
+)
+def test_a_file_that_cannot_be_used(tmp_path, text, settings, said):
+    with pytest.raises(UserError, match=said):
+        imported(tmp_path / "log.csv", text, **settings).episodes()
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"does not exist"):
+        ImportedLogs("mine", str(tmp_path / "no.csv"), AGENTS).episodes()
+    with pytest.raises(UserError, match=r"logs.path: give the file"):
+        ImportedLogs("mine", None, AGENTS).episodes()

@@ -1,0 +1,155 @@
+"""Recorded logs: every kind of behaviour, its probabilities, and a log that is what its settings say."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import metrics
+from bench.contracts import Budget, Result, UserError
+from bench.schedule import Schedule
+from bench.setting import Setting
+from bench.simulator import Simulator
+from datasets.recorded_logs import Behaviour, JoinedLogs, RecordedLogs, Recorder, describe
+from solvers.cpsat import CpSat
+from solvers.ppo import PPO
+from solvers.rules import SJF, WSPT, Random
+from tests.solvers.learning import Fixed, random_instance, small
+
+DATA = Fixed(random_instance, 12)
+
+
+def logs(folder, name="some-v0", **behaviours):
+    made = RecordedLogs(name, DATA, behaviours)
+    made.cache = folder
+    return made
+
+
+def test_random_play_has_its_probabilities_and_returns(tmp_path):
+    log = logs(tmp_path, random=Behaviour(Random(), 30)).episodes()
+    assert len(log.length) == 30
+    assert np.allclose(log.probability, 1 / log.mask.sum(axis=1))
+    assert log.instance[:12] == tuple(i.hash() for i in DATA.instances("train"))
+    assert log.instance[12:24] == log.instance[:12]  # again from the first one
+    assert set(log.behaviour) == {"random"}
+    assert (log.returns < 0).all()
+
+
+def test_a_rule_does_what_it_does_and_noise_makes_it_random(tmp_path):
+    log = logs(tmp_path, sjf=Behaviour(SJF(), 12)).episodes()
+    assert (log.probability == 1.0).all()
+    for e, instance in enumerate(DATA.instances("train")):
+        simulator = Simulator([instance], Setting(), window=log.layout.tasks)
+        for t in range(log.first[e], log.first[e] + log.length[e]):
+            seen = simulator.observation(0)
+            action = simulator.flat(SJF().act(seen, np.random.default_rng(0)), seen)
+            assert _named(action, simulator) == _named(int(log.action[t]), simulator, log.layout)
+            simulator.step(np.array([action]))
+    noisy = logs(tmp_path, "noisy-v0", sjf=Behaviour(SJF(), 200, noise=0.4)).episodes()
+    legal = noisy.mask.sum(axis=1)
+    followed = noisy.probability > 0.4 / legal + 1e-9
+    assert np.allclose(noisy.probability, np.where(followed, 0.6 + 0.4 / legal, 0.4 / legal))
+    chosen = legal > 1
+    expected = (0.6 + 0.4 / legal[chosen]).mean()
+    assert followed[chosen].mean() == pytest.approx(expected, abs=4 * np.sqrt(0.25 / chosen.sum()))
+
+
+def _named(action, simulator, layout=None):
+    agents = layout.agents if layout else simulator.tables.agents.shape[1]
+    last = layout.actions - 1 if layout else simulator.n_actions - 1
+    return "wait" if action == last else divmod(action, agents)
+
+
+def test_an_expert_is_optimal_and_its_probabilities_share_what_starts_together(tmp_path):
+    log = logs(tmp_path, cpsat=Behaviour(CpSat(), 12, seconds=10.0)).episodes()
+    for e, instance in enumerate(DATA.instances("train")):
+        proved = CpSat().solve(instance, Setting(), Budget(seconds=10.0, threads=1), np.random.default_rng(0))
+        assert proved.status == "optimal"
+        scale = Simulator([instance], Setting()).scale[0]
+        optimum = metrics.objective(instance, proved.schedule, "total_time")
+        assert -log.returns[e] * scale == pytest.approx(optimum)
+    assert ((log.probability == 1.0) | (log.probability <= 0.5)).all()
+
+
+class Lazy:
+    """A solver that leaves tasks out."""
+
+    def solve(self, instance, setting, budget, rng):
+        return Result(Schedule.empty(), "unknown")
+
+
+def test_a_plan_that_leaves_tasks_out_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no whole schedule of .*raise seconds"):
+        logs(tmp_path, lazy=Behaviour(Lazy(), 2)).episodes()
+
+
+def test_a_learner_is_trained_first_and_a_replay_holds_all_that_it_saw(tmp_path):
+    learner = small(PPO, steps=8, minibatch=64, decoding="greedy")
+    log = logs(tmp_path, ppo=Behaviour(learner, 20, decisions=1000)).episodes()
+    assert len(log.length) == 20
+    assert (log.probability < 1.0).any()  # it draws its actions
+    replay = logs(tmp_path, "replay-v0", ppo=Behaviour(learner, 0, decisions=1000, replay=True)).episodes()
+    assert 1000 - 16 * 20 < len(replay.action) <= 1024
+    assert replay.terminated.sum() == len(replay.length)
+    few = logs(tmp_path, "few-v0", ppo=Behaviour(learner, 5, decisions=1000, replay=True)).episodes()
+    assert replace(few, name="x").hash == replay.part(range(5)).hash
+    with pytest.raises(UserError, match=r"SJF does not learn"):
+        logs(tmp_path, "no-v0", sjf=Behaviour(SJF(), 5, replay=True)).episodes()
+
+
+def test_a_log_is_recorded_once_and_taken_for_no_other(tmp_path):
+    first = logs(tmp_path, random=Behaviour(Random(), 10))
+    told = []
+    log = first.episodes(lambda done, total, note: told.append(done))
+    assert told == [10]
+    assert first.episodes(lambda *heard: pytest.fail("recorded again")).hash == log.hash
+    assert logs(tmp_path, random=Behaviour(Random(), 10)).episodes().hash == log.hash
+    with pytest.raises(UserError, match=r"recorded from other settings.*delete the folder"):
+        logs(tmp_path, random=Behaviour(Random(), 11)).episodes()
+    with pytest.raises(UserError, match=r"recorded from other settings"):
+        logs(tmp_path, random=Behaviour(WSPT(), 10)).episodes()
+
+
+def test_the_same_seed_records_the_same_log():
+    def record(seed):
+        return (
+            Recorder("x", list(DATA.instances("train")), DATA, Setting(), seed).record("random", Behaviour(Random(), 12)).hash
+        )
+
+    assert record(1) == record(1)
+    assert record(1) != record(2)
+
+
+def test_several_behaviours_and_several_logs_are_one(tmp_path):
+    both = logs(tmp_path, "both-v0", sjf=Behaviour(SJF(), 4), random=Behaviour(Random(), 8))
+    assert both.episodes().behaviour == ("sjf",) * 4 + ("random",) * 8
+    rules = logs(tmp_path, "rules-v0", wspt=Behaviour(WSPT(), 6))
+    mixed = JoinedLogs("mixed-v0", {"both": both, "rules": rules}, {"both": 3})
+    mixed.cache = tmp_path
+    log = mixed.episodes()
+    assert log.behaviour == ("sjf", "random", "random") + ("wspt",) * 6
+    assert log.name == "mixed-v0"
+    assert {i.hash() for i in mixed.instances()} >= set(log.instance)
+    with pytest.raises(UserError, match=r"shares.rules: 7 episodes asked for, rules-v0 has 6"):
+        JoinedLogs("x", {"rules": rules}, {"rules": 7}).episodes()
+    with pytest.raises(UserError, match=r"shares: rule is no part"):
+        JoinedLogs("x", {"rules": rules}, {"rule": 7})
+
+
+@pytest.mark.parametrize("settings", [{"noise": 1.5, "episodes": 1}, {"episodes": 0}])
+def test_a_behaviour_that_means_nothing(settings):
+    with pytest.raises(UserError, match=r"logs.behaviours: (noise|episodes) must"):
+        Behaviour(SJF(), **settings)
+
+
+def test_a_data_card_counts(tmp_path):
+    log = logs(tmp_path, sjf=Behaviour(SJF(), 12), random=Behaviour(Random(), 12)).episodes()
+    card = describe(log)
+    assert card["episodes"] == 24
+    assert card["instances"] == 12
+    assert card["decisions"] == len(log.action)
+    assert card["return_mean"] == pytest.approx(log.returns.mean())
+    assert card["return_by_behaviour"]["sjf"] == pytest.approx(log.returns[:12].mean())
+    assert 1.0 <= card["actions_per_state"] <= card["legal_per_state"]
+    assert Path(tmp_path / "logs" / "some-v0" / "data" / "main_data.hdf5").exists()
