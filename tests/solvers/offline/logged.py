@@ -1,0 +1,38 @@
+"""Small logs that tests of offline learners share."""
+
+from typing import Any
+
+import torch
+
+from bench.episodes import Episodes
+from bench.setting import Setting
+from bench.simulator.tensors import TensorSimulator
+from datasets.recorded_logs import Behaviour, Recorder
+from solvers.rules import Random
+from tests.solvers.learning import Fixed, random_instance
+
+CPU = torch.device("cpu")
+DATA = Fixed(random_instance, 24)
+
+
+class Logs:
+    """A log held in memory."""
+
+    def __init__(self, log: Episodes, data: Any = DATA) -> None:
+        self.log, self.name, self.data = log, log.name, data
+        self.setting, self.cache, self.rejected = Setting(), None, []
+
+    def episodes(self, progress: Any = None) -> Episodes:
+        return self.log
+
+    def instances(self) -> Any:
+        return self.data.instances("train")
+
+
+def logged(
+    episodes: int = 24, policy: Any = None, noise: float = 0.0, data: Any = DATA, seed: int = 0
+) -> tuple[Episodes, TensorSimulator]:
+    """A log of random play, or of another policy, and a simulator of its instances."""
+    instances = list(data.instances("train"))
+    log = Recorder("logged", instances, data, Setting(), seed).record("who", Behaviour(policy or Random(), episodes, noise))
+    return log, TensorSimulator(instances, Setting(), shaped=True)

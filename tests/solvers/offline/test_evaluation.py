@@ -1,0 +1,135 @@
+"""Off-policy evaluation: estimates against hand calculation, enumeration and the simulator's truth."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from bench.contracts import UserError
+from solvers.network import PairNetwork
+from solvers.offline import evaluation
+from solvers.offline.evaluation import Told
+from solvers.offline.feed import Feed
+from solvers.rollouts import play_greedily
+from tests.solvers.offline.logged import CPU, logged
+
+RNG = np.random.default_rng
+
+
+def told(reward, ratio, q=None, value=None):
+    reward, ratio = np.array(reward, dtype=float), np.array(ratio, dtype=float)
+    nothing = np.zeros((len(reward), reward.shape[1] + 1))
+    return Told(reward, ratio, nothing[:, 1:] if q is None else np.array(q), nothing if value is None else np.array(value))
+
+
+def test_importance_sampling_by_hand():
+    two = told([[-1.0, -2.0], [-3.0, -4.0]], [[2.0, 0.5], [1.0, 3.0]])
+    assert evaluation.per_decision(two, RNG(0)).value == pytest.approx(((2 * -1 + 1 * -2) + (1 * -3 + 3 * -4)) / 2)
+    expected = (2 * -1 + 1 * -3) / 3 + (1 * -2 + 3 * -4) / 4
+    assert evaluation.weighted(two, RNG(0)).value == pytest.approx(expected)
+    assert evaluation.effective_size(two) == pytest.approx((1 + 3) ** 2 / (1 + 9))
+
+
+def test_the_doubly_robust_estimate_by_hand_and_its_two_limits():
+    q, value = [[-2.5, -1.5]], [[-2.0, -1.0, 0.0]]
+    one = told([[-1.0, -2.0]], [[2.0, 0.5]], q, value)
+    expected = -2.0 + 2 * (-1.0 + -1.0 - -2.5) + 1 * (-2.0 + 0.0 - -1.5)
+    assert evaluation.doubly_robust(one, RNG(0)).value == pytest.approx(expected)
+    without_model = told([[-1.0, -2.0]], [[2.0, 0.5]])
+    assert evaluation.doubly_robust(without_model, RNG(0)).value == evaluation.per_decision(without_model, RNG(0)).value
+    perfect = told([[-1.0, -2.0]], [[7.0, 9.0]], [[-3.0, -2.0]], [[-3.0, -2.0, 0.0]])
+    assert evaluation.doubly_robust(perfect, RNG(0)).value == pytest.approx(-3.0)  # whatever the weights
+    assert evaluation.direct(perfect, RNG(0)).value == pytest.approx(-3.0)
+
+
+def test_importance_sampling_is_unbiased_and_its_interval_covers():
+    """One decision, two actions with rewards -1 and -3; behaviour 0.7 / 0.3, target 0.2 / 0.8: the truth is -2.6."""
+    rng, covered, means = RNG(1), 0, []
+    for _ in range(200):
+        first = rng.random(100) < 0.7
+        one = told(np.where(first, -1.0, -3.0)[:, None], np.where(first, 0.2 / 0.7, 0.8 / 0.3)[:, None])
+        estimate = evaluation.per_decision(one, rng)
+        means.append(estimate.value)
+        covered += estimate.low <= -2.6 <= estimate.high
+    assert np.mean(means) == pytest.approx(-2.6, abs=4 * np.std(means) / np.sqrt(200))
+    assert covered > 175
+
+
+def test_where_no_weight_is_left_the_logged_mean_counts():
+    one = told([[-1.0, -2.0], [-1.0, -4.0]], [[1.0, 0.0], [1.0, 0.0]])
+    assert evaluation.weighted(one, RNG(0)).value == pytest.approx(-1.0 - 3.0)
+    assert evaluation.effective_size(one) == 0.0
+
+
+def test_how_good_estimates_are():
+    true, estimate = np.array([-1.0, -2.0, -3.0, -4.0]), np.array([-3.0, -1.0, -2.0, -5.0])
+    assert evaluation.regret(estimate, true, 1) == 1.0
+    assert evaluation.regret(estimate, true, 3) == 0.0
+    assert evaluation.rank_correlation(true, true) == pytest.approx(1.0)
+    assert evaluation.rank_correlation(-true, true) == pytest.approx(-1.0)
+    assert np.isnan(evaluation.rank_correlation(np.ones(4), true))
+
+
+def test_an_evaluated_behaviour_is_worth_what_it_returned():
+    """The log's own deterministic policy: ratios are 1 and every estimate is the logged mean, up to what Q gets wrong."""
+    torch.manual_seed(0)
+    network = PairNetwork(8, 1)
+    simulator = logged()[1]
+    log, _ = logged(policy=Greedy(network))
+    feed = Feed(log, CPU, reward_scale=10.0)
+    actions = evaluation.greedy_actions(network, feed)
+    assert torch.equal(actions[feed.state], feed.action)
+    fitted = evaluation.fitted_q(feed, actions[:, None], 400, 64, 3e-3, 16, 1, 1.0)
+    seen = evaluation.told_of(feed, fitted, 0, actions, 10.0)
+    assert (seen.ratio == 1.0).all()
+    truth = float(play_greedily(network, simulator).mean())
+    assert log.returns.mean() == pytest.approx(truth, rel=1e-5)
+    for estimator in (evaluation.per_decision, evaluation.weighted):
+        assert estimator(seen, RNG(0)).value == pytest.approx(truth, rel=1e-5)
+    assert evaluation.doubly_robust(seen, RNG(0)).value == pytest.approx(truth, rel=1e-5)  # the model's errors cancel
+    assert evaluation.direct(seen, RNG(0)).value == pytest.approx(truth, rel=0.1)
+
+
+def test_fitted_q_tells_good_policies_from_bad_ones():
+    """Three policies on random logs: their true order, and values nearer than the behaviour's own mean."""
+    log, simulator = logged(episodes=400)
+    feed = Feed(log, CPU, reward_scale=10.0)
+    networks, true = [], []
+    for seed in range(12):
+        torch.manual_seed(seed)
+        network = PairNetwork(8, 1)
+        torch.nn.init.normal_(network.score[2].weight, std=1.0)
+        networks.append(network)
+        true.append(float(play_greedily(network, simulator).mean()))
+    order = np.argsort(true)
+    chosen = [int(order[0]), int(order[6]), int(order[11])]
+    actions = torch.stack([evaluation.greedy_actions(networks[i], feed) for i in chosen], dim=1)
+    torch.manual_seed(0)
+    fitted = evaluation.fitted_q(feed, actions, 600, 128, 3e-3, 16, 1, 1.0)
+    values = [evaluation.direct(evaluation.told_of(feed, fitted, c, actions[:, c], 10.0), RNG(0)).value for c in range(3)]
+    truth = np.array(true)[chosen]
+    assert evaluation.rank_correlation(np.array(values), truth) > 0.4
+    assert np.abs(np.array(values) - truth).mean() < np.abs(log.returns.mean() - truth).mean() + 0.2
+
+
+def test_without_probabilities_importance_sampling_refuses():
+    log, _ = logged()
+    with pytest.raises(UserError, match=r"importance sampling .* need the probability .* fitted Q evaluation does without"):
+        evaluation.needs_probabilities(replace(log, probability=None))
+    evaluation.needs_probabilities(log)
+
+
+class Greedy:
+    """Always the best action of a network."""
+
+    def __init__(self, network):
+        self.network = network
+
+    @torch.no_grad()
+    def distribution(self, view):
+        logits, _ = self.network(self.network.see(view))
+        return torch.nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).double()
+
+    def act(self, observation, rng):
+        raise NotImplementedError

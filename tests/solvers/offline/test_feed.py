@@ -1,0 +1,74 @@
+"""What learners are fed: rows of the log, the states they led to, and values whose unit is the visible load."""
+
+import numpy as np
+import torch
+
+from bench.simulator.view import from_simulator
+from solvers.features import features
+from solvers.network import PairNetwork
+from solvers.offline.feed import Feed, q_values, states
+from solvers.rollouts import value_unit
+from tests.solvers.offline.logged import CPU, logged
+
+
+def test_a_batch_holds_the_decisions_and_where_they_led():
+    log, _ = logged()
+    feed = Feed(log, CPU, reward_scale=3.0)
+    rows = torch.arange(len(feed))
+    batch = feed.at(rows)
+    flat = torch.from_numpy(log.observation)
+    here, after = (states(flat[torch.from_numpy(log.state) + k], log.layout, log.objective) for k in (0, 1))
+    for one, other, name in zip(batch.seen, here, here._fields, strict=True):
+        assert torch.equal(one, other * 3.0 if name == "unit" else other), name
+    assert torch.equal(batch.following.task, after.task)
+    assert torch.equal(batch.action, torch.from_numpy(log.action))
+    assert torch.allclose(batch.reward, torch.from_numpy(log.reward * 3.0).float())
+    assert batch.terminal.sum() == len(log.length)
+    assert torch.equal(batch.next_state, torch.from_numpy(log.state) + 1)
+
+
+def test_draws_are_uniform_and_seeded():
+    log, _ = logged()
+    counts = np.zeros(len(log.action))
+    feed = Feed(log, CPU, seed=5)
+    for _ in range(200):
+        np.add.at(counts, feed.rows(len(feed)).numpy(), 1)
+    assert abs(counts - 200).max() < 6 * np.sqrt(200)
+    assert torch.equal(Feed(log, CPU, seed=5).rows(50), Feed(log, CPU, seed=5).rows(50))
+
+
+def test_the_unit_is_what_a_critic_of_online_learners_uses():
+    log, simulator = logged()
+    simulator.restart(torch.arange(simulator.n_envs), everyone=True)
+    unit = value_unit(simulator, features(from_simulator(simulator)))
+    feed = Feed(log, CPU)
+    assert torch.allclose(feed.states.unit[feed.state[feed.first]], unit[: len(log.length)], rtol=1e-4)
+
+
+def test_values_do_not_depend_on_padding_and_scale_with_their_unit():
+    log, _ = logged()
+    feed = Feed(log, CPU)
+    seen = feed.at(torch.arange(20)).seen
+    network = PairNetwork(8, 1)
+    q = q_values(network, seen)
+    twice = q_values(network, seen._replace(unit=2 * seen.unit))
+    assert torch.allclose(twice, 2 * q)
+    legal = seen.mask
+    mean = (q * legal).sum(dim=1) / legal.sum(dim=1)
+    assert torch.allclose(mean, network(seen.features)[1] * seen.unit, rtol=1e-4)
+    assert (q.masked_fill(~legal, -torch.inf).argmax(dim=1) == network(seen.features)[0].argmax(dim=1)).all()
+    assert q_values(PairNetwork(8, 1, outputs=5), seen).shape == (*q.shape, 5)
+
+
+def test_a_walk_ends_at_its_decision_and_stays_in_its_episode():
+    log, _ = logged()
+    feed = Feed(log, CPU)
+    walk = feed.walk(torch.arange(len(feed)), 4)
+    for t in range(len(feed)):
+        step = int(feed.step[t])
+        assert walk.known[t].sum() == min(step + 1, 4)
+        known = walk.known[t].bool()
+        assert walk.action[t][known].tolist() == log.action[t - int(known.sum()) + 1 : t + 1].tolist()
+        assert walk.step[t][-1] == step
+    returns = torch.from_numpy(log.returns).float()
+    assert torch.allclose(feed.wish[feed.first] * feed.states.unit[feed.state[feed.first]], returns, rtol=1e-4)

@@ -1,0 +1,277 @@
+"""Offline learners as the suite meets them: policies from logs, kept, continued, chosen without the simulator, judged by it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench.contracts import Budget, UserError
+from bench.rollout import PolicySolver
+from bench.setting import Setting
+from bench.simulator.tables import LEAVE
+from bench.simulator.tensors import TensorSimulator
+from bench.simulator.view import from_simulator
+from solvers.cpsat import CpSat
+from solvers.offline import learners
+from solvers.offline.feed import Feed
+from solvers.offline.learner import best_behaviour, matched, split
+from solvers.policy import load_policy
+from solvers.ppo import PPO
+from solvers.rules import SJF
+from solvers.transformer_network import TransformerNetwork
+from tests.solvers.learning import Fixed, Notes, random_instance, small, stop_after
+from tests.solvers.offline.logged import CPU, DATA, Logs, logged
+
+LOG, _ = logged(episodes=60)
+SMALL = {"logs": Logs(LOG), "width": 8, "rounds": 1, "steps": 20, "batch": 32, "candidates": 2, "fqe_steps": 10}
+KINDS = {
+    "bc": (learners.BC, {}),
+    "dqn": (learners.DQN, {}),
+    "double_dqn": (learners.DQN, {"double": True}),
+    "nfq": (learners.NFQ, {}),
+    "cql": (learners.CQL, {}),
+    "cql_quantile": (learners.CQL, {"quantiles": 4}),
+    "bcq": (learners.BCQ, {}),
+    "sac": (learners.SAC, {}),
+    "iql": (learners.IQL, {}),
+    "decision_transformer": (learners.DecisionTransformer, {"embed": 16, "layers": 1, "heads": 2, "context": 4}),
+}
+
+
+def learner(name, **changes):
+    kind, own = KINDS[name]
+    return kind(**{**SMALL, **own, **changes})
+
+
+def fit(one, folder, data=DATA, setting=None, seed=0, then=lambda notes: None):
+    folder.mkdir(exist_ok=True)
+    notes = Notes(folder, then)
+    policy = one.fit(data, setting or Setting(), Budget(threads=1), np.random.default_rng(seed), notes)
+    return policy, notes
+
+
+def schedules(policy, instances):
+    solver = PolicySolver(policy)
+    return [solver.solve(i, Setting(), Budget(), np.random.default_rng(0)).schedule.to_dict() for i in instances]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_policy_is_learnt_kept_and_decides_the_same_when_loaded(name, tmp_path):
+    policy, notes = fit(learner(name), tmp_path)
+    again = load_policy(tmp_path / "policy.pt", CPU)
+    test = list(DATA.instances("test"))[:6]
+    assert schedules(policy, test) == schedules(again, test)
+    larger = [random_instance(np.random.default_rng(k), n=11, m=5) for k in range(2)]  # than it was trained on
+    assert schedules(policy, larger) == schedules(again, larger)
+    assert notes.facts["logs/hash"] == LOG.hash
+    assert len(notes.heard) == 2  # one set of metrics per epoch
+    assert any(key.startswith("losses/") for key in notes.heard[0][1])
+    assert notes.heard[1][0] == 20
+    played, _ = fit(learner(name, checkpoint=str(tmp_path / "policy.pt")), tmp_path / "other")
+    assert schedules(played, test) == schedules(policy, test)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_killed_training_goes_on_to_the_same_network(name, tmp_path):
+    whole, _ = fit(learner(name, candidates=4, selection="last"), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(learner(name, candidates=4, selection="last"), tmp_path / "killed", then=stop_after(2))
+    again, notes = fit(learner(name, candidates=4, selection="last"), tmp_path / "killed")
+    assert len(notes.heard) == 2
+    for key, value in whole.network.state_dict().items():
+        assert torch.equal(value, again.network.state_dict()[key]), key
+
+
+def test_a_training_is_not_continued_on_another_log(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(learner("bc", candidates=4), tmp_path, then=stop_after(2))
+    other = replace(logged(episodes=40)[0], name="other")
+    with pytest.raises(UserError, match=r"logs: other is not what .*training.pt was trained on; rerun=true"):
+        fit(learner("bc", candidates=4, logs=Logs(other)), tmp_path)
+
+
+def test_cloning_an_expert_comes_near_it(tmp_path):
+    data = Fixed(lambda rng: random_instance(rng, n=5, m=2), 300)
+    log, _ = logged(300, CpSat(), data=data)
+    settings = {**SMALL, "logs": Logs(log, data), "width": 16, "steps": 300, "lr": 3e-3, "batch": 128}
+    policy, notes = fit(learners.BC(**settings), tmp_path, data)
+    expert, cloned = notes.facts["logs/held_out_return"], notes.facts["ope/true"]
+    random = logged(300, data=data)[0].returns.mean()
+    assert cloned > random + 0.6 * (expert - random)
+    assert isinstance(policy.network, torch.nn.Module)
+
+
+def test_values_learnt_from_noisy_play_beat_who_played(tmp_path):
+    data = Fixed(lambda rng: random_instance(rng, n=5, m=2), 300)
+    log, _ = logged(600, SJF(), noise=0.5, data=data)
+    settings = {**SMALL, "logs": Logs(log, data), "width": 16, "steps": 600, "lr": 3e-3, "batch": 128, "selection": "last"}
+    _, notes = fit(learners.CQL(**settings, alpha=0.3), tmp_path, data)
+    assert notes.facts["ope/true"] > notes.facts["logs/held_out_return"] + 0.05 * abs(notes.facts["logs/held_out_return"])
+
+
+@pytest.mark.parametrize("selection", ["fqe", "oracle", "last"])
+def test_a_policy_is_chosen_among_the_candidates(selection, tmp_path):
+    _, notes = fit(learner("dqn", selection=selection, candidates=5), tmp_path)
+    facts = notes.facts
+    assert facts["learning/selection"] == selection
+    values = facts["ope/fqe_of_candidates"]
+    if selection == "fqe":
+        assert facts["learning/chosen"] == int(np.argmax(values)) + 1
+    if selection == "last":
+        assert facts["learning/chosen"] == 5
+    assert facts["ope/true"] == facts["ope/true_of_candidates"][facts["learning/chosen"] - 1]
+    for name in ("fqe", "is", "wis", "dr"):
+        assert facts[f"ope/{name}_low"] <= facts[f"ope/{name}"] <= facts[f"ope/{name}_high"]
+        assert facts[f"ope/{name}_error"] == pytest.approx(abs(facts[f"ope/{name}"] - facts["ope/true"]))
+        assert facts[f"ope/{name}_regret_1"] >= 0
+
+
+def test_without_probabilities_importance_sampling_refuses_and_the_rest_goes_on(tmp_path):
+    _, notes = fit(learner("bc", logs=Logs(replace(LOG, probability=None))), tmp_path)
+    assert "need the probability" in notes.facts["ope/refused"]
+    assert "ope/fqe" in notes.facts
+    assert "ope/is" not in notes.facts
+    assert "ope/dr" not in notes.facts
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"episodes": 61}, "solver.episodes: 61 asked for, logged has 60; record a larger log"),
+        ({"steps": 21}, "solver.steps: 21 must be a multiple of solver.candidates=2"),
+        ({"held_out": 0.0}, "solver.held_out: must lie between 0 and 1"),
+        ({"selection": "best"}, "solver.selection: 'best' must be one of fqe, oracle, last"),
+        ({"lr": 0.0}, "solver.lr: must be above 0"),
+        ({"episodes": 0}, "solver.episodes: at least 1 is needed"),
+        ({"logs": Logs(replace(LOG, objective="makespan"))}, "counts makespan, the run total_time; set objective=makespan"),
+        ({"logs": Logs(LOG.part([0]))}, "1 instances are too few to hold some out"),
+        ({"checkpoint": "no.pt"}, "no.pt does not exist"),
+        ({"logs": Logs(LOG, Fixed(lambda rng: random_instance(rng, n=4), 3))}, r"instance .*, which its data set does not have"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_learnt_from_is_one_clear_error(changes, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        fit(learner("bc", **changes), tmp_path)
+
+
+def test_fewer_episodes_are_learnt_from_when_asked(tmp_path):
+    _, notes = fit(learner("bc", episodes=30), tmp_path)
+    assert notes.facts["logs/episodes"] == 30
+
+
+def test_rejected_rows_are_kept_in_the_run(tmp_path):
+    logs = Logs(LOG)
+    logs.rejected = [(4, "ended before it began")]
+    _, notes = fit(learner("bc", logs=logs), tmp_path)
+    assert notes.facts["logs/rejected_rows"] == 1
+    assert (tmp_path / "rejected.csv").read_text() == "row,reason\n4,ended before it began\n"
+
+
+def test_no_instance_is_on_both_sides():
+    kept, held = split(LOG, 0.3, np.random.default_rng(0))
+    assert sorted(kept + held) == list(range(60))
+    assert not {LOG.instance[e] for e in kept} & {LOG.instance[e] for e in held}
+    assert len({LOG.instance[e] for e in held}) == round(0.3 * 24)
+    assert len(matched(LOG, DATA.instances("train"))) == 60
+    assert best_behaviour(LOG) == pytest.approx(LOG.returns.mean())
+
+
+def test_ppo_goes_on_from_an_offline_policy(tmp_path):
+    for name in ("bc", "cql", "iql", "sac"):
+        policy, _ = fit(learner(name), tmp_path / name)
+        tuned = small(PPO, steps=8, minibatch=64, decoding="greedy", start=str(tmp_path / name / "policy.pt"), lr=1e-9)
+        notes = Notes(tmp_path / f"{name}-ppo")
+        notes.folder.mkdir()
+        tuned = tuned.fit(DATA, Setting(), Budget(decisions=256, threads=1), np.random.default_rng(0), notes)
+        test = list(DATA.instances("test"))[:6]
+        assert schedules(tuned, test) == schedules(policy, test)  # at this learning rate nothing moves
+
+
+def test_the_policy_of_a_q_function_is_calm_and_as_greedy_as_before():
+    feed = Feed(LOG, CPU)
+    network = learners.PairNetwork(8, 1)
+    seen = feed.states.at(feed.state).features
+    before = network(seen)[0].argmax(dim=1)
+    logits = learners.calmed(network, feed)(seen)[0]
+    assert torch.equal(logits.argmax(dim=1), before)
+    entropy = torch.distributions.Categorical(logits=logits.clamp(min=-1e8)).entropy().mean()
+    assert float(entropy) == pytest.approx(learners.CALM, rel=0.2)
+
+
+def test_quantiles_are_averaged_into_one_network():
+    torch.manual_seed(0)
+    network = learners.PairNetwork(8, 1, outputs=5)
+    feed = Feed(LOG, CPU)
+    seen = feed.states.at(feed.state)
+    mean = learners.mean_network(network)(seen.features)[0]
+    assert torch.allclose(mean[seen.mask], network(seen.features)[0].mean(dim=2)[seen.mask], atol=1e-5)
+
+
+def test_a_transformer_decides_while_playing_as_it_does_along_what_was_played():
+    """What it remembers while it plays is what `along` reads from the log of that play, also beyond its context."""
+    torch.manual_seed(0)
+    network = TransformerNetwork(8, 1, 16, 1, 2, context=3)
+    torch.nn.init.normal_(network.back.weight)
+    torch.nn.init.normal_(network.pairs.score[2].weight)
+    log, _ = logged(24, Remembers(network))
+    feed = Feed(log, CPU)
+    walk = feed.walk(torch.arange(len(feed)), network.context)
+    with torch.no_grad():
+        logits = network.along(walk.seen, walk.action, torch.full_like(walk.wish, network.wish), walk.step, walk.known)
+    assert torch.equal(logits[:, -1].argmax(dim=1), feed.action)
+
+
+class Remembers:
+    """A network with a memory that decides in all environments at once."""
+
+    def __init__(self, network):
+        self.network = network
+        network.reset()
+
+    @torch.no_grad()
+    def distribution(self, view):
+        logits, _ = self.network(self.network.see(view))
+        return torch.nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).double()
+
+    def act(self, observation, rng):
+        raise NotImplementedError
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_no_illegal_action_in_a_hundred_thousand_decisions(name, tmp_path):
+    """In the targets of training, in play, and in what PPO makes of the policy (`check` raises for an illegal action)."""
+    learner_ = learner(name)
+    feed = Feed(LOG, CPU)
+    policy, _ = fit(learner_, tmp_path)
+    algorithm = learner_.algorithm(feed)
+    if hasattr(algorithm, "predict"):
+        from solvers.offline import d3rlpy_algorithms as d3
+
+        targets = 0
+        while targets < 100_000 and name != "decision_transformer":
+            batch = feed.draw(1024)
+            algorithm.update(d3.mini_batch(batch, CPU))
+            going = batch.terminal == 0
+            best = algorithm.impl.predict_best_action(batch.following)
+            assert batch.following.mask.gather(1, best[:, None])[going].all()
+            targets += int(going.sum())
+    decisions, round_ = 0, 0
+    while decisions < 100_000:
+        instances = [random_instance(np.random.default_rng([round_, k]), n=8 + k % 5) for k in range(256)]
+        simulator = TensorSimulator(instances, Setting())
+        policy.reset()
+        while simulator.playing.any():
+            with torch.no_grad():
+                action = policy.network(policy.network.see(from_simulator(simulator)))[0].argmax(dim=1)
+            decisions += int(simulator.playing.sum())
+            simulator.step(torch.where(simulator.playing, action, LEAVE))
+        simulator.check()
+        round_ += 1
+    if name not in ("bcq", "decision_transformer"):
+        start = {"start": str(tmp_path / "policy.pt"), "envs": 64, "steps": 32, "minibatch": 512, "decoding": "greedy"}
+        notes = Notes(Path(tmp_path) / "ppo")
+        notes.folder.mkdir()
+        small(PPO, **start).fit(DATA, Setting(), Budget(decisions=100_000, threads=1), np.random.default_rng(0), notes)
