@@ -35,7 +35,8 @@ FILES = ("instances.json.gz", "schedules.json.gz", "instances.parquet")
 PROBLEM = ("dataset", "set_hash", "objective", "mode", "backfill", "events")
 CONFIGURED = ("solver", "dataset", "budget", "track", "objective", "mode", "backfill", "observe", "events")
 COLUMNS = (
-    "rank", "solver", "configuration", "dataset", "objective", "mode", "backfill", "events", "information", "seeds", "feasible",
+    "rank", "solver", "configuration", "logs", "selection", "dataset", "objective", "mode", "backfill", "events", "information",
+    "seeds", "feasible",
     "objective_mean", "gap_mean", "score", "score_low", "score_high", "reference", "train_seconds", "solve_seconds", "hardware",
     "git_commit", "verified", "error", "set_hash", "runs",
 )  # fmt: skip
@@ -176,6 +177,7 @@ def row(members: Sequence[Judged], rng: np.random.Generator) -> Row:
     first = members[0]
     record = first.record
     facts = {name: record.get(name) for name in ("solver", "information", *PROBLEM)}
+    facts |= {"logs": record.get("logs/name"), "selection": record.get("learning/selection")}  # oracle: chosen by true return
     out = dict.fromkeys(COLUMNS) | facts
     out |= {
         "configuration": first.configuration,

@@ -14,7 +14,7 @@ from bench.simulator import Simulator
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_simulator
 from solvers.features import Features, features
-from solvers.network import PairNetwork
+from solvers.network import PairNetwork, _Heard
 from solvers.policy import NetworkPolicy, choose_device, load_policy
 from solvers.rollouts import play_greedily
 from tests.solvers.learning import CPU, random_instance
@@ -100,7 +100,7 @@ import numpy as np, torch
 from bench.instance import Instance
 from bench.setting import Setting
 from bench.simulator import Simulator
-from solvers.network import PairNetwork
+from solvers.network import PairNetwork, _Heard
 from solvers.policy import NetworkPolicy
 
 torch.set_num_threads(1)
@@ -152,3 +152,20 @@ def test_bad_checkpoints_and_devices_are_one_clear_error(tmp_path, monkeypatch):
         choose_device("cuda")
     with pytest.raises(UserError, match="must be auto, cpu or cuda"):
         choose_device("tpu")
+
+
+def test_messages_and_their_gradients_are_those_of_the_plain_operations():
+    torch.manual_seed(0)
+    shapes = (5, 6, 3, 4), (5, 6, 4), (5, 3, 4)
+    pair, task, agent = (torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes)
+    can = (torch.rand(5, 6, 3, 1) > 0.3).double()
+    said = torch.relu(pair + task[:, :, None] + agent[:, None]) * can
+    plain = said.sum(dim=1), said.amax(dim=1), said.sum(dim=2), said.amax(dim=2)
+    heard = _Heard.apply(pair, task, agent, can)
+    weights = [torch.randn_like(part) for part in plain]
+    gradients = []
+    for parts in (plain, heard):
+        total = sum((part * weight).sum() for part, weight in zip(parts, weights, strict=True))
+        gradients.append(torch.autograd.grad(total, (pair, task, agent)))
+    for one, other in zip((*plain, *gradients[0]), (*heard, *gradients[1]), strict=True):
+        assert torch.allclose(one, other, rtol=1e-12)

@@ -148,7 +148,7 @@ def test_without_probabilities_importance_sampling_refuses_and_the_rest_goes_on(
         ({"logs": Logs(replace(LOG, objective="makespan"))}, "counts makespan, the run total_time; set objective=makespan"),
         ({"logs": Logs(LOG.part([0]))}, "1 instances are too few to hold some out"),
         ({"checkpoint": "no.pt"}, "no.pt does not exist"),
-        ({"logs": Logs(LOG, Fixed(lambda rng: random_instance(rng, n=4), 3))}, r"instance .*, which its data set does not have"),
+        ({"logs": Logs(LOG, Fixed(lambda rng: random_instance(rng, n=4), 3))}, r"instance .*, which its data set does not"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_learnt_from_is_one_clear_error(changes, said, tmp_path):

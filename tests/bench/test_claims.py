@@ -1,0 +1,114 @@
+"""The page on learning from logs: its statistics by hand, and that what was collected is kept."""
+
+import json
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from bench import claims
+from bench.instance import read_json
+
+RNG = np.random.default_rng
+
+
+def run(solver="bc", log="cluster-small-mixed-v0", seed=0, true=-1.4, behaviour=-2.0, gaps=(0.1, 0.2), finished=1.0, **more):
+    """An offline run as it is kept."""
+    values = [true - 0.1, true]
+    facts = {f"ope/{name}_of_candidates": values for name in claims.ESTIMATORS}
+    return {
+        "dataset": "small", "solver": solver, "seed": seed, "finished": finished, "gaps": list(gaps), "logs/name": log,
+        "logs/episodes": 10, "logs/decisions": 100, "logs/return": behaviour, "logs/best_behaviour_return": behaviour,
+        "logs/hash": "0" * 64, "logs/held_out_return": behaviour, "ope/true": true, "ope/true_of_candidates": values,
+        **facts, **more,
+    }  # fmt: skip
+
+
+def test_the_best_of_some_is_the_mean_over_all_choices():
+    values = np.array([-3.0, -1.0, -2.0, -7.0, -5.0])
+    for budget in (1, 2, 3, 5):
+        expected = np.mean([max(some) for some in combinations(values, budget)])
+        assert claims.expected_best(values, budget) == pytest.approx(expected)
+    assert claims.expected_best(values, 9) == -1.0
+
+
+def test_an_improvement_is_relative_to_the_behaviour_and_has_an_interval_over_seeds():
+    mean, low, high = claims.improvement([run(true=-1.0), run(true=-1.5)])
+    assert mean == pytest.approx((50 + 25) / 2)
+    half = 2 * np.std([50, 25], ddof=1) / math.sqrt(2)
+    assert (low, high) == (pytest.approx(mean - half), pytest.approx(mean + half))
+    assert math.isnan(claims.improvement([run()])[1])
+
+
+def test_a_gap_that_is_missing_counts_in_full():
+    assert claims.gaps([run(gaps=(None, 0.5))]).tolist() == [[1.0, 0.5]]
+    mean, low, high = claims.spread([run(gaps=(0.1, 0.1)), run(gaps=(0.3, 0.3))], RNG(0))
+    assert mean == pytest.approx(0.2)
+    assert 0.1 <= low < 0.2 < high <= 0.3
+
+
+def test_ranks_know_a_good_estimator_from_a_bad_one():
+    rng = RNG(0)
+    true = rng.random(40)
+    of = {"true": true, "fqe": true + 0.1 * rng.random(40), "wis": rng.random(40), "is": np.zeros(40)}
+    found = claims.ranks(of, RNG(1))
+    assert found["fqe"][0] > 0.9
+    assert found["is"][0] == 0.0
+    value, low, high = found["fqe - wis"]
+    assert 0 < low < value < high
+    assert "dr" not in found
+
+
+def test_the_newest_of_equal_runs_counts_and_others_stay():
+    old, new, other = run(true=-9.0, finished=1.0), run(true=-1.0, finished=2.0), run(seed=1)
+    assert claims.merged([old, other], [new]) == claims.merged([new], [other, old])
+    assert {one["ope/true"] for one in claims.merged([old, other], [new])} == {-1.0, -1.4}
+
+
+def test_the_page_shows_every_cell_and_answers_each_claim():
+    results = (("bc", -1.2, (0.1, 0.1)), ("cql", -1.1, (0.05, 0.06)), ("dqn", -4.0, (0.7, None)))
+    runs = [
+        run(solver, f"cluster-small-{log}-v0", seed, true - seed / 10, gaps=gaps)
+        for seed in range(2)
+        for log in ("expert", "noisy_expert", "mixed")
+        for solver, true, gaps in results
+    ]
+    rule = {"dataset": "small", "solver": "best_rule", "seed": 0, "finished": 1.0, "gaps": [0.2, 0.2]}
+    text = claims.page([*runs, rule], "the command")
+    assert "| dqn | 85.0 [85.0, 85.0] |" in text
+    assert "without logs: best_rule: 20.0 (1 seeds)" in text
+    assert "expert: 2 of 3; the best, cql" in text
+    assert "noisy_expert: bc 0.0 [0.0, 0.0]" in text
+    assert "| mixed | -1.250 |" in text
+    assert "| mixed | 12 |" in text
+
+
+def test_what_was_collected_is_kept_in_the_data_file(tmp_path, capsys):
+    data, page = tmp_path / "offline.json.gz", tmp_path / "offline.md"
+    empty = ["--runs", str(tmp_path / "none"), "--data", str(data), "--page", str(page)]
+    assert claims.main(empty) == 2
+    assert "no finished run that learnt from logs" in capsys.readouterr().err
+    from bench.instance import write_json
+
+    write_json(data, [run(), run(seed=1)])
+    assert claims.main(empty) == 0
+    assert read_json(data) == [run(), run(seed=1)]
+    assert "from 2 runs" in page.read_text()
+    assert json.dumps(read_json(data))
+
+
+def test_runs_are_read_as_the_suite_writes_them(tmp_path):
+    import pandas
+
+    folder = tmp_path / "small" / "bc-s0-x"
+    folder.mkdir(parents=True)
+    record = {"status": "finished", "solver": "bc", "dataset": "small", "seed": 0, "ope/true": -1.0, "hardware": {"cpu": "x"}}
+    (folder / "result.json").write_text(json.dumps(record))
+    pandas.DataFrame({"gap": [0.25, None]}).to_parquet(folder / "instances.parquet")
+    (found,) = claims.collect(tmp_path)
+    assert found["gaps"] == [0.25, None]
+    assert found["ope/true"] == -1.0
+    assert "hardware" not in found
+    (folder / "result.json").write_text(json.dumps({**record, "status": "failed"}))
+    assert claims.collect(tmp_path) == []
