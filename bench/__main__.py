@@ -422,7 +422,7 @@ def _compose(overrides: list[str]) -> DictConfig:
 
 def _checked(config: DictConfig) -> DictConfig:
     """The configuration, if every key exists and has the right type."""
-    learns_from_logs = "solver" in config and "logs" in list(config.solver)
+    learns_from_logs = "solver" in config and "'${logs}'" in str(OmegaConf.to_container(config.solver, resolve=False))
     if learns_from_logs and "logs" not in config:
         raise UserError(f"logs: this solver learns from logs; type logs=NAME, one of {', '.join(sorted(members('logs')))}")
     plain = _plain(config)

@@ -37,6 +37,7 @@ KEPT = (
     "score",
     "feasible",
 )
+GOALS = ("sjf", "best_rule", "nearly_final")
 BUDGETS = (1, 2, 4, 8)  # policies that may be tried on the real system
 DRAWS = 2000
 
@@ -57,7 +58,7 @@ def collect(runs: Path) -> list[Run]:
         if record.get("status") != "finished":
             continue
         table = pandas.read_parquet(path.with_name("instances.parquet"))
-        kept = {key: record[key] for key in record if key in KEPT or key.startswith(("logs/", "ope/", "learning/"))}
+        kept = {key: record[key] for key in record if key in KEPT or key.startswith(("logs/", "ope/", "learning/", "offline/"))}
         found.append({**kept, "finished": path.stat().st_mtime, "gaps": [_number(value) for value in table["gap"].tolist()]})
     return found
 
@@ -149,12 +150,13 @@ def _interval(values: Floats) -> tuple[float, float, float]:
 def page(runs: Sequence[Run], command: str) -> str:
     """The page, from the data."""
     rng = np.random.default_rng(0)
-    offline = [run for run in runs if "logs/name" in run]
+    offline = [run for run in runs if _from_logs(run)]
     lines = ["# Learning from logs", "", f"Written by `{command}` from {len(offline)} runs. Every cell that was run is shown."]
     for name in sorted({run["dataset"] for run in offline}):
         of = [run for run in offline if run["dataset"] == name]
-        others = [run for run in runs if run["dataset"] == name and "logs/name" not in run]
+        others = [run for run in runs if run["dataset"] == name and not _from_logs(run)]
         lines += ["", f"## {name}", "", *logs_table(of), "", *gap_table(of, others, rng), "", *improvement_table(of)]
+        lines += ["", *online_table([run for run in others if f"learning/decisions_to_{GOALS[0]}" in run], rng)]
         lines += ["", f"## Four claims, on {name}", "", *claims(of, rng)]
     return "\n".join([*lines, ""])
 
@@ -198,6 +200,24 @@ def improvement_table(runs: Sequence[Run]) -> list[str]:
         row = [_percent(improvement(cells[name, solver]), 1.0) if (name, solver) in cells else "–" for name in names]
         out.append(f"| {solver} | {' | '.join(row)} |")
     return out
+
+
+def online_table(runs: Sequence[Run], rng: np.random.Generator) -> list[str]:
+    """Online learners, from scratch and from what a log taught: decisions in the simulator until each goal, by seeds' means."""
+    out = [
+        "Decisions in the simulator until SJF and the best rule were beaten on the validation split, and until within 1 % of",
+        "the final value; – where a seed never got there.", "",
+        "| online learner | log | seeds | SJF | best rule | final | gap |", "|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for (solver, log), members in _grouped(runs, "solver", "logs/name").items():
+        row = []
+        for goal in GOALS:
+            values = [run[f"learning/decisions_to_{goal}"] for run in members]
+            row.append("–" if None in values else f"{np.mean(values):,.0f}")
+        out.append(
+            f"| {solver} | {_short(log or '–')} | {len(members)} | {' | '.join(row)} | {_percent(spread(members, rng))} |"
+        )
+    return out if runs else []
 
 
 def claims(runs: Sequence[Run], rng: np.random.Generator) -> list[str]:
@@ -288,10 +308,20 @@ def _by(runs: Iterable[Run], key: str) -> dict[str, list[Run]]:
 
 
 def _cells(runs: Iterable[Run]) -> dict[tuple[str, str], list[Run]]:
+    return _grouped(runs, "logs/name", "solver")
+
+
+def _grouped(runs: Iterable[Run], *keys: str) -> dict[tuple[str, str], list[Run]]:
     out: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
-        out.setdefault((run["logs/name"], run["solver"]), []).append(run)
+        first, second = (run.get(key) for key in keys)
+        out.setdefault((first, second), []).append(run)  # type: ignore[arg-type]
     return out
+
+
+def _from_logs(run: Run) -> bool:
+    """Learnt from logs alone."""
+    return "logs/name" in run and "offline/learning/steps" not in run
 
 
 def _short(name: str) -> str:

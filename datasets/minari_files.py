@@ -53,8 +53,26 @@ def write(folder: Path, episodes: Episodes, facts: Mapping[str, Any]) -> None:
     storage.update_episode_metadata([{"instance": instance, "behaviour": behaviour} for instance, behaviour in own])
     about = {"layout": list(episodes.layout), "objective": episodes.objective, "hash": episodes.hash, "card": dict(facts)}
     storage.update_metadata({"dataset_id": episodes.name, "minari_version": _minari_version(), OWN: json.dumps(about)})
+    (partial / "CARD.md").write_text(_card(episodes, facts))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+
+
+def _card(episodes: Episodes, facts: Mapping[str, Any]) -> str:
+    """The data card for people: what was logged, how it was made, and what an observation holds."""
+    k, m, r = episodes.layout
+    lines = [
+        f"# {episodes.name}",
+        "",
+        f"- command: `python -m bench +solver=bc logs={episodes.name}`",
+        f"- hash: {episodes.hash}",
+    ]
+    lines += [f"- {name}: {value}" for name, value in facts.items()]
+    lines += ["", f"Observations: {episodes.layout.size} float32, for K = {k} tasks, M = {m} agents, R = {r} resources, as in"]
+    lines += ["bench/simulator/view.py; the last K * M + 1 are the mask of legal actions (k * M + a, K * M = wait), before it"]
+    lines += [f"the scale of the return, which no policy may read. Rewards count {episodes.objective}; an episode's sum is its"]
+    lines += ["return, -objective / scale. `infos/probability`: of each action under whoever decided, where it is known."]
+    return "\n".join([*lines, ""])
 
 
 def read(folder: Path) -> Episodes:

@@ -75,7 +75,17 @@ def test_the_page_shows_every_cell_and_answers_each_claim():
         for solver, true, gaps in results
     ]
     rule = {"dataset": "small", "solver": "best_rule", "seed": 0, "finished": 1.0, "gaps": [0.2, 0.2]}
-    text = claims.page([*runs, rule], "the command")
+    goals = {
+        "learning/decisions_to_sjf": 5000,
+        "learning/decisions_to_best_rule": None,
+        "learning/decisions_to_nearly_final": 9000,
+    }
+    ppo = {**rule, "solver": "ppo_greedy", **goals}
+    tuned = {**run("ppo_offline", true=0.0), **goals, "learning/decisions_to_best_rule": 0, "offline/learning/steps": 20}
+    text = claims.page([*runs, rule, ppo, tuned], "the command")
+    assert "| ppo_greedy | – | 1 | 5,000 | – | 9,000 | 20.0 |" in text
+    assert "| ppo_offline | mixed | 1 | 5,000 | 0 | 9,000 |" in text
+    assert "from 18 runs" in text  # the policy that went on playing is no offline row
     assert "| dqn | 85.0 [85.0, 85.0] |" in text
     assert "without logs: best_rule: 20.0 (1 seeds)" in text
     assert "expert: 2 of 3; the best, cql" in text

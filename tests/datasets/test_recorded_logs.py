@@ -152,4 +152,9 @@ def test_a_data_card_counts(tmp_path):
     assert card["return_mean"] == pytest.approx(log.returns.mean())
     assert card["return_by_behaviour"]["sjf"] == pytest.approx(log.returns[:12].mean())
     assert 1.0 <= card["actions_per_state"] <= card["legal_per_state"]
-    assert Path(tmp_path / "logs" / "some-v0" / "data" / "main_data.hdf5").exists()
+    folder = Path(tmp_path / "logs" / "some-v0")
+    assert (folder / "data" / "main_data.hdf5").exists()
+    text = (folder / "CARD.md").read_text()
+    assert f"hash: {log.hash}" in text
+    assert "return_mean" in text
+    assert "logs=some-v0" in text

@@ -17,6 +17,7 @@ from solvers.cpsat import CpSat
 from solvers.offline import learners
 from solvers.offline.feed import Feed
 from solvers.offline.learner import best_behaviour, matched, split
+from solvers.offline.to_online import OfflineToOnline
 from solvers.policy import load_policy
 from solvers.ppo import PPO
 from solvers.rules import SJF
@@ -275,3 +276,21 @@ def test_no_illegal_action_in_a_hundred_thousand_decisions(name, tmp_path):
         notes = Notes(Path(tmp_path) / "ppo")
         notes.folder.mkdir()
         small(PPO, **start).fit(DATA, Setting(), Budget(decisions=100_000, threads=1), np.random.default_rng(0), notes)
+
+
+def test_from_a_log_to_the_simulator(tmp_path):
+    """PPO starts from what was learnt from the log, both accounts are kept, and a killed run goes on with the second part."""
+    online = small(PPO, steps=8, minibatch=64, decoding="greedy", lr=1e-9)
+    both = OfflineToOnline(learner("bc"), online)
+    assert both.logs is both.offline.logs
+    notes = Notes(tmp_path)
+    policy = both.fit(DATA, Setting(), Budget(decisions=256, threads=1), np.random.default_rng(0), notes)
+    test = list(DATA.instances("test"))[:6]
+    assert schedules(policy, test) == schedules(load_policy(tmp_path / "offline" / "policy.pt", CPU), test)
+    assert notes.facts["offline/learning/steps"] == 20
+    assert notes.facts["logs/hash"] == LOG.hash
+    assert "learning/decisions_to_sjf" in notes.facts
+    assert any(name.startswith("offline/losses/") for _, values in notes.heard for name in values)
+    again = Notes(tmp_path)
+    both.fit(DATA, Setting(), Budget(decisions=256, threads=1), np.random.default_rng(0), again)
+    assert not any(name.startswith("offline/") for _, values in again.heard for name in values)
