@@ -1,5 +1,8 @@
 """Logged schedules: what policies, plans and learners decided on the train split of a data set, recorded in the simulator.
 
+Rewards are those of the decision process (time accrual), not shaped ones: where a task's whole cost is paid when it starts,
+waiting looks free, and what is learnt of values from logs alone waits.
+
 The first use records a log into the cache, later ones read it. Grades as in D4RL (Fu et al. 2020, arXiv:2004.07219) and its
 successors for scheduling: random, rules, expert, noisy expert, medium (a half-trained policy), replay (all that a learner saw
 while it trained), mixed.
@@ -28,7 +31,6 @@ from bench.replay import Plans
 from bench.rollout import played_as
 from bench.schedule import Schedule
 from bench.setting import Setting
-from bench.simulator import knows_ends
 from bench.simulator.tables import LEAVE
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_simulator
@@ -177,7 +179,6 @@ class Recorder:
         self.name, self.instances, self.data, self.setting, self.progress = name, list(instances), data, setting, progress
         self.rng = np.random.default_rng([seed, 5])
         self.window = max(instance.n_tasks for instance in instances)
-        self.shaped = all(knows_ends(instance) for instance in instances)
 
     def record(self, who: str, behaviour: Behaviour) -> Episodes:
         """The episodes of a behaviour."""
@@ -202,7 +203,7 @@ class Recorder:
         return joined(self.name, parts)
 
     def _play(self, who: str, policy: Any, behaviour: Behaviour, instances: Sequence[Instance]) -> Episodes:
-        simulator, tape = TensorSimulator(instances, self.setting, window=self.window, shaped=self.shaped), Tape(who)
+        simulator, tape = TensorSimulator(instances, self.setting, window=self.window), Tape(who)
         decider = self._decider(policy, behaviour, simulator)
         while simulator.playing.any():
             legal = simulator.state.mask.double()
@@ -248,6 +249,10 @@ class Recorder:
         import tempfile
 
         if behaviour.replay:
+            if getattr(learner, "shaped", False):
+                raise UserError(
+                    f"logs: a replay's rewards are those its learner trained on; set policy.shaped=false for {self.name}"
+                )
             learner.remember(tape)  # type: ignore[attr-defined]
         with tempfile.TemporaryDirectory() as folder:
             log = _Quiet(Path(folder), self.progress, self.name)

@@ -85,7 +85,7 @@ def test_a_plan_that_leaves_tasks_out_is_refused(tmp_path):
 
 
 def test_a_learner_is_trained_first_and_a_replay_holds_all_that_it_saw(tmp_path):
-    learner = small(PPO, steps=8, minibatch=64, decoding="greedy")
+    learner = small(PPO, steps=8, minibatch=64, decoding="greedy", shaped=False)
     log = logs(tmp_path, ppo=Behaviour(learner, 20, decisions=1000)).episodes()
     assert len(log.length) == 20
     assert (log.probability < 1.0).any()  # it draws its actions
@@ -94,6 +94,9 @@ def test_a_learner_is_trained_first_and_a_replay_holds_all_that_it_saw(tmp_path)
     assert replay.terminated.sum() == len(replay.length)
     few = logs(tmp_path, "few-v0", ppo=Behaviour(learner, 5, decisions=1000, replay=True)).episodes()
     assert replace(few, name="x").hash == replay.part(range(5)).hash
+    with pytest.raises(UserError, match=r"set policy.shaped=false for shaped-v0"):
+        shaped = replace(learner, shaped=True)
+        logs(tmp_path, "shaped-v0", ppo=Behaviour(shaped, 5, decisions=1000, replay=True)).episodes()
     with pytest.raises(UserError, match=r"SJF does not learn"):
         logs(tmp_path, "no-v0", sjf=Behaviour(SJF(), 5, replay=True)).episodes()
 
