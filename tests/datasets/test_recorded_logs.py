@@ -94,9 +94,9 @@ def test_a_learner_is_trained_first_and_a_replay_holds_all_that_it_saw(tmp_path)
     assert replay.terminated.sum() == len(replay.length)
     few = logs(tmp_path, "few-v0", ppo=Behaviour(learner, 5, decisions=1000, replay=True)).episodes()
     assert replace(few, name="x").hash == replay.part(range(5)).hash
+    shaped = logs(tmp_path, "shaped-v0", ppo=Behaviour(replace(learner, shaped=True), 5, decisions=1000, replay=True))
     with pytest.raises(UserError, match=r"set policy.shaped=false for shaped-v0"):
-        shaped = replace(learner, shaped=True)
-        logs(tmp_path, "shaped-v0", ppo=Behaviour(shaped, 5, decisions=1000, replay=True)).episodes()
+        shaped.episodes()
     with pytest.raises(UserError, match=r"SJF does not learn"):
         logs(tmp_path, "no-v0", sjf=Behaviour(SJF(), 5, replay=True)).episodes()
 
