@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import inspect
 import types
@@ -96,6 +97,8 @@ def words(hint: Any) -> str:
 
 def _hints(target: Callable[..., Any]) -> Mapping[str, Any]:
     try:
+        if dataclasses.is_dataclass(target):
+            return typing.get_type_hints(target)  # by class, so that what is inherited is looked up where it was written
         return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except NameError:  # annotations that exist for type checkers only
         return {}

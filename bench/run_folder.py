@@ -114,8 +114,8 @@ class RunFolder:
         return {name: sorted(series.items()) for name, series in points.items()}
 
     def learned(self, facts: Mapping[str, Any]) -> None:
-        """Keep what a learner says of its training as a whole."""
-        write_json(self.path / LEARNING, dict(facts))
+        """Keep what a learner says of its training as a whole, beside what it said before."""
+        write_json(self.path / LEARNING, {**self.learning(), **facts})
 
     def learning(self) -> dict[str, Any]:
         """What `learned` kept."""

@@ -25,7 +25,7 @@ from bench.schedule import Schedule
 from bench.setting import Setting
 from bench.simulator.tables import LEAVE
 from bench.simulator.tensors import TensorSimulator
-from datasets.recorded_logs import silent
+from datasets.recorded_logs import cache_folder, silent, store
 
 if TYPE_CHECKING:
     import pandas
@@ -62,13 +62,16 @@ class ImportedLogs:
     ) -> None:
         self.name, self.path, self.columns = name, path, dict(columns or {})
         self.tick_seconds, self.jobs, self.reject = tick_seconds, jobs, reject
-        self.agents = {str(agent["name"]): dict(agent) for agent in agents}
+        self.agents = _checked(agents)
         self.resources = sorted({key for has in self.agents.values() for key in has} - {"name", "speed"})
         self.setting = Setting(**(setting or {"track": "online", "observe": "arrived"}))
         self.cache: Path | None = None
         self.rejected: list[tuple[int, str]] = []  # row of the table (from 0) and why
         if not self.resources or jobs < 1 or not tick_seconds > 0:
             raise UserError("logs: agents with capacities, jobs of at least 1 and tick_seconds above 0 are needed")
+        unknown = sorted(set(self.columns) - {*COLUMNS, *self.resources})
+        if unknown:
+            raise UserError(f"logs.columns: {unknown[0]!r} is none of {', '.join([*COLUMNS, *self.resources])}")
 
     def episodes(self, progress: Any = silent) -> Episodes:
         """The replayed log; what was rejected stands in `rejected` and is told to `progress`."""
@@ -87,7 +90,9 @@ class ImportedLogs:
             simulator.check()
             parts.append(tape.episodes(self.name))
             progress(first + len(instances), len(pairs), f"replays {self.name}")
-        return replace(joined(self.name, parts), probability=None)
+        log = replace(joined(self.name, parts), probability=None)
+        store(cache_folder(self.cache) / "logs" / self.name, log, {"rejected_rows": len(self.rejected), "from": str(self.path)})
+        return log
 
     def instances(self) -> Sequence[Instance]:
         """One per episode."""
@@ -188,12 +193,29 @@ class ImportedLogs:
             raise UserError(f"logs.path: {path} cannot be read ({str(error).splitlines()[0]})") from None
 
 
+def _checked(agents: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """name -> what an agent has. Raises UserError naming the agent and the field."""
+    found: dict[str, dict[str, Any]] = {}
+    for i, agent in enumerate(agents):
+        if "name" not in agent or str(agent["name"]) in found:
+            raise UserError(f"logs.agents[{i}]: needs a name of its own")
+        for key, value in agent.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if key == "speed" and not (number and value > 0):
+                raise UserError(f"logs.agents[{i}].speed: must be above 0, got {value!r}")
+            if key not in ("name", "speed") and not (number and value >= 0 and value == int(value)):
+                raise UserError(f"logs.agents[{i}].{key}: a whole number of units is needed, got {value!r}")
+        found[str(agent["name"])] = dict(agent)
+    return found
+
+
 def _numbers(column: pandas.Series, dates: bool) -> pandas.Series:
     """Numbers, NaN where there are none; of a column of dates and times: seconds."""
     import pandas
 
+    is_date = pandas.api.types.is_datetime64_any_dtype(column)
     found = pandas.to_numeric(column, errors="coerce")
-    if dates and found.isna().all() and len(column):
+    if dates and len(column) and (is_date or found.isna().all()):
         times = pandas.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
         found = (times - pandas.Timestamp(0, tz="utc")).dt.total_seconds()
     return found.astype(float).where(lambda x: x.abs() < math.inf)

@@ -157,7 +157,9 @@ class JoinedLogs:
             if count > len(log.length):
                 raise UserError(f"logs.shares.{name}: {count} episodes asked for, {log.name} has {len(log.length)}")
             chosen.append(log.part(np.linspace(0, len(log.length) - 1, count).round().astype(np.int64)))
-        return joined(self.name, chosen)
+        log = joined(self.name, chosen)
+        store(cache_folder(self.cache) / "logs" / self.name, log, {"parts": {part.name: part.hash for part in chosen}})
+        return log
 
     def instances(self) -> Iterable[Instance]:
         """Those of all parts."""
@@ -204,6 +206,7 @@ class Recorder:
 
     def _play(self, who: str, policy: Any, behaviour: Behaviour, instances: Sequence[Instance]) -> Episodes:
         simulator, tape = TensorSimulator(instances, self.setting, window=self.window), Tape(who)
+        getattr(policy, "reset", lambda: None)()
         decider = self._decider(policy, behaviour, simulator)
         while simulator.playing.any():
             legal = simulator.state.mask.double()
@@ -274,6 +277,14 @@ class _Quiet:
     def progress(self, done: int, total: int, note: str = "") -> None:
         """To whoever records."""
         self._progress(done, total, f"trains for {self._name}")
+
+
+def store(folder: Path, log: Episodes, facts: Mapping[str, Any]) -> None:
+    """Keep a log that is made anew from what is stored elsewhere, unless it lies there already."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if not folder.exists() or minari_files.card(folder)["hash"] != log.hash:
+            minari_files.write(folder, log, {**describe(log), **facts})
 
 
 def describe(log: Episodes) -> dict[str, Any]:

@@ -55,6 +55,8 @@ class _Heard(torch.autograd.Function):
 class Network(nn.Module):
     """Gives logits (B, K * M + 1), -inf where illegal, and values (B,) in units of the load (`features.Features.load`)."""
 
+    remembers = False  # whether a decision depends on those before
+
     @property
     def shape(self) -> dict[str, Any]:
         """The arguments that build a network of this shape."""

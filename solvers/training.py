@@ -334,7 +334,12 @@ class Training(Descent):
 def new_network(learner: NetworkLearner, simulator: TensorSimulator) -> Network:
     """A network as the learner's settings ask for, for what the simulator shows, or that of its `start`."""
     if learner.start is not None:
-        return load_policy(learner.start, simulator.device).network.train()
+        network = load_policy(learner.start, simulator.device).network
+        if network.remembers:
+            raise UserError(
+                f"solver.start: {learner.start} decides by what it did before, which this learner cannot go on training"
+            )
+        return network.train()
     if learner.network == "mlp":
         return FlatNetwork(simulator.window, simulator.tables.agents.shape[1], learner.width).to(simulator.device)
     return PairNetwork(learner.width, learner.rounds).to(simulator.device)

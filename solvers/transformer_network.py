@@ -21,6 +21,8 @@ class TransformerNetwork(Network):
     policy may not know. While deciding it is always `wish`. A network that decides remembers: `reset` begins new episodes.
     """
 
+    remembers = True
+
     def __init__(
         self, width: int = 32, rounds: int = 2, embed: int = 64, layers: int = 2, heads: int = 4, context: int = 8,
         horizon: int = 512, wish: float = -1.0,

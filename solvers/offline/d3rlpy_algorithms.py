@@ -216,7 +216,7 @@ class LegalBCQ(DiscreteBCQImpl):
     def inner_predict_best_action(self, x: Any) -> Tensor:
         """The best of the actions that the imitator finds likely enough."""
         logits = self._modules.imitator(x).logits
-        likely = logits - logits.max(dim=1, keepdim=True).values > math.log(self._action_flexibility)
+        likely = logits - logits.max(dim=1, keepdim=True).values >= math.log(self._action_flexibility)
         return self._q_func_forwarder.compute_expected_q(x).masked_fill(~likely, -math.inf).argmax(dim=1)
 
 

@@ -123,7 +123,7 @@ def greedy_actions(network: Network, feed: Feed) -> Tensor:
 
 def _told_by_history(network: TransformerNetwork, feed: Feed) -> Tensor:
     """(S,) as `greedy_actions`, after the decisions that were logged before, with the wish that it decides by."""
-    actions = torch.zeros(len(feed.states.unit), dtype=torch.int64, device=feed.device)
+    actions = feed.states.mask.float().argmax(dim=1)  # any legal one where an episode was cut: nothing was done there
     for last in torch.arange(len(feed), device=feed.device).split(CHUNK // network.context):
         walk = feed.walk(last, network.context)
         wish = torch.full_like(walk.wish, network.wish)
@@ -132,17 +132,9 @@ def _told_by_history(network: TransformerNetwork, feed: Feed) -> Tensor:
 
 
 def fitted_q(
-    feed: Feed,
-    actions: Tensor,
-    steps: int,
-    batch: int,
-    lr: float,
-    width: int,
-    rounds: int,
-    gamma: float,
-    target_update: int = 25,
+    feed: Feed, actions: Tensor, steps: int, batch: int, lr: float, width: int, rounds: int, target_update: int = 25
 ) -> PairNetwork:
-    """Fitted Q evaluation (Le et al. 2019, arXiv:1903.08738) of C deterministic policies at once.
+    """Fitted Q evaluation (Le et al. 2019, arXiv:1903.08738) of C deterministic policies at once, undiscounted as scores are.
 
     actions (S, C): what each does in each state of the feed. One network with C outputs per action learns them together: the
     policies are mostly alike, and what differs between them is then not drowned by what differs between networks.
@@ -159,7 +151,7 @@ def fitted_q(
         rows = feed.draw(batch)
         with torch.no_grad():
             following = q_values(target, rows.following).gather(1, actions[rows.next_state][:, None]).squeeze(1)  # (n, C)
-            wanted = rows.reward[:, None] + gamma * (1.0 - rows.terminal)[:, None] * following
+            wanted = rows.reward[:, None] + (1.0 - rows.terminal)[:, None] * following
         q = q_values(network, rows.seen)
         told = q.gather(1, rows.action[:, None, None].expand(-1, 1, q.shape[2])).squeeze(1)
         loss = torch.nn.functional.smooth_l1_loss(told, wanted)

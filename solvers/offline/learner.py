@@ -24,10 +24,15 @@ from solvers.offline import evaluation
 from solvers.offline.feed import Feed
 from solvers.policy import NetworkPolicy, choose_device, load_policy, save_atomically
 from solvers.rollouts import play_greedily
-from solvers.settings import ABOVE_0, SHARE, check_settings
+from solvers.settings import ABOVE_0, AT_LEAST_0, SHARE, Range, check_settings
 
 SELECTIONS = ("fqe", "oracle", "last")
-RANGES = {**dict.fromkeys(("lr", "reward_scale"), ABOVE_0), **dict.fromkeys(("gamma", "held_out"), SHARE)}
+RANGES: dict[str, Range] = {
+    **dict.fromkeys(("lr", "reward_scale", "inverse_temperature"), ABOVE_0),
+    **dict.fromkeys(("gamma", "held_out", "expectile", "wish_quantile"), SHARE),
+    "alpha": AT_LEAST_0,
+    "flexibility": ("must be above 0 and at most 1", lambda x: 0 < x <= 1),
+}
 
 
 @dataclass(kw_only=True)
@@ -105,11 +110,13 @@ class OfflineLearner(ABC):
             lines = "".join(f"{row},{reason}\n" for row, reason in self.logs.rejected)
             (log.folder / "rejected.csv").write_text(f"row,reason\n{lines}")
             log.summary({"logs/rejected_rows": len(self.logs.rejected)})
-        if episodes.objective != setting.objective:
-            raise UserError(
-                f"logs: {episodes.name} counts {episodes.objective}, the run {setting.objective}; "
-                f"set objective={episodes.objective} or take other logs"
-            )
+        for name in ("objective", "mode", "backfill", "events"):
+            logged = getattr(self.logs.setting, name)
+            if logged != getattr(setting, name):
+                raise UserError(
+                    f"logs: {episodes.name} was played with {name}={logged}, the run has {getattr(setting, name)}; "
+                    f"set {name}={logged} or take other logs"
+                )
         if self.episodes is None:
             return episodes
         if self.episodes > len(episodes.length):
@@ -128,7 +135,7 @@ class Study:
         self.learner, self.log, self.device, self.episodes = learner, log, device, episodes
         torch.manual_seed(int(rng.integers(2**62)))
         self.rng = rng
-        kept, held = split(episodes, learner.held_out, rng)
+        kept, held = split(episodes, learner.held_out, np.random.default_rng(int(episodes.hash[:16], 16)))
         seed, self.fqe_seed = (int(rng.integers(2**62)) for _ in range(2))
         self.held = episodes.part(held)
         self.feed = Feed(episodes.part(kept), device, seed, learner.reward_scale)
@@ -180,7 +187,8 @@ class Study:
         true = self._true(setting)
         returns = self.episodes.returns
         facts: dict[str, Any] = {
-            "logs/name": self.episodes.name, "logs/hash": self.episodes.hash, "logs/episodes": len(self.episodes.length),
+            "logs/name": self.episodes.name, "logs/observe": self.learner.logs.setting.observe, "logs/hash": self.episodes.hash,
+            "logs/episodes": len(self.episodes.length),
             "logs/decisions": len(self.episodes.action), "logs/return": float(returns.mean()),
             "logs/best_behaviour_return": best_behaviour(self.episodes),
             "logs/held_out_return": float(self.held.returns.mean()), "learning/cpu_seconds": self.cpu_seconds,
@@ -208,7 +216,7 @@ class Study:
         self.feed.generator.manual_seed(self.fqe_seed)
         actions = torch.stack([evaluation.greedy_actions(network, self.feed) for network in self.networks], dim=1)
         fitted = evaluation.fitted_q(
-            self.feed, actions, learner.fqe_steps, learner.batch, learner.lr, learner.width, learner.rounds, learner.gamma
+            self.feed, actions, learner.fqe_steps, learner.batch, learner.lr, learner.width, learner.rounds
         )
         self.estimates: dict[str, list[evaluation.Estimate]] = {"fqe": []}
         self.effective: list[float] = []

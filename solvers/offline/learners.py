@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.contracts import UserError
 from solvers.constrained_network import ConstrainedNetwork
 from solvers.network import Network, PairNetwork
 from solvers.offline.feed import Feed
@@ -153,6 +154,11 @@ class DecisionTransformer(OfflineLearner):
     heads: int = 4
     context: int = 8
     wish_quantile: float = 0.8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.embed % self.heads:
+            raise UserError(f"solver.embed: {self.embed} must be a multiple of solver.heads={self.heads}")
 
     def algorithm(self, feed: Feed) -> Any:
         """d3rlpy's DiscreteDecisionTransformer; what it wishes for while deciding is a quantile of what the log attained."""

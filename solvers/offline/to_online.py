@@ -36,7 +36,7 @@ class OfflineToOnline:
         folder = log.folder / "offline"
         folder.mkdir(exist_ok=True)
         seeds = [int(rng.integers(2**62)) for _ in range(2)]
-        start = folder / "policy.pt"
+        start = Path(self.offline.checkpoint or folder / "policy.pt")
         if not start.exists():  # it is written at the end
             self.offline.fit(data, setting, budget, np.random.default_rng(seeds[0]), _Prefixed(log, folder))
         online = replace(self.online, start=str(start))

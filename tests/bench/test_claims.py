@@ -18,7 +18,8 @@ def run(solver="bc", log="cluster-small-mixed-v0", seed=0, true=-1.4, behaviour=
     values = [true - 0.1, true]
     facts = {f"ope/{name}_of_candidates": values for name in claims.ESTIMATORS}
     return {
-        "dataset": "small", "solver": solver, "seed": seed, "finished": finished, "gaps": list(gaps), "logs/name": log,
+        "dataset": "small", "split": "test", "solver": solver, "ope/fqe": true, "seed": seed, "finished": finished,
+        "gaps": list(gaps), "logs/name": log,
         "logs/episodes": 10, "logs/decisions": 100, "logs/return": behaviour, "logs/best_behaviour_return": behaviour,
         "logs/hash": "0" * 64, "logs/held_out_return": behaviour, "ope/true": true, "ope/true_of_candidates": values,
         **facts, **more,
@@ -36,8 +37,9 @@ def test_the_best_of_some_is_the_mean_over_all_choices():
 def test_an_improvement_is_relative_to_the_behaviour_and_has_an_interval_over_seeds():
     mean, low, high = claims.improvement([run(true=-1.0), run(true=-1.5)])
     assert mean == pytest.approx((50 + 25) / 2)
-    half = 2 * np.std([50, 25], ddof=1) / math.sqrt(2)
-    assert (low, high) == (pytest.approx(mean - half), pytest.approx(mean + half))
+    half = 12.706 * np.std([50, 25], ddof=1) / math.sqrt(2)  # Student's t with one degree of freedom
+    assert (low, high) == (pytest.approx(mean - half, rel=1e-4), pytest.approx(mean + half, rel=1e-4))
+    assert claims.improvement([run(true=-1.0), run(true=-1.5)], tests=10)[1] < low
     assert math.isnan(claims.improvement([run()])[1])
 
 
@@ -48,22 +50,26 @@ def test_a_gap_that_is_missing_counts_in_full():
     assert 0.1 <= low < 0.2 < high <= 0.3
 
 
-def test_ranks_know_a_good_estimator_from_a_bad_one():
+def test_ranks_know_a_good_estimator_from_a_bad_one_over_resampled_runs():
     rng = RNG(0)
-    true = rng.random(40)
-    of = {"true": true, "fqe": true + 0.1 * rng.random(40), "wis": rng.random(40), "is": np.zeros(40)}
-    found = claims.ranks(of, RNG(1))
-    assert found["fqe"][0] > 0.9
-    assert found["is"][0] == 0.0
-    value, low, high = found["fqe - wis"]
+    runs = []
+    for seed in range(8):
+        true = rng.random(5)
+        of = {"true": true, "fqe": true + 0.1 * rng.random(5), "wis": rng.random(5), "is": np.zeros(5)}
+        runs.append(run(seed=seed, **{f"ope/{name}_of_candidates": values.tolist() for name, values in of.items()}))
+    assert claims.rank(runs, "fqe") > 0.9
+    assert claims.rank(runs, "is") == 0.0
+    value, low, high = claims.resampled(runs, lambda of: claims.rank(of, "fqe") - claims.rank(of, "wis"), RNG(1))
     assert 0 < low < value < high
-    assert "dr" not in found
+    assert math.isnan(claims.resampled(runs[:2], lambda of: 0.0, RNG(1))[1])
 
 
 def test_the_newest_of_equal_runs_counts_and_others_stay():
     old, new, other = run(true=-9.0, finished=1.0), run(true=-1.0, finished=2.0), run(seed=1)
     assert claims.merged([old, other], [new]) == claims.merged([new], [other, old])
     assert {one["ope/true"] for one in claims.merged([old, other], [new])} == {-1.0, -1.4}
+    unlike = [run(**{key: "x"}) for key in ("logs/hash", "learning/selection", "learning/steps", "track", "split")]
+    assert len(claims.merged([run()], unlike)) == 6
 
 
 def test_the_page_shows_every_cell_and_answers_each_claim():
@@ -74,7 +80,7 @@ def test_the_page_shows_every_cell_and_answers_each_claim():
         for log in ("expert", "noisy_expert", "mixed")
         for solver, true, gaps in results
     ]
-    rule = {"dataset": "small", "solver": "best_rule", "seed": 0, "finished": 1.0, "gaps": [0.2, 0.2]}
+    rule = {"dataset": "small", "split": "test", "solver": "best_rule", "seed": 0, "finished": 1.0, "gaps": [0.2, 0.2]}
     goals = {
         "learning/decisions_to_sjf": 5000,
         "learning/decisions_to_best_rule": None,
@@ -88,10 +94,24 @@ def test_the_page_shows_every_cell_and_answers_each_claim():
     assert "from 18 runs" in text  # the policy that went on playing is no offline row
     assert "| dqn | 85.0 [85.0, 85.0] |" in text
     assert "without logs: best_rule: 20.0 (1 seeds)" in text
-    assert "expert: 2 of 3; the best, cql" in text
+    assert "- expert: 0 of 3 (); cql: 42.5" in text  # two seeds are few
     assert "noisy_expert: bc 0.0 [0.0, 0.0]" in text
     assert "| mixed | -1.250 |" in text
     assert "| mixed | 12 |" in text
+    assert text.count("Answer:") == 4
+
+
+def test_unlike_problems_have_sections_of_their_own_and_oracles_are_marked():
+    schedule, online = run(gaps=(0.1, 0.1)), run(gaps=(0.5, 0.5), track="online", observe="arrived")
+    oracle = run(gaps=(0.05, 0.05), true=-0.1, **{"learning/selection": "oracle"})
+    text = claims.page([schedule, online, oracle, run(split="validation", gaps=(0.2, 0.2, 0.2))], "the command")
+    assert text.index("## small\n") > 0
+    assert "## small track=online" in text
+    assert "## small split=validation" in text
+    assert "| bc | 10.0 |" in text
+    assert "| bc | 50.0 |" in text
+    assert "| bc (oracle) | 5.0 |" in text
+    assert "-0.100" not in text.split("Four claims, on small\n")[1]  # the oracle's return plays no part
 
 
 def test_what_was_collected_is_kept_in_the_data_file(tmp_path, capsys):

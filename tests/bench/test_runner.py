@@ -273,6 +273,13 @@ def test_a_learner_is_trained_measured_and_drawn(tmp_path: Path, go: Any) -> Non
         assert (where / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_what_a_learner_says_at_two_times_is_all_recorded(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.learned({"logs/name": "some-v0", "learning/steps": 1})
+    RunFolder(tmp_path / "run").learned({"learning/steps": 2})
+    assert folder.learning() == {"logs/name": "some-v0", "learning/steps": 2}
+
+
 def test_a_crash_in_training_is_a_failed_record_and_the_next_run_goes_on(tmp_path: Path, go: Any) -> None:
     broken = job(Student(stumble=2), "student")
     record = go(broken)

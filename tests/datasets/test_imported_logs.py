@@ -5,8 +5,10 @@ import pandas
 import pytest
 
 from bench.contracts import UserError
+from datasets import minari_files
 from datasets.imported_logs import ImportedLogs
 
+pytestmark = pytest.mark.usefixtures("_place")
 AGENTS = [{"name": "a", "gpu": 4, "cpu": 16}, {"name": "b", "gpu": 2, "cpu": 16, "speed": 0.5}]
 GOOD = """submit,start,end,agent,gpu,cpu
 0,0,600,a,2,4
@@ -21,6 +23,12 @@ BAD = """130,x,900,a,4,8
 300,1300,1500,c,1,2
 400,1300,1500,b,9,2
 """
+
+
+@pytest.fixture
+def _place(tmp_path, monkeypatch):
+    """Logs are kept in a folder of the test's own."""
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
 
 
 def imported(path, text=GOOD, **settings):
@@ -43,6 +51,7 @@ def test_rows_become_decisions(tmp_path):
     assert log.instance == (first.hash(), second.hash())
     pairs = [(int(a) // 2, int(a) % 2) for a in log.action[: log.length[0]] if a != log.layout.actions - 1]
     assert [agent for _, agent in pairs] == [0, 1, 0]
+    assert minari_files.read(tmp_path / "cache" / "logs" / "mine").hash == log.hash
 
 
 def test_parquet_other_names_and_dates(tmp_path):
@@ -52,7 +61,12 @@ def test_parquet_other_names_and_dates(tmp_path):
     table.rename(columns={"submit": "queued", "gpu": "gpus"}).to_parquet(tmp_path / "log.parquet")
     columns = {"submit": "queued", "gpu": "gpus"}
     other = ImportedLogs("mine", str(tmp_path / "log.parquet"), AGENTS, columns, jobs=3)
-    assert other.episodes().hash == imported(tmp_path / "log.csv").episodes().hash
+    expected = imported(tmp_path / "log.csv").episodes().hash
+    assert other.episodes().hash == expected
+    for name in ("submit", "start", "end"):
+        table[name] = pandas.to_datetime(table[name])
+    table.to_parquet(tmp_path / "native.parquet")
+    assert ImportedLogs("mine", str(tmp_path / "native.parquet"), AGENTS, jobs=3).episodes().hash == expected
 
 
 def test_rejected_rows_are_reported(tmp_path):
@@ -77,6 +91,12 @@ def test_what_began_late_starts_when_it_could(tmp_path):
         (GOOD[:40] + BAD, {}, "rows are rejected"),
         (GOOD, {"agents": [{"name": "a"}]}, "agents with capacities"),
         (GOOD, {"jobs": 0}, "jobs of at least 1"),
+        (GOOD, {"agents": [{"gpu": 4}]}, r"agents\[0\]: needs a name of its own"),
+        (GOOD, {"agents": [*AGENTS, AGENTS[0]]}, r"agents\[2\]: needs a name of its own"),
+        (GOOD, {"agents": [{"name": "a", "gpu": 4, "speed": 0}]}, r"agents\[0\].speed: must be above 0"),
+        (GOOD, {"agents": [{"name": "a", "gpu": 2.5}]}, r"agents\[0\].gpu: a whole number of units is needed, got 2.5"),
+        (GOOD, {"agents": [{"name": "a", "gpu": "two"}]}, r"agents\[0\].gpu: a whole number"),
+        (GOOD, {"columns": {"submt": "queued"}}, "logs.columns: 'submt' is none of submit, start"),
         ("", {}, "cannot be read"),
     ],
 )

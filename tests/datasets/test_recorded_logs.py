@@ -11,6 +11,7 @@ from bench.contracts import Budget, Result, UserError
 from bench.schedule import Schedule
 from bench.setting import Setting
 from bench.simulator import Simulator
+from datasets import minari_files
 from datasets.recorded_logs import Behaviour, JoinedLogs, RecordedLogs, Recorder, describe
 from solvers.cpsat import CpSat
 from solvers.ppo import PPO
@@ -133,6 +134,8 @@ def test_several_behaviours_and_several_logs_are_one(tmp_path):
     log = mixed.episodes()
     assert log.behaviour == ("sjf", "random", "random") + ("wspt",) * 6
     assert log.name == "mixed-v0"
+    assert minari_files.read(tmp_path / "logs" / "mixed-v0").hash == log.hash
+    assert mixed.episodes().hash == log.hash
     assert {i.hash() for i in mixed.instances()} >= set(log.instance)
     with pytest.raises(UserError, match=r"shares.rules: 7 episodes asked for, rules-v0 has 6"):
         JoinedLogs("x", {"rules": rules}, {"rules": 7}).episodes()

@@ -18,9 +18,9 @@ DATA = Fixed(random_instance, 24)
 class Logs:
     """A log held in memory."""
 
-    def __init__(self, log: Episodes, data: Any = DATA) -> None:
+    def __init__(self, log: Episodes, data: Any = DATA, setting: Setting | None = None) -> None:
         self.log, self.name, self.data = log, log.name, data
-        self.setting, self.cache, self.rejected = Setting(), None, []
+        self.setting, self.cache, self.rejected = setting or Setting(), None, []
 
     def episodes(self, progress: Any = None) -> Episodes:
         return self.log

@@ -126,6 +126,14 @@ def test_a_constrained_policy_takes_likely_actions_only():
     assert torch.equal(network(seen.features)[0].argmax(dim=1), best)
 
 
+@pytest.mark.parametrize("flexibility", [0.3, 1.0])
+def test_a_constrained_policy_has_an_action_at_every_flexibility(flexibility):
+    feed = Feed(LOG, CPU)
+    algorithm = learners.BCQ(logs=Logs(LOG), flexibility=flexibility, **SMALL).algorithm(feed)
+    best = algorithm.impl.predict_best_action(feed.states.at(feed.state))
+    assert feed.states.mask[feed.state].gather(1, best[:, None]).all()
+
+
 def test_an_entropy_target_counts_legal_actions():
     torch.manual_seed(0)
     feed = Feed(LOG, CPU)

@@ -80,7 +80,7 @@ def test_an_evaluated_behaviour_is_worth_what_it_returned():
     feed = Feed(log, CPU, reward_scale=10.0)
     actions = evaluation.greedy_actions(network, feed)
     assert torch.equal(actions[feed.state], feed.action)
-    fitted = evaluation.fitted_q(feed, actions[:, None], 400, 64, 3e-3, 16, 1, 1.0)
+    fitted = evaluation.fitted_q(feed, actions[:, None], 400, 64, 3e-3, 16, 1)
     seen = evaluation.told_of(feed, fitted, 0, actions, 10.0)
     assert (seen.ratio == 1.0).all()
     truth = float(play_greedily(network, simulator).mean())
@@ -106,7 +106,7 @@ def test_fitted_q_tells_good_policies_from_bad_ones():
     chosen = [int(order[0]), int(order[6]), int(order[11])]
     actions = torch.stack([evaluation.greedy_actions(networks[i], feed) for i in chosen], dim=1)
     torch.manual_seed(0)
-    fitted = evaluation.fitted_q(feed, actions, 600, 128, 3e-3, 16, 1, 1.0)
+    fitted = evaluation.fitted_q(feed, actions, 600, 128, 3e-3, 16, 1)
     values = [evaluation.direct(evaluation.told_of(feed, fitted, c, actions[:, c], 10.0), RNG(0)).value for c in range(3)]
     truth = np.array(true)[chosen]
     assert evaluation.rank_correlation(np.array(values), truth) > 0.4

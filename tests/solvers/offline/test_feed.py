@@ -45,7 +45,7 @@ def test_the_unit_is_what_a_critic_of_online_learners_uses():
     assert torch.allclose(feed.states.unit[feed.state[feed.first]], unit[: len(log.length)], rtol=1e-4)
 
 
-def test_values_do_not_depend_on_padding_and_scale_with_their_unit():
+def test_values_scale_with_their_unit_and_are_centred_over_legal_actions():
     log, _ = logged()
     feed = Feed(log, CPU)
     seen = feed.at(torch.arange(20)).seen

@@ -138,6 +138,34 @@ def test_without_probabilities_importance_sampling_refuses_and_the_rest_goes_on(
 
 
 @pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("bcq", {"flexibility": 0.0}, "solver.flexibility: must be above 0 and at most 1"),
+        ("iql", {"expectile": 1.5}, "solver.expectile: must lie between 0 and 1"),
+        ("iql", {"inverse_temperature": -5.0}, "solver.inverse_temperature: must be above 0"),
+        ("cql", {"alpha": -1.0}, "solver.alpha: must not be negative"),
+        ("decision_transformer", {"heads": 3}, "solver.embed: 16 must be a multiple of solver.heads=3"),
+        ("decision_transformer", {"wish_quantile": 2.0}, "solver.wish_quantile: must lie between 0 and 1"),
+    ],
+)
+def test_settings_of_an_algorithm_that_mean_nothing(name, changes, said):
+    with pytest.raises(UserError, match=said):
+        learner(name, **changes)
+
+
+def test_a_log_of_another_kind_of_play_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"logged was played with mode=fit, the run has commit; set mode=fit"):
+        fit(learner("bc"), tmp_path, setting=Setting(mode="commit"))
+
+
+def test_what_decides_by_its_past_is_no_start_for_ppo(tmp_path):
+    fit(learner("decision_transformer"), tmp_path)
+    tuned = small(PPO, steps=8, minibatch=64, start=str(tmp_path / "policy.pt"))
+    with pytest.raises(UserError, match=r"solver.start: .*policy.pt decides by what it did before"):
+        tuned.fit(DATA, Setting(), Budget(decisions=256, threads=1), np.random.default_rng(0), Notes(tmp_path))
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"episodes": 61}, "solver.episodes: 61 asked for, logged has 60; record a larger log"),
@@ -146,7 +174,7 @@ def test_without_probabilities_importance_sampling_refuses_and_the_rest_goes_on(
         ({"selection": "best"}, "solver.selection: 'best' must be one of fqe, oracle, last"),
         ({"lr": 0.0}, "solver.lr: must be above 0"),
         ({"episodes": 0}, "solver.episodes: at least 1 is needed"),
-        ({"logs": Logs(replace(LOG, objective="makespan"))}, "counts makespan, the run total_time; set objective=makespan"),
+        ({"logs": Logs(LOG, setting=Setting(objective="makespan"))}, "played with objective=makespan, the run has total_time"),
         ({"logs": Logs(LOG.part([0]))}, "1 instances are too few to hold some out"),
         ({"checkpoint": "no.pt"}, "no.pt does not exist"),
         ({"logs": Logs(LOG, Fixed(lambda rng: random_instance(rng, n=4), 3))}, r"instance .*, which its data set does not"),
