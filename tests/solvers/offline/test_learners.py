@@ -107,7 +107,7 @@ def test_cloning_an_expert_comes_near_it(tmp_path):
 def test_values_learnt_from_noisy_play_beat_who_played(tmp_path):
     data = Fixed(lambda rng: random_instance(rng, n=5, m=2), 300)
     log, _ = logged(600, SJF(), noise=0.5, data=data)
-    settings = {**SMALL, "logs": Logs(log, data), "width": 16, "steps": 600, "lr": 3e-3, "batch": 128, "selection": "last"}
+    settings = {**SMALL, "logs": Logs(log, data), "width": 16, "steps": 400, "lr": 3e-3, "batch": 128, "selection": "last"}
     _, notes = fit(learners.CQL(**settings, alpha=0.3), tmp_path, data)
     assert notes.facts["ope/true"] > notes.facts["logs/held_out_return"] + 0.05 * abs(notes.facts["logs/held_out_return"])
 
@@ -208,7 +208,7 @@ def test_no_instance_is_on_both_sides():
 
 
 def test_ppo_goes_on_from_an_offline_policy(tmp_path):
-    for name in ("bc", "cql", "iql", "sac"):
+    for name in ("bc", "cql"):  # one with a policy of its own, one that decides by its Q function
         policy, _ = fit(learner(name), tmp_path / name)
         tuned = small(PPO, steps=8, minibatch=64, decoding="greedy", start=str(tmp_path / name / "policy.pt"), lr=1e-9)
         notes = Notes(tmp_path / f"{name}-ppo")
