@@ -56,14 +56,15 @@ def q_values(network: PairNetwork, seen: State) -> Tensor:
     """(B, A) values of the actions, (B, A, n) of a network with n outputs; where illegal any number.
 
     Q = unit * (V + A - mean of the legal A): a dueling network (Wang et al. 2016, arXiv:1511.06581, eq. 9), whose unit is the
-    return that the visible load stands for. So one unit-free network serves instances of every scale and size.
+    return that the visible load stands for. So one unit-free network serves instances of every scale and size. With several
+    outputs no mean is taken away: they share V, and a state may be worth more to one than to another.
     """
     scores, value = network(seen.features)
-    one = network.outputs == 1
-    legal, shape = (seen.mask, (-1, 1)) if one else (seen.mask[..., None], (-1, 1, 1))
-    scores = scores.masked_fill(~legal, 0.0)
-    mean = scores.sum(dim=1, keepdim=True) / legal.sum(dim=1, keepdim=True).clamp(min=1)
-    return (value.view(shape) + scores - mean) * seen.unit.view(shape)
+    if network.outputs > 1:
+        return (value[:, None, None] + scores.masked_fill(~seen.mask[..., None], 0.0)) * seen.unit[:, None, None]
+    scores = scores.masked_fill(~seen.mask, 0.0)
+    mean = scores.sum(dim=1, keepdim=True) / seen.mask.sum(dim=1, keepdim=True).clamp(min=1)
+    return (value[:, None] + scores - mean) * seen.unit[:, None]
 
 
 class Batch(NamedTuple):
