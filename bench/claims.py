@@ -234,6 +234,8 @@ def _beats_behaviour(runs: Sequence[Run]) -> list[str]:
         found = improvement(learners[taken,])
         won, blind = won + bool(better), blind + (found[1] > 0)
         out.append(f"- {_short(name)}: {len(better)} of {len(learners)} ({', '.join(better)}); {taken}: {_percent(found, 1.0)}")
+    if all(len(of) < 2 for of in _grouped(runs, "logs/name", "solver").values()):
+        return [*out, "", "Answer: not tested, one seed has no interval."]
     return [
         *out,
         "",
