@@ -260,7 +260,7 @@ def _noise_against_expert(runs: Sequence[Run], rng: np.random.Generator) -> list
         both = [solver for (log, solver) in cells if log == name and (expert, solver) in cells]
         found = {s: stats.paired_difference(gaps(cells[name, s]), gaps(cells[expert, s]), rng) for s in both}
         out.append(f"- {_short(name)}: {'; '.join(f'{solver} {_percent(value)}' for solver, value in found.items())}")
-        better, worse = (sum(sign * end(value) < 0 for value in found.values()) for sign, end in ((1, _high), (-1, _low)))
+        better, worse = sum(high < 0 for _, _, high in found.values()), sum(low > 0 for _, low, _ in found.values())
         answers.append(f"{_short(name)} logs are better for {better} and worse for {worse} of {len(found)} learners")
     return [*out, "", f"Answer: {'; '.join(answers) or 'not tested'}."]
 
@@ -347,14 +347,6 @@ def _from_logs(run: Run) -> bool:
 
 def _true(runs: Sequence[Run]) -> Floats:
     return np.array([run["ope/true"] for run in runs])
-
-
-def _low(found: Found) -> float:
-    return found[1]
-
-
-def _high(found: Found) -> float:
-    return found[2]
 
 
 def _short(name: str | None) -> str:

@@ -5,6 +5,7 @@ E episodes, T decisions in all, D numbers in an observation (`bench.simulator.vi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -88,6 +89,12 @@ class Episodes:
         return np.add.reduceat(self.reward, self.first)
 
     @property
+    def return_by_behaviour(self) -> dict[str, float]:
+        """Who decided -> their mean return."""
+        who = np.array(self.behaviour)
+        return {name: float(self.returns[who == name].mean()) for name in dict.fromkeys(self.behaviour)}
+
+    @functools.cached_property
     def hash(self) -> str:
         """SHA-256 over all that was logged, as 64 hexadecimal digits."""
         digest = hashlib.sha256(repr((self.layout, self.objective, self.instance, self.behaviour)).encode())

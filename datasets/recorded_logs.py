@@ -10,6 +10,7 @@ while it trained), mixed.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -105,8 +106,8 @@ class RecordedLogs:
         with FileLock(self.folder.with_name(f".{self.name}.lock")):
             if self.folder.exists():
                 return self._read()
-            began, instances = time.perf_counter(), list(self.data.instances("train"))
-            recorder = Recorder(self.name, instances, self.data, self.setting, self.seed, progress)
+            began = time.perf_counter()
+            recorder = Recorder(self.name, self.data, self.setting, self.seed, progress)
             log = joined(self.name, [recorder.record(who, behaviour) for who, behaviour in self.behaviours.items()])
             seconds = round(time.perf_counter() - began, 1)
             minari_files.write(self.folder, log, {**describe(log), "settings": self.settings, "seconds": seconds})
@@ -172,15 +173,15 @@ class Recorder:
     def __init__(
         self,
         name: str,
-        instances: Sequence[Instance],
         data: Dataset,
         setting: Setting,
         seed: int,
         progress: minari_files.Progress = silent,
     ) -> None:
-        self.name, self.instances, self.data, self.setting, self.progress = name, list(instances), data, setting, progress
+        self.name, self.data, self.setting, self.progress = name, data, setting, progress
+        self.instances = list(data.instances("train"))
         self.rng = np.random.default_rng([seed, 5])
-        self.window = max(instance.n_tasks for instance in instances)
+        self.window = max(instance.n_tasks for instance in self.instances)
 
     def record(self, who: str, behaviour: Behaviour) -> Episodes:
         """The episodes of a behaviour."""
@@ -256,6 +257,7 @@ class Recorder:
                 raise UserError(
                     f"logs: a replay's rewards are those its learner trained on; set policy.shaped=false for {self.name}"
                 )
+            learner = copy.copy(learner)  # the configured one is to stay as it is: its settings are hashed
             learner.remember(tape)  # type: ignore[attr-defined]
         with tempfile.TemporaryDirectory() as folder:
             log = _Quiet(Path(folder), self.progress, self.name)
@@ -293,9 +295,6 @@ def describe(log: Episodes) -> dict[str, Any]:
     states = {row.tobytes() for row in rows}
     pairs = {row.tobytes() + bytes(action) for row, action in zip(rows, log.action[:, None], strict=True)}
     legal = log.mask.sum(axis=1)
-    who: dict[str, list[float]] = {}
-    for name, value in zip(log.behaviour, returns.tolist(), strict=True):
-        who.setdefault(name, []).append(value)
     return {
         "episodes": len(log.length),
         "decisions": len(log.action),
@@ -304,7 +303,7 @@ def describe(log: Episodes) -> dict[str, Any]:
         "return_std": float(returns.std()),
         "return_min": float(returns.min()),
         "return_max": float(returns.max()),
-        "return_by_behaviour": {name: float(np.mean(values)) for name, values in who.items()},
+        "return_by_behaviour": log.return_by_behaviour,
         "distinct_states": len(states),
         "actions_per_state": len(pairs) / len(states),
         "legal_per_state": float(legal.mean()),

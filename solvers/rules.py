@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.observation import Observation
+from solvers.dispatch import Floats, arrived, best_agent, processors, requested, waited
 
 if TYPE_CHECKING:  # rules do without torch
     from torch import Tensor
 
     from bench.simulator.view import View
-from solvers.dispatch import Floats, arrived, best_agent, processors, requested, waited
 
 
 class Random:

@@ -29,11 +29,12 @@ from solvers.decoding import DECODINGS, Planner
 from solvers.flat_network import FlatNetwork
 from solvers.imitation import Imitation
 from solvers.network import Network, PairNetwork
-from solvers.policy import NETWORKS, NetworkPolicy, choose_device, load_policy, save_atomically
+from solvers.policy import NetworkPolicy, choose_device, load_policy, save_atomically
 from solvers.price import Price
 from solvers.rollouts import Player, Rollout, play_greedily
 from solvers.settings import ABOVE_0, AT_LEAST_0, SHARE, check_settings
 
+TRAINED = ("pairs", "mlp")  # the networks that learn by playing; policies from logs may have others
 RANGES = {
     **dict.fromkeys(("temperature", "lr", "max_grad_norm", "clip", "clip_value"), ABOVE_0),
     **dict.fromkeys(("entropy", "value_weight", "save_seconds", "max_kl"), AT_LEAST_0),
@@ -80,8 +81,8 @@ class NetworkLearner(ABC):
         check_settings(self, "solver", RANGES)
         if self.decoding not in DECODINGS:
             raise UserError(f"solver.decoding: {self.decoding!r} must be one of {', '.join(DECODINGS)}")
-        if self.network not in NETWORKS:
-            raise UserError(f"solver.network: {self.network!r} must be one of {', '.join(NETWORKS)}")
+        if self.network not in TRAINED:
+            raise UserError(f"solver.network: {self.network!r} must be one of {', '.join(TRAINED)}")
 
     def remember(self, tape: Tape) -> None:
         """Record all that the training plays (by `Player.collect`) on `tape`."""

@@ -456,13 +456,13 @@ def _device(device: torch.device) -> str:
     return "cpu:0" if device.type == "cpu" else str(device)
 
 
-def mini_batch(batch: Batch, device: torch.device, next_action: Tensor | None = None) -> TorchMiniBatch:
+def mini_batch(batch: Batch, device: torch.device) -> TorchMiniBatch:
     """d3rlpy's form of a Batch, over the same memory."""
     column = batch.reward[:, None]
     none = torch.zeros_like(column)
     return TorchMiniBatch(
         observations=batch.seen, actions=batch.action[:, None], rewards=column, next_observations=batch.following,
-        next_actions=none if next_action is None else next_action[:, None], returns_to_go=none,
+        next_actions=none, returns_to_go=none,
         terminals=batch.terminal[:, None], intervals=none + 1.0, device=str(device),
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ measures of how good an estimate is are those of DOPE (Fu et al. 2021, arXiv:210
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,9 +80,8 @@ def direct(told: Told, rng: np.random.Generator) -> Estimate:
     return bootstrap(told.value[:, :1], lambda rows: rows.mean(axis=0).sum(), rng)
 
 
-def bootstrap(rows: Floats, value: object, rng: np.random.Generator) -> Estimate:
+def bootstrap(rows: Floats, value: Callable[[Floats], float], rng: np.random.Generator) -> Estimate:
     """`value` of rows (E, n), and its 95 % interval over resampled rows."""
-    assert callable(value)
     count = len(rows)
     drawn = [value(rows[rng.integers(count, size=count)]) for _ in range(RESAMPLES)]
     low, high = np.percentile(drawn, [2.5, 97.5])
@@ -165,15 +165,21 @@ def fitted_q(
 
 
 @torch.no_grad()
-def told_of(feed: Feed, network: PairNetwork, candidate: int, actions: Tensor, reward_scale: float = 1.0) -> Told:
-    """What the logged episodes of a feed say of one deterministic policy, whose values output `candidate` of `network` holds.
+def all_values(network: PairNetwork, feed: Feed) -> Tensor:
+    """(S, A, C) the values that `fitted_q` found, in every state of a feed."""
+    rows = torch.arange(len(feed.states.unit), device=feed.device)
+    return torch.cat([q_values(network, feed.states.at(chunk)) for chunk in rows.split(CHUNK)])
 
-    actions (S,): what it does. Where the log has no probabilities the ratios are NaN.
+
+def told_of(feed: Feed, q: Tensor, actions: Tensor) -> Told:
+    """What the logged episodes of a feed say of one deterministic policy.
+
+    q (S, A): its values, as `all_values` gives them; actions (S,): what it does. Where the log has no probabilities the ratios
+    are NaN.
     """
-    log, rows = feed.log, torch.arange(len(feed.states.unit), device=feed.device)
-    q = torch.cat([q_values(network, feed.states.at(chunk))[..., candidate] for chunk in rows.split(CHUNK)])  # (S, A)
-    value = q.gather(1, actions[:, None])[:, 0].cpu().double().numpy() / reward_scale
-    logged = q[feed.state].gather(1, feed.action[:, None])[:, 0].cpu().double().numpy() / reward_scale
+    log = feed.log
+    value = q.gather(1, actions[:, None])[:, 0].cpu().double().numpy() / feed.reward_scale
+    logged = q[feed.state].gather(1, feed.action[:, None])[:, 0].cpu().double().numpy() / feed.reward_scale
     same = (actions[feed.state] == feed.action).cpu().numpy()
     ratio = same / log.probability if log.probability is not None else np.full(len(same), np.nan)
     going_on = np.ones(len(value), dtype=bool)

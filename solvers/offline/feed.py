@@ -92,7 +92,7 @@ class Feed:
     """All decisions of a log, drawn uniformly with replacement. Rewards are multiplied by `reward_scale`, and so are units."""
 
     def __init__(self, log: Episodes, device: torch.device, seed: int = 0, reward_scale: float = 1.0) -> None:
-        self.log, self.layout, self.device = log, log.layout, device
+        self.log, self.layout, self.device, self.reward_scale = log, log.layout, device, reward_scale
         self.generator = torch.Generator(device).manual_seed(seed)
         chunks = torch.from_numpy(log.observation).split(CHUNK)
         made = [states(chunk.to(device), log.layout, log.objective) for chunk in chunks]
@@ -102,7 +102,6 @@ class Feed:
         self.action = torch.from_numpy(log.action).to(device)  # (T,)
         self.reward = torch.from_numpy(log.reward * reward_scale).float().to(device)  # (T,)
         self.terminal = torch.from_numpy(log.terminated).float().to(device)  # (T,)
-        self.first = torch.from_numpy(log.first).to(device)  # (E,)
 
     def __len__(self) -> int:
         return len(self.action)

@@ -29,7 +29,8 @@ from solvers.settings import ABOVE_0, AT_LEAST_0, SHARE, Range, check_settings
 SELECTIONS = ("fqe", "oracle", "last")
 RANGES: dict[str, Range] = {
     **dict.fromkeys(("lr", "reward_scale", "inverse_temperature"), ABOVE_0),
-    **dict.fromkeys(("gamma", "held_out", "expectile", "wish_quantile"), SHARE),
+    **dict.fromkeys(("gamma", "expectile", "wish_quantile"), SHARE),
+    "held_out": ("must lie between 0 and 1, both excluded", lambda x: 0 < x < 1),
     "alpha": AT_LEAST_0,
     "flexibility": ("must be above 0 and at most 1", lambda x: 0 < x <= 1),
 }
@@ -68,8 +69,6 @@ class OfflineLearner(ABC):
             raise UserError(f"solver.selection: {self.selection!r} must be one of {', '.join(SELECTIONS)}")
         if self.steps % self.candidates:
             raise UserError(f"solver.steps: {self.steps} must be a multiple of solver.candidates={self.candidates}")
-        if not 0 < self.held_out < 1:
-            raise UserError(f"solver.held_out: must lie between 0 and 1, got {self.held_out}")
 
     # -- what a learner defines ------------------------------------------------------------------------------------
 
@@ -98,7 +97,7 @@ class OfflineLearner(ABC):
         study = Study(self, episodes, rng, device, log)
         study.train()
         network = study.choose(data, setting)
-        log.summary(study.account(setting))
+        log.summary(study.account())
         policy = NetworkPolicy(network, self.window, device)
         policy.save(log.folder / "policy.pt")
         return policy
@@ -178,19 +177,19 @@ class Study:
         self.chosen = len(value) - 1 if learner.selection == "last" else int(np.argmax(value))
         return self.networks[self.chosen]
 
-    def account(self, setting: Setting) -> dict[str, Any]:
+    def account(self) -> dict[str, Any]:
         """Facts for the record: of the log, of the training, and each estimate of the chosen policy beside the truth.
 
         `ope/ESTIMATOR`, `_low`, `_high`: the value and its interval; `_error`: its distance from `ope/true`, the mean return
         on the held-out episodes' instances; `_rank`, `_regret_1`: over the candidates.
         """
-        true = self._true(setting)
+        true = self._true()
         returns = self.episodes.returns
         facts: dict[str, Any] = {
             "logs/name": self.episodes.name, "logs/observe": self.learner.logs.setting.observe, "logs/hash": self.episodes.hash,
             "logs/episodes": len(self.episodes.length),
             "logs/decisions": len(self.episodes.action), "logs/return": float(returns.mean()),
-            "logs/best_behaviour_return": best_behaviour(self.episodes),
+            "logs/best_behaviour_return": max(self.episodes.return_by_behaviour.values()),
             "logs/held_out_return": float(self.held.returns.mean()), "learning/cpu_seconds": self.cpu_seconds,
             "learning/steps": self.learner.steps, "learning/chosen": self.chosen + 1,
             "learning/selection": self.learner.selection, "ope/true": float(true[self.chosen]),
@@ -218,6 +217,7 @@ class Study:
         fitted = evaluation.fitted_q(
             self.feed, actions, learner.fqe_steps, learner.batch, learner.lr, learner.width, learner.rounds
         )
+        q = evaluation.all_values(fitted, held)
         self.estimates: dict[str, list[evaluation.Estimate]] = {"fqe": []}
         self.effective: list[float] = []
         self.refused: str | None = None
@@ -228,14 +228,14 @@ class Study:
         except UserError as error:
             estimators, self.refused = {}, str(error)
         for i, network in enumerate(self.networks):
-            told = evaluation.told_of(held, fitted, i, evaluation.greedy_actions(network, held), learner.reward_scale)
+            told = evaluation.told_of(held, q[..., i], evaluation.greedy_actions(network, held))
             self.estimates["fqe"].append(evaluation.direct(told, self.rng))
             for name, estimator in estimators.items():
                 self.estimates[name].append(estimator(told, self.rng))
             if estimators:
                 self.effective.append(evaluation.effective_size(told))
 
-    def _true(self, setting: Setting) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _true(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """(C,) mean return of each candidate on the instances of the held-out episodes, as often as they were played."""
         played = matched(self.held, self.learner.logs.instances())
         simulator = TensorSimulator(played, self.learner.logs.setting, window=self.held.layout.tasks, device=self.device)
@@ -308,11 +308,3 @@ def matched(episodes: Episodes, instances: Iterable[Instance]) -> Sequence[Insta
                 "the data set or its settings changed since it was recorded"
             )
     return [known[name] for name in episodes.instance]
-
-
-def best_behaviour(episodes: Episodes) -> float:
-    """Mean return of the best of the behaviour policies."""
-    means = {who: [] for who in episodes.behaviour}  # type: dict[str, list[float]]
-    for who, value in zip(episodes.behaviour, episodes.returns.tolist(), strict=True):
-        means[who].append(value)
-    return max(float(np.mean(values)) for values in means.values())

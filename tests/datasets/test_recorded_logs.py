@@ -93,6 +93,10 @@ def test_a_learner_is_trained_first_and_a_replay_holds_all_that_it_saw(tmp_path)
     replay = logs(tmp_path, "replay-v0", ppo=Behaviour(learner, 0, decisions=1000, replay=True)).episodes()
     assert 1000 - 16 * 20 < len(replay.action) <= 1024
     assert replay.terminated.sum() == len(replay.length)
+    anew = small(PPO, steps=8, minibatch=64, decoding="greedy", shaped=False)
+    again = logs(tmp_path, "replay-v0", ppo=Behaviour(anew, 0, decisions=1000, replay=True)).episodes()
+    assert again.hash == replay.hash  # read, not refused for other settings
+    assert learner.tape is None
     few = logs(tmp_path, "few-v0", ppo=Behaviour(learner, 5, decisions=1000, replay=True)).episodes()
     assert replace(few, name="x").hash == replay.part(range(5)).hash
     shaped = logs(tmp_path, "shaped-v0", ppo=Behaviour(replace(learner, shaped=True), 5, decisions=1000, replay=True))
@@ -117,9 +121,7 @@ def test_a_log_is_recorded_once_and_taken_for_no_other(tmp_path):
 
 def test_the_same_seed_records_the_same_log():
     def record(seed):
-        return (
-            Recorder("x", list(DATA.instances("train")), DATA, Setting(), seed).record("random", Behaviour(Random(), 12)).hash
-        )
+        return Recorder("x", DATA, Setting(), seed).record("random", Behaviour(Random(), 12)).hash
 
     assert record(1) == record(1)
     assert record(1) != record(2)

@@ -89,9 +89,10 @@ def test_a_larger_problem_is_one_clear_error(tasks, agents):
         FlatNetwork(tasks, agents)(FlatNetwork.see(from_simulator(shown())))
 
 
-def test_an_unknown_network_is_one_clear_error():
-    with pytest.raises(UserError, match=r"solver.network: 'mpl' must be one of pairs, mlp"):
-        PPO(network="mpl")
+@pytest.mark.parametrize("network", ["mpl", "constrained", "transformer"])  # the last two learn from logs only
+def test_an_unknown_network_is_one_clear_error(network):
+    with pytest.raises(UserError, match=rf"solver.network: '{network}' must be one of pairs, mlp$"):
+        PPO(network=network)
 
 
 def test_what_is_saved_is_loaded_as_the_same_kind(tmp_path):

@@ -6,42 +6,20 @@ import d3rlpy
 import numpy as np
 import pytest
 import torch
-from d3rlpy.dataset import Episode, InfiniteBuffer, ReplayBuffer
 
+from bench.speed.offline import stock
 from solvers.offline import d3rlpy_algorithms as d3
 from solvers.offline import learners
 from solvers.offline.feed import Feed, q_values
-from tests.solvers.offline.logged import CPU, Logs, logged
+from tests.solvers.offline.logged import CPU, KINDS, Logs, logged
 
 LOG, SIMULATOR = logged()
 SMALL = {"width": 8, "rounds": 1, "steps": 10, "batch": 32, "candidates": 2, "fqe_steps": 5}
-KINDS = {
-    "bc": (learners.BC, {}),
-    "dqn": (learners.DQN, {}),
-    "double_dqn": (learners.DQN, {"double": True}),
-    "nfq": (learners.NFQ, {}),
-    "cql": (learners.CQL, {}),
-    "cql_quantile": (learners.CQL, {"quantiles": 4}),
-    "bcq": (learners.BCQ, {}),
-    "sac": (learners.SAC, {}),
-    "iql": (learners.IQL, {}),
-}
 
 
 def made(name, feed, **changes):
     kind, own = KINDS[name]
     return kind(logs=Logs(LOG), **{**SMALL, **own, **changes}).algorithm(feed)
-
-
-def stock_buffer():
-    """The log in d3rlpy's own replay buffer."""
-    first, episodes = LOG.first, []
-    for e, length in enumerate(LOG.length.tolist()):
-        rows = slice(first[e], first[e] + length)
-        seen, reward = LOG.observation[LOG.state[rows]], LOG.reward[rows, None].astype(np.float32)
-        episodes.append(Episode(seen, LOG.action[rows, None], reward, terminated=True))
-    discrete = d3rlpy.ActionSpace.DISCRETE
-    return ReplayBuffer(InfiniteBuffer(), episodes=episodes, action_space=discrete, action_size=LOG.layout.actions)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -62,7 +40,7 @@ def test_no_algorithm_chooses_what_is_illegal_before_or_after_training(name):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_stock_batches_and_those_of_the_feed_give_the_same_step(name):
-    feed, buffer = Feed(LOG, CPU), stock_buffer()
+    feed, buffer = Feed(LOG, CPU), stock(LOG, d3rlpy)
     torch.manual_seed(0)
     batch = buffer.sample_transition_batch(16)
     places = {row.tobytes(): t for t, row in enumerate(LOG.observation[LOG.state])}

@@ -12,7 +12,7 @@ from solvers.offline import evaluation
 from solvers.offline.evaluation import Told
 from solvers.offline.feed import Feed
 from solvers.rollouts import play_greedily
-from tests.solvers.offline.logged import CPU, logged
+from tests.solvers.offline.logged import CPU, Greedy, logged
 
 RNG = np.random.default_rng
 
@@ -81,7 +81,7 @@ def test_an_evaluated_behaviour_is_worth_what_it_returned():
     actions = evaluation.greedy_actions(network, feed)
     assert torch.equal(actions[feed.state], feed.action)
     fitted = evaluation.fitted_q(feed, actions[:, None], 400, 64, 3e-3, 16, 1)
-    seen = evaluation.told_of(feed, fitted, 0, actions, 10.0)
+    seen = evaluation.told_of(feed, evaluation.all_values(fitted, feed)[..., 0], actions)
     assert (seen.ratio == 1.0).all()
     truth = float(play_greedily(network, simulator).mean())
     assert log.returns.mean() == pytest.approx(truth, rel=1e-5)
@@ -107,7 +107,8 @@ def test_fitted_q_tells_good_policies_from_bad_ones():
     actions = torch.stack([evaluation.greedy_actions(networks[i], feed) for i in chosen], dim=1)
     torch.manual_seed(0)
     fitted = evaluation.fitted_q(feed, actions, 600, 128, 3e-3, 16, 1)
-    values = [evaluation.direct(evaluation.told_of(feed, fitted, c, actions[:, c], 10.0), RNG(0)).value for c in range(3)]
+    q = evaluation.all_values(fitted, feed)
+    values = [evaluation.direct(evaluation.told_of(feed, q[..., c], actions[:, c]), RNG(0)).value for c in range(3)]
     truth = np.array(true)[chosen]
     assert evaluation.rank_correlation(np.array(values), truth) > 0.4
     assert np.abs(np.array(values) - truth).mean() < np.abs(log.returns.mean() - truth).mean() + 0.2
@@ -118,18 +119,3 @@ def test_without_probabilities_importance_sampling_refuses():
     with pytest.raises(UserError, match=r"importance sampling .* need the probability .* fitted Q evaluation does without"):
         evaluation.needs_probabilities(replace(log, probability=None))
     evaluation.needs_probabilities(log)
-
-
-class Greedy:
-    """Always the best action of a network."""
-
-    def __init__(self, network):
-        self.network = network
-
-    @torch.no_grad()
-    def distribution(self, view):
-        logits, _ = self.network(self.network.see(view))
-        return torch.nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).double()
-
-    def act(self, observation, rng):
-        raise NotImplementedError

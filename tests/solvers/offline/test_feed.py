@@ -42,7 +42,7 @@ def test_the_unit_is_what_a_critic_of_online_learners_uses():
     simulator.restart(torch.arange(simulator.n_envs), everyone=True)
     unit = value_unit(simulator, features(from_simulator(simulator)))
     feed = Feed(log, CPU)
-    assert torch.allclose(feed.states.unit[feed.state[feed.first]], unit[: len(log.length)], rtol=1e-4)
+    assert torch.allclose(feed.states.unit[feed.state[torch.from_numpy(log.first)]], unit[: len(log.length)], rtol=1e-4)
 
 
 def test_values_scale_with_their_unit_and_are_centred_over_legal_actions():
@@ -71,4 +71,6 @@ def test_a_walk_ends_at_its_decision_and_stays_in_its_episode():
         assert walk.action[t][known].tolist() == log.action[t - int(known.sum()) + 1 : t + 1].tolist()
         assert walk.step[t][-1] == step
     returns = torch.from_numpy(log.returns).float()
-    assert torch.allclose(feed.wish[feed.first] * feed.states.unit[feed.state[feed.first]], returns, rtol=1e-4)
+    assert torch.allclose(
+        feed.wish[torch.from_numpy(log.first)] * feed.states.unit[feed.state[torch.from_numpy(log.first)]], returns, rtol=1e-4
+    )

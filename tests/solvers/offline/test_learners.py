@@ -16,27 +16,20 @@ from bench.simulator.view import from_simulator
 from solvers.cpsat import CpSat
 from solvers.offline import learners
 from solvers.offline.feed import Feed
-from solvers.offline.learner import best_behaviour, matched, split
+from solvers.offline.learner import matched, split
 from solvers.offline.to_online import OfflineToOnline
 from solvers.policy import load_policy
 from solvers.ppo import PPO
 from solvers.rules import SJF
 from solvers.transformer_network import TransformerNetwork
 from tests.solvers.learning import Fixed, Notes, random_instance, small, stop_after
-from tests.solvers.offline.logged import CPU, DATA, Logs, logged
+from tests.solvers.offline.logged import CPU, DATA, Greedy, Logs, logged
+from tests.solvers.offline.logged import KINDS as LEARNERS
 
 LOG, _ = logged(episodes=60)
 SMALL = {"logs": Logs(LOG), "width": 8, "rounds": 1, "steps": 20, "batch": 32, "candidates": 2, "fqe_steps": 10}
 KINDS = {
-    "bc": (learners.BC, {}),
-    "dqn": (learners.DQN, {}),
-    "double_dqn": (learners.DQN, {"double": True}),
-    "nfq": (learners.NFQ, {}),
-    "cql": (learners.CQL, {}),
-    "cql_quantile": (learners.CQL, {"quantiles": 4}),
-    "bcq": (learners.BCQ, {}),
-    "sac": (learners.SAC, {}),
-    "iql": (learners.IQL, {}),
+    **LEARNERS,
     "decision_transformer": (learners.DecisionTransformer, {"embed": 16, "layers": 1, "heads": 2, "context": 4}),
 }
 
@@ -204,7 +197,7 @@ def test_no_instance_is_on_both_sides():
     assert not {LOG.instance[e] for e in kept} & {LOG.instance[e] for e in held}
     assert len({LOG.instance[e] for e in held}) == round(0.3 * 24)
     assert len(matched(LOG, DATA.instances("train"))) == 60
-    assert best_behaviour(LOG) == pytest.approx(LOG.returns.mean())
+    assert LOG.return_by_behaviour == {"who": pytest.approx(LOG.returns.mean())}
 
 
 def test_ppo_goes_on_from_an_offline_policy(tmp_path):
@@ -244,28 +237,12 @@ def test_a_transformer_decides_while_playing_as_it_does_along_what_was_played():
     network = TransformerNetwork(8, 1, 16, 1, 2, context=3)
     torch.nn.init.normal_(network.back.weight)
     torch.nn.init.normal_(network.pairs.score[2].weight)
-    log, _ = logged(24, Remembers(network))
+    log, _ = logged(24, Greedy(network))
     feed = Feed(log, CPU)
     walk = feed.walk(torch.arange(len(feed)), network.context)
     with torch.no_grad():
         logits = network.along(walk.seen, walk.action, torch.full_like(walk.wish, network.wish), walk.step, walk.known)
     assert torch.equal(logits[:, -1].argmax(dim=1), feed.action)
-
-
-class Remembers:
-    """A network with a memory that decides in all environments at once."""
-
-    def __init__(self, network):
-        self.network = network
-        network.reset()
-
-    @torch.no_grad()
-    def distribution(self, view):
-        logits, _ = self.network(self.network.see(view))
-        return torch.nn.functional.one_hot(logits.argmax(dim=1), logits.shape[1]).double()
-
-    def act(self, observation, rng):
-        raise NotImplementedError
 
 
 @pytest.mark.slow
