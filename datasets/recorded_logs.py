@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
 import os
 import time
@@ -163,8 +164,8 @@ class JoinedLogs:
         return log
 
     def instances(self) -> Iterable[Instance]:
-        """Those of all parts."""
-        return [instance for part in self.parts.values() for instance in part.instances()]
+        """Those of all parts, made as they are asked for."""
+        return itertools.chain.from_iterable(part.instances() for part in self.parts.values())
 
 
 class Recorder:

@@ -185,7 +185,7 @@ def told_of(feed: Feed, q: Tensor, actions: Tensor) -> Told:
     going_on = np.ones(len(value), dtype=bool)
     going_on[log.state[np.cumsum(log.length) - 1] + 1] = ~log.terminated[np.cumsum(log.length) - 1]
     return Told(
-        padded(log, log.reward, 0.0), padded(log, ratio, 1.0), padded(log, logged, 0.0),
+        padded(log, feed.rewards, 0.0), padded(log, ratio, 1.0), padded(log, logged, 0.0),
         padded(log, np.where(going_on, value, 0.0), 0.0, states=True),
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ from bench.simulator.view import Layout
 from solvers.advantages import to_go
 from solvers.features import Features, features
 from solvers.network import PairNetwork
+from solvers.offline.rewards import paid_at_start
 from solvers.rollouts import visible_load
 
 CHUNK = 4096  # states whose features are made at once
@@ -89,7 +90,10 @@ class Walk(NamedTuple):
 
 
 class Feed:
-    """All decisions of a log, drawn uniformly with replacement. Rewards are multiplied by `reward_scale`, and so are units."""
+    """All decisions of a log, drawn uniformly with replacement.
+
+    Rewards are those of `solvers.offline.rewards` where these are known; they are multiplied by `reward_scale`, as units are.
+    """
 
     def __init__(self, log: Episodes, device: torch.device, seed: int = 0, reward_scale: float = 1.0) -> None:
         self.log, self.layout, self.device, self.reward_scale = log, log.layout, device, reward_scale
@@ -100,7 +104,10 @@ class Feed:
         self.states = self.states._replace(unit=self.states.unit * reward_scale)
         self.state = torch.from_numpy(log.state).to(device)  # (T,) rows of `states`
         self.action = torch.from_numpy(log.action).to(device)  # (T,)
-        self.reward = torch.from_numpy(log.reward * reward_scale).float().to(device)  # (T,)
+        paid = paid_at_start(log)
+        self.rewards_are = "logged" if paid is None else "paid at start"
+        self.rewards = log.reward if paid is None else paid  # (T,) what is learnt from
+        self.reward = torch.from_numpy(self.rewards * reward_scale).float().to(device)  # (T,)
         self.terminal = torch.from_numpy(log.terminated).float().to(device)  # (T,)
 
     def __len__(self) -> int:

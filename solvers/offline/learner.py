@@ -59,7 +59,7 @@ class OfflineLearner(ABC):
     window: int = 64
     candidates: int = 5
     selection: str = "fqe"
-    fqe_steps: int = 500
+    fqe_steps: int = 1000
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -190,8 +190,8 @@ class Study:
             "logs/episodes": len(self.episodes.length),
             "logs/decisions": len(self.episodes.action), "logs/return": float(returns.mean()),
             "logs/best_behaviour_return": max(self.episodes.return_by_behaviour.values()),
-            "logs/held_out_return": float(self.held.returns.mean()), "learning/cpu_seconds": self.cpu_seconds,
-            "learning/steps": self.learner.steps, "learning/chosen": self.chosen + 1,
+            "logs/held_out_return": float(self.held.returns.mean()), "learning/rewards": self.feed.rewards_are,
+            "learning/cpu_seconds": self.cpu_seconds, "learning/steps": self.learner.steps, "learning/chosen": self.chosen + 1,
             "learning/selection": self.learner.selection, "ope/true": float(true[self.chosen]),
             "ope/true_of_candidates": true.tolist(), "ope/refused": self.refused,
         }  # fmt: skip
@@ -210,12 +210,14 @@ class Study:
     # -- parts -----------------------------------------------------------------------------------------------------
 
     def _evaluate(self) -> None:
-        """Every estimate of every candidate, on the held-out episodes; fitted Q evaluation learns from the others."""
-        learner, held = self.learner, Feed(self.held, self.device, reward_scale=self.learner.reward_scale)
-        self.feed.generator.manual_seed(self.fqe_seed)
-        actions = torch.stack([evaluation.greedy_actions(network, self.feed) for network in self.networks], dim=1)
+        """Every estimate of every candidate, from the held-out episodes alone.
+
+        On those that the policies learnt from, fitted Q evaluation would believe in the same accidents that they believe in.
+        """
+        learner, held = self.learner, Feed(self.held, self.device, self.fqe_seed, self.learner.reward_scale)
+        actions = [evaluation.greedy_actions(network, held) for network in self.networks]
         fitted = evaluation.fitted_q(
-            self.feed, actions, learner.fqe_steps, learner.batch, learner.lr, learner.width, learner.rounds
+            held, torch.stack(actions, dim=1), learner.fqe_steps, learner.batch, learner.lr, learner.width, learner.rounds
         )
         q = evaluation.all_values(fitted, held)
         self.estimates: dict[str, list[evaluation.Estimate]] = {"fqe": []}
@@ -227,8 +229,8 @@ class Study:
             self.estimates |= {name: [] for name in estimators}
         except UserError as error:
             estimators, self.refused = {}, str(error)
-        for i, network in enumerate(self.networks):
-            told = evaluation.told_of(held, q[..., i], evaluation.greedy_actions(network, held))
+        for i, action in enumerate(actions):
+            told = evaluation.told_of(held, q[..., i], action)
             self.estimates["fqe"].append(evaluation.direct(told, self.rng))
             for name, estimator in estimators.items():
                 self.estimates[name].append(estimator(told, self.rng))

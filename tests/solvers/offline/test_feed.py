@@ -7,6 +7,7 @@ from bench.simulator.view import from_simulator
 from solvers.features import features
 from solvers.network import PairNetwork
 from solvers.offline.feed import Feed, q_values, states
+from solvers.offline.rewards import paid_at_start
 from solvers.rollouts import value_unit
 from tests.solvers.offline.logged import CPU, logged
 
@@ -22,7 +23,7 @@ def test_a_batch_holds_the_decisions_and_where_they_led():
         assert torch.equal(one, other * 3.0 if name == "unit" else other), name
     assert torch.equal(batch.following.task, after.task)
     assert torch.equal(batch.action, torch.from_numpy(log.action))
-    assert torch.allclose(batch.reward, torch.from_numpy(log.reward * 3.0).float())
+    assert torch.allclose(batch.reward, torch.from_numpy(paid_at_start(log) * 3.0).float())
     assert batch.terminal.sum() == len(log.length)
     assert torch.equal(batch.next_state, torch.from_numpy(log.state) + 1)
 

@@ -1,0 +1,45 @@
+"""What is learnt from instead of the logged rewards: the same returns, paid where a state shows what they are paid for.
+
+T decisions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bench.episodes import Episodes
+
+CHUNK = 4096  # decisions at once
+NEAR = 1e-4  # relative difference of the returns
+
+
+def paid_at_start(log: Episodes) -> NDArray[np.float64] | None:
+    """(T,) float64: a task's running time is paid when it starts, what it waits while it waits. None where that is not known.
+
+    Logged time accrual goes on for running tasks, but an observation shows neither which those are nor their weights: a policy
+    that runs more, or heavier, tasks at once pays more than the log let expect, and its values came out too high. This is
+    r + F(s') - F(s) with F(s) = what running tasks will still cost, a potential (Ng, Harada & Russell 1999): no policy's return
+    changes. Known for `total_time` where every task runs as long as it was seen to, once, from its decision on; whether that
+    is so is told by the returns of the log's episodes.
+    """
+    if log.objective != "total_time":
+        return None
+    wait, row = log.layout.actions - 1, np.arange(len(log.action))
+    parts = []
+    for rows in np.array_split(row, -(-len(row) // CHUNK)):
+        before, after = (torch.from_numpy(log.observation[log.state[rows] + step]) for step in (0, 1))
+        seen, following, action = log.layout.view(before), log.layout.view(after), torch.from_numpy(log.action[rows])
+        at = torch.arange(len(rows))
+        task, agent = action.clamp(max=wait - 1) // log.layout.agents, action % log.layout.agents
+        runs = seen.weight[at, task].double() * seen.duration[at, task, agent]
+        passed = torch.where(
+            seen.shown[:, 0], seen.release[:, 0] - following.release[:, 0], torch.inf
+        )  # the first goes on waiting
+        waited = torch.minimum(passed[:, None], -following.release).clamp(min=0.0) * following.shown
+        waits = (following.weight.double() * waited).sum(dim=1)
+        parts.append(torch.where(action == wait, waits, runs) / log.layout.scale(before))
+    paid = -torch.cat(parts).numpy()
+    same = np.isclose(np.add.reduceat(paid, log.first), log.returns, rtol=NEAR, atol=NEAR)
+    return paid if same.all() else None
