@@ -423,7 +423,7 @@ class Settings(NamedTuple):
     lr: float
     batch: int
     gamma: float
-    target_update: int = 100  # steps between copies to the target network, where the algorithm has one
+    target_update: int = 25  # steps between copies to the target network, where the algorithm has one
     quantiles: int = 1
 
 

@@ -132,7 +132,7 @@ def _told_by_history(network: TransformerNetwork, feed: Feed) -> Tensor:
 
 
 def fitted_q(
-    feed: Feed, actions: Tensor, steps: int, batch: int, lr: float, width: int, rounds: int, target_update: int = 25
+    feed: Feed, actions: Tensor, steps: int, batch: int, lr: float, width: int, rounds: int, target_update: int = 10
 ) -> PairNetwork:
     """Fitted Q evaluation (Le et al. 2019, arXiv:1903.08738) of C deterministic policies at once, undiscounted as scores are.
 

@@ -67,8 +67,8 @@ class OfflineLearner(ABC):
         check_settings(self, "solver", RANGES)
         if self.selection not in SELECTIONS:
             raise UserError(f"solver.selection: {self.selection!r} must be one of {', '.join(SELECTIONS)}")
-        if self.steps % self.candidates:
-            raise UserError(f"solver.steps: {self.steps} must be a multiple of solver.candidates={self.candidates}")
+        if self.steps % (2 * self.candidates):
+            raise UserError(f"solver.steps: {self.steps} must be a multiple of twice solver.candidates={self.candidates}")
 
     # -- what a learner defines ------------------------------------------------------------------------------------
 
@@ -83,7 +83,7 @@ class OfflineLearner(ABC):
     # -- the contract ----------------------------------------------------------------------------------------------
 
     def fit(self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log) -> Policy:
-        """Train for `steps` on the log and hand back one of `candidates` policies from along the way.
+        """Train for `steps` on the log and hand back one of `candidates` policies from the second half of the way.
 
         The simulator has no part in it, but with `selection=oracle`; afterwards it tells the true returns that the estimates
         are compared with. `budget.decisions` is not touched. A killed run continues from `log.folder`, on the CPU to the same
@@ -139,24 +139,24 @@ class Study:
         self.held = episodes.part(held)
         self.feed = Feed(episodes.part(kept), device, seed, learner.reward_scale)
         self.algorithm = learner.algorithm(self.feed)
-        self.candidates: list[dict[str, torch.Tensor]] = []
+        self.epochs: list[dict[str, torch.Tensor]] = []  # the network after each; those of the second half are candidates
         self.path = log.folder / "training.pt"
         self.cpu_seconds = 0.0
         self._resume()
 
     def train(self) -> None:
-        """To the end; after each of the learner's epochs a candidate is kept and the state saved."""
+        """To the end; after each epoch the network is kept and the state saved."""
         from solvers.offline import d3rlpy_algorithms as d3
 
         learner = self.learner
-        per_epoch, began = learner.steps // learner.candidates, time.process_time()
-        begun = len(self.candidates) * per_epoch
+        per_epoch, began = learner.steps // (2 * learner.candidates), time.process_time()
+        begun = len(self.epochs) * per_epoch
         for done in d3.fit(self.algorithm, self.feed, learner.steps, per_epoch, self.log, begun):
             state = learner.network(self.algorithm, self.feed).state_dict()
             if not all(torch.isfinite(tensor).all() for tensor in state.values()):
                 name = type(learner).__name__.lower()
                 raise UserError(f"{name}: the network is no longer finite after {done} steps; lower solver.lr")
-            self.candidates.append(state)
+            self.epochs.append(state)
             self.cpu_seconds += time.process_time() - began
             began = time.process_time()
             self.save()
@@ -164,7 +164,7 @@ class Study:
 
     def choose(self, data: Dataset, setting: Setting) -> Network:
         """The candidate that the learner's `selection` prefers."""
-        self.networks = [self._network(state) for state in self.candidates]
+        self.networks = [self._network(state) for state in self.epochs[-self.learner.candidates :]]
         self._evaluate()
         learner = self.learner
         if learner.selection == "oracle":
@@ -255,7 +255,7 @@ class Study:
         from solvers.offline import d3rlpy_algorithms as d3
 
         state = {
-            "algorithm": d3.state_of(self.algorithm), "candidates": self.candidates, "cpu_seconds": self.cpu_seconds,
+            "algorithm": d3.state_of(self.algorithm), "epochs": self.epochs, "cpu_seconds": self.cpu_seconds,
             "generator": self.feed.generator.get_state(), "log": self.episodes.hash,
         }  # fmt: skip
         save_atomically(self.path, state)
@@ -270,7 +270,7 @@ class Study:
             raise UserError(f"logs: {self.episodes.name} is not what {self.path} was trained on; rerun=true starts over")
         d3.restore(self.algorithm, state["algorithm"])
         self.feed.generator.set_state(state["generator"])
-        self.candidates, self.cpu_seconds = state["candidates"], state["cpu_seconds"]
+        self.epochs, self.cpu_seconds = state["epochs"], state["cpu_seconds"]
 
 
 def split(episodes: Episodes, held_out: float, rng: np.random.Generator) -> tuple[list[int], list[int]]:

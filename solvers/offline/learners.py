@@ -51,7 +51,7 @@ class _OfPolicy(_FromD3):
 class _OfQ(_FromD3):
     """One that decides by its Q function."""
 
-    target_update: int = 100
+    target_update: int = 25
 
     def network(self, algorithm: Any, feed: Feed) -> Network:
         """The Q function's network, its scores stretched until the policy that draws from them is calm."""
@@ -124,7 +124,7 @@ class BCQ(_OfQ):
 class SAC(_OfPolicy):
     """Soft actor-critic for discrete actions (Christodoulou 2019, arXiv:1910.07207), from the log alone."""
 
-    target_update: int = 100
+    target_update: int = 25
 
     def algorithm(self, feed: Feed) -> Any:
         """d3rlpy's DiscreteSAC."""
@@ -135,7 +135,7 @@ class SAC(_OfPolicy):
 class IQL(_OfPolicy):
     """Implicit Q-learning (Kostrikov et al. 2022, arXiv:2110.06169) for discrete actions; temperature per unit of return."""
 
-    target_update: int = 100
+    target_update: int = 25
     expectile: float = 0.8
     inverse_temperature: float = 10.0
 

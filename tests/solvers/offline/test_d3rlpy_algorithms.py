@@ -1,5 +1,6 @@
 """d3rlpy with masks: no algorithm prefers, bootstraps from or imitates what is illegal, whichever way it is fed."""
 
+import dataclasses
 import math
 
 import d3rlpy
@@ -14,7 +15,7 @@ from solvers.offline.feed import Feed, q_values
 from tests.solvers.offline.logged import CPU, KINDS, Logs, logged
 
 LOG, SIMULATOR = logged()
-SMALL = {"width": 8, "rounds": 1, "steps": 10, "batch": 32, "candidates": 2, "fqe_steps": 5}
+SMALL = {"width": 8, "rounds": 1, "steps": 8, "batch": 32, "candidates": 2, "fqe_steps": 5}
 
 
 def made(name, feed, **changes):
@@ -40,7 +41,8 @@ def test_no_algorithm_chooses_what_is_illegal_before_or_after_training(name):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_stock_batches_and_those_of_the_feed_give_the_same_step(name):
-    feed, buffer = Feed(LOG, CPU), stock(LOG, d3rlpy)
+    feed = Feed(LOG, CPU)
+    buffer = stock(dataclasses.replace(LOG, reward=feed.rewards), d3rlpy)
     torch.manual_seed(0)
     batch = buffer.sample_transition_batch(16)
     places = {row.tobytes(): t for t, row in enumerate(LOG.observation[LOG.state])}

@@ -60,19 +60,19 @@ def test_a_policy_is_learnt_kept_and_decides_the_same_when_loaded(name, tmp_path
     larger = [random_instance(np.random.default_rng(k), n=11, m=5) for k in range(2)]  # than it was trained on
     assert schedules(policy, larger) == schedules(again, larger)
     assert notes.facts["logs/hash"] == LOG.hash
-    assert len(notes.heard) == 2  # one set of metrics per epoch
+    assert len(notes.heard) == 4  # one set of metrics per epoch
     assert any(key.startswith("losses/") for key in notes.heard[0][1])
-    assert notes.heard[1][0] == 20
+    assert notes.heard[3][0] == 20
     played, _ = fit(learner(name, checkpoint=str(tmp_path / "policy.pt")), tmp_path / "other")
     assert schedules(played, test) == schedules(policy, test)
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_killed_training_goes_on_to_the_same_network(name, tmp_path):
-    whole, _ = fit(learner(name, candidates=4, selection="last"), tmp_path / "whole")
+    whole, _ = fit(learner(name, candidates=2, selection="last"), tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        fit(learner(name, candidates=4, selection="last"), tmp_path / "killed", then=stop_after(2))
-    again, notes = fit(learner(name, candidates=4, selection="last"), tmp_path / "killed")
+        fit(learner(name, candidates=2, selection="last"), tmp_path / "killed", then=stop_after(2))
+    again, notes = fit(learner(name, candidates=2, selection="last"), tmp_path / "killed")
     assert len(notes.heard) == 2
     for key, value in whole.network.state_dict().items():
         assert torch.equal(value, again.network.state_dict()[key]), key
@@ -80,10 +80,10 @@ def test_a_killed_training_goes_on_to_the_same_network(name, tmp_path):
 
 def test_a_training_is_not_continued_on_another_log(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        fit(learner("bc", candidates=4), tmp_path, then=stop_after(2))
+        fit(learner("bc", candidates=2), tmp_path, then=stop_after(2))
     other = replace(logged(episodes=40)[0], name="other")
     with pytest.raises(UserError, match=r"logs: other is not what .*training.pt was trained on; rerun=true"):
-        fit(learner("bc", candidates=4, logs=Logs(other)), tmp_path)
+        fit(learner("bc", candidates=2, logs=Logs(other)), tmp_path)
 
 
 def test_cloning_an_expert_comes_near_it(tmp_path):
@@ -162,7 +162,7 @@ def test_what_decides_by_its_past_is_no_start_for_ppo(tmp_path):
     ("changes", "said"),
     [
         ({"episodes": 61}, "solver.episodes: 61 asked for, logged has 60; record a larger log"),
-        ({"steps": 21}, "solver.steps: 21 must be a multiple of solver.candidates=2"),
+        ({"steps": 21}, "solver.steps: 21 must be a multiple of twice solver.candidates=2"),
         ({"held_out": 0.0}, "solver.held_out: must lie between 0 and 1"),
         ({"selection": "best"}, "solver.selection: 'best' must be one of fqe, oracle, last"),
         ({"lr": 0.0}, "solver.lr: must be above 0"),
