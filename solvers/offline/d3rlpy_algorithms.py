@@ -321,10 +321,10 @@ class IQLImpl(d3rlpy.algos.qlearning.base.QLearningAlgoImplBase):
 
 @dataclasses.dataclass()
 class IQLConfig(d3rlpy.algos.DQNConfig):
-    """Of implicit Q-learning. `inverse_temperature` is per unit of return, as the advantages are."""
+    """Of implicit Q-learning. `inverse_temperature` is per unit of scaled return, as the advantages are."""
 
     expectile: float = 0.8
-    inverse_temperature: float = 10.0
+    inverse_temperature: float = 1.0
     largest_weight: float = 100.0
 
     @staticmethod

@@ -133,15 +133,15 @@ class SAC(_OfPolicy):
 
 @dataclass(kw_only=True)
 class IQL(_OfPolicy):
-    """Implicit Q-learning (Kostrikov et al. 2022, arXiv:2110.06169) for discrete actions; temperature per unit of return."""
+    """Implicit Q-learning (Kostrikov et al. 2022, arXiv:2110.06169) for discrete actions; temperature per scaled return."""
 
     target_update: int = 25
     expectile: float = 0.8
-    inverse_temperature: float = 10.0
+    inverse_temperature: float = 1.0
 
     def algorithm(self, feed: Feed) -> Any:
         """Ours, in d3rlpy's frame."""
-        own = {"expectile": self.expectile, "inverse_temperature": self.inverse_temperature / self.reward_scale}
+        own = {"expectile": self.expectile, "inverse_temperature": self.inverse_temperature}
         return self.made(feed, "IQL", "IQLConfig", **own)
 
 
