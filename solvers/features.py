@@ -82,6 +82,15 @@ def derive(view: View) -> Derived:
     return Derived(duration, shortest, view.release.float(), capacity, present, can, legal, tau, relative, load)
 
 
+def undisturbed(view: View) -> Tensor:
+    """(B,) weighted ticks from release, or from now, to the end of every task shown, were each alone with what runs now."""
+    d, release = derive(view), view.release.float().clamp(min=0)
+    fits = (view.demand <= view.free[:, None]).all(dim=3) & (view.up > 0)[:, None]
+    start = torch.maximum(release[:, :, None], torch.where(fits, 0.0, view.next_end[:, None].float()))
+    alone = (start + d.duration).masked_fill(~d.can, torch.inf).amin(dim=2) - release
+    return (view.weight.float() * torch.where(torch.isfinite(alone) & view.shown, alone, 0.0)).sum(dim=1)
+
+
 def _of_tasks(view: View, d: Derived) -> list[Tensor]:
     """TASK columns (B, K)."""
     tau, agents = d.tau[:, None], d.present.sum(dim=1, keepdim=True).clamp(min=1)
