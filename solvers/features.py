@@ -28,7 +28,7 @@ class Features(NamedTuple):
     shown: Tensor  # (B, K) bool, false = padding
     present: Tensor  # (B, M) bool, false = padding
     mask: Tensor  # (B, K * M + 1) bool
-    load: Tensor  # (B, 3) what is left to do: weighted ticks, ticks, tasks (for the critic's scale, in ticks)
+    load: Tensor  # (B, 3) what is left to do: weighted ticks of undisturbed flow time, ticks, tasks (for the critic's scale)
 
     def at(self, rows: Tensor) -> Features:
         """Those of the decisions `rows` (n,)."""
@@ -47,6 +47,7 @@ class Derived(NamedTuple):
     legal: Tensor  # (B, K, M) bool
     tau: Tensor  # (B,) ticks
     weight: Tensor  # (B, K) over their mean
+    alone: Tensor  # (B,) as `undisturbed`
     load: Tensor  # (B, 3) as in Features
 
 
@@ -77,18 +78,25 @@ def derive(view: View) -> Derived:
     mean_weight = ((weight * view.shown).sum(dim=1) / count).clamp(min=1e-6)
     legal = view.mask[:, :-1].reshape(can.shape)
     relative = weight / mean_weight[:, None]
-    weighted = mean_weight * ((relative * view.shown).sum(dim=1) * tau + (view.last_end * present).sum(dim=1))
-    load = torch.stack([weighted, tau * torch.sqrt(count), count], dim=1)
-    return Derived(duration, shortest, view.release.float(), capacity, present, can, legal, tau, relative, load)
+    release = view.release.float()
+    alone = (weight * _alone(view, duration, can)).sum(dim=1)
+    waited = (weight * (-release).clamp(min=0) * view.shown).sum(dim=1)
+    load = torch.stack([alone + waited, tau * torch.sqrt(count), count], dim=1)
+    return Derived(duration, shortest, release, capacity, present, can, legal, tau, relative, alone, load)
+
+
+def _alone(view: View, duration: Tensor, can: Tensor) -> Tensor:
+    """(B, K) ticks that each task will take from now or its release on if it meets nothing but what runs now; 0 for padding."""
+    coming = view.release.float().clamp(min=0)
+    fits = (view.demand <= view.free[:, None]).all(dim=3) & (view.up > 0)[:, None]
+    start = torch.maximum(coming[:, :, None], torch.where(fits, 0.0, view.next_end[:, None].float()))
+    takes = (start + duration).masked_fill(~can, torch.inf).amin(dim=2) - coming
+    return torch.where(torch.isfinite(takes) & view.shown, takes, 0.0)
 
 
 def undisturbed(view: View) -> Tensor:
-    """(B,) weighted ticks from release, or from now, to the end of every task shown, were each alone with what runs now."""
-    d, release = derive(view), view.release.float().clamp(min=0)
-    fits = (view.demand <= view.free[:, None]).all(dim=3) & (view.up > 0)[:, None]
-    start = torch.maximum(release[:, :, None], torch.where(fits, 0.0, view.next_end[:, None].float()))
-    alone = (start + d.duration).masked_fill(~d.can, torch.inf).amin(dim=2) - release
-    return (view.weight.float() * torch.where(torch.isfinite(alone) & view.shown, alone, 0.0)).sum(dim=1)
+    """(B,) weighted ticks that the tasks shown will take from now or their release on, were each alone with what runs now."""
+    return derive(view).alone
 
 
 def _of_tasks(view: View, d: Derived) -> list[Tensor]:

@@ -18,7 +18,7 @@ from solvers.flat_network import FlatNetwork
 from solvers.network import Network, PairNetwork
 from solvers.transformer_network import TransformerNetwork
 
-SCHEMA = 3
+SCHEMA = 4  # 4: critics in units of undisturbed flow time
 NETWORKS: dict[str, type[Network]] = {
     "pairs": PairNetwork,
     "mlp": FlatNetwork,

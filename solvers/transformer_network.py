@@ -17,7 +17,7 @@ from solvers.network import Network, PairNetwork, linear
 class TransformerNetwork(Network):
     """Decision transformer (Chen et al. 2021, arXiv:2106.01345) whose states, actions and scores are those of a PairNetwork.
 
-    The wish is the return to go in units of the visible load: so it means the same at every size and needs no scale, which a
+    The wish is the return to go in units of what is left to do: so it means the same at every size and needs no scale, which a
     policy may not know. While deciding it is always `wish`. A network that decides remembers: `reset` begins new episodes.
     """
 
