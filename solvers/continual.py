@@ -127,7 +127,7 @@ class ContinualPolicy(NetworkPolicy):
             self._learn(observation, rng)
         seen = self.network.see(from_observation(observation, self.device))
         logits, relative = self.network(seen)
-        unit = float(visible_load(seen, self.objective))
+        unit = float(visible_load(seen, self.objective, self.shaped))
         action, logp = _choose(logits, self.rules.temperature, rng)
         self.journal.add(observation, seen, action, logp, unit, float(relative) * unit)
         return action
@@ -206,7 +206,7 @@ class ContinualPolicy(NetworkPolicy):
         lessons = []
         if self.rules.temperature:
             seen = self.network.see(from_observation(observation, self.device))
-            following = float(self.network(seen)[1]) * float(visible_load(seen, self.objective))
+            following = float(self.network(seen)[1]) * float(visible_load(seen, self.objective, self.shaped))
             lessons.append(self._lesson(self.journal.rollout(following), self.rules.temperature))
         if self.rules.rehearsals and allowance.lasts(more=1.0):
             simulator = TensorSimulator(

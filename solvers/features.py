@@ -28,7 +28,7 @@ class Features(NamedTuple):
     shown: Tensor  # (B, K) bool, false = padding
     present: Tensor  # (B, M) bool, false = padding
     mask: Tensor  # (B, K * M + 1) bool
-    load: Tensor  # (B, 3) what is left to do: weighted ticks of undisturbed flow time, ticks, tasks (for the critic's scale)
+    load: Tensor  # (B, 4) what is left to pay (for the critic's scale): weighted ticks if shaped, and if not; ticks; tasks
 
     def at(self, rows: Tensor) -> Features:
         """Those of the decisions `rows` (n,)."""
@@ -48,7 +48,7 @@ class Derived(NamedTuple):
     tau: Tensor  # (B,) ticks
     weight: Tensor  # (B, K) over their mean
     alone: Tensor  # (B,) as `undisturbed`
-    load: Tensor  # (B, 3) as in Features
+    load: Tensor  # (B, 4) as in Features
 
 
 def features(view: View) -> Features:
@@ -81,7 +81,8 @@ def derive(view: View) -> Derived:
     release = view.release.float()
     alone = (weight * _alone(view, duration, can)).sum(dim=1)
     waited = (weight * (-release).clamp(min=0) * view.shown).sum(dim=1)
-    load = torch.stack([alone + waited, tau * torch.sqrt(count), count], dim=1)
+    running = mean_weight * (view.last_end * present).sum(dim=1)
+    load = torch.stack([alone + waited, alone + running, tau * torch.sqrt(count), count], dim=1)
     return Derived(duration, shortest, release, capacity, present, can, legal, tau, relative, alone, load)
 
 

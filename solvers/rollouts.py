@@ -187,12 +187,15 @@ class _Tape:
 
 def value_unit(simulator: TensorSimulator, seen: Features) -> Tensor:
     """(B,) return that the visible load stands for: only the critic, which no decision hears of, may use the scale."""
-    return visible_load(seen, simulator.setting.objective) / return_scale(simulator).float()
+    return visible_load(seen, simulator.setting.objective, simulator.tables.shaped) / return_scale(simulator).float()
 
 
-def visible_load(seen: Features, objective: str) -> Tensor:
-    """(B,) what is left to do as far as can be seen, in units of the objective: weighted ticks, ticks, or tasks."""
-    return seen.load[:, {"makespan": 1, "bounded_slowdown": 2}.get(objective, 0)]
+def visible_load(seen: Features, objective: str, shaped: bool) -> Tensor:
+    """(B,) what is left to pay as far as can be seen, in units of the objective: weighted ticks, ticks, or tasks.
+
+    Shaped rewards have paid for what runs, those of the decision process for what was waited.
+    """
+    return seen.load[:, {"makespan": 2, "bounded_slowdown": 3}.get(objective, 0 if shaped else 1)]
 
 
 def to_the_end(simulator: TensorSimulator) -> Iterator[int]:

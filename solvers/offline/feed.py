@@ -32,7 +32,7 @@ class State(NamedTuple):
     shown: Tensor  # (B, K) bool
     present: Tensor  # (B, M) bool
     mask: Tensor  # (B, A) bool
-    load: Tensor  # (B, 3)
+    load: Tensor  # (B, 4)
     unit: Tensor  # (B,) return that what is left to do stands for
 
     @property
@@ -53,7 +53,7 @@ def states(flat: Tensor, layout: Layout, objective: str) -> State:
     """
     view, scale = layout.view(flat), layout.scale(flat)
     seen = features(view)
-    left = undisturbed(view) if objective == "total_time" else visible_load(seen, objective)
+    left = undisturbed(view) if objective == "total_time" else visible_load(seen, objective, shaped=False)
     unit = torch.where(scale > 0, left / scale.clamp(min=1e-9), 1.0)
     return State(*seen, unit)
 
