@@ -15,6 +15,7 @@ from bench.instance import KINDS
 from bench.simulator.view import View
 
 TASK, AGENT, PAIR = 12 + len(KINDS), 8, 16  # numbers of features
+ALONE, WAITED, RUNNING, TICKS, TASKS = range(5)  # columns of Features.load, see `derive`
 CAN = 2  # which pair feature says that the pair could be: eligible, and the agent covers the demand alone
 FAR = 20.0  # ratios of times are cut off here
 
@@ -28,7 +29,7 @@ class Features(NamedTuple):
     shown: Tensor  # (B, K) bool, false = padding
     present: Tensor  # (B, M) bool, false = padding
     mask: Tensor  # (B, K * M + 1) bool
-    load: Tensor  # (B, 4) what is left to pay (for the critic's scale): weighted ticks if shaped, and if not; ticks; tasks
+    load: Tensor  # (B, 5) what is left to pay, for the scale of values: columns ALONE to TASKS
 
     def at(self, rows: Tensor) -> Features:
         """Those of the decisions `rows` (n,)."""
@@ -47,8 +48,7 @@ class Derived(NamedTuple):
     legal: Tensor  # (B, K, M) bool
     tau: Tensor  # (B,) ticks
     weight: Tensor  # (B, K) over their mean
-    alone: Tensor  # (B,) as `undisturbed`
-    load: Tensor  # (B, 4) as in Features
+    load: Tensor  # (B, 5) as in Features
 
 
 def features(view: View) -> Features:
@@ -66,6 +66,11 @@ def features(view: View) -> Features:
 
 
 def derive(view: View) -> Derived:
+    """What several features are made of.
+
+    Of the load the first three are weighted ticks: what the tasks shown will take from now or their release on, were each alone
+    with what runs now; what they waited; what runs, at their mean weight.
+    """
     duration, capacity, weight = view.duration.float(), view.capacity.float(), view.weight.float()
     present = view.capacity.amax(dim=2) > 0
     covers = (view.demand <= view.capacity[:, None]).all(dim=3) & present[:, None]
@@ -82,8 +87,8 @@ def derive(view: View) -> Derived:
     alone = (weight * _alone(view, duration, can)).sum(dim=1)
     waited = (weight * (-release).clamp(min=0) * view.shown).sum(dim=1)
     running = mean_weight * (view.last_end * present).sum(dim=1)
-    load = torch.stack([alone + waited, alone + running, tau * torch.sqrt(count), count], dim=1)
-    return Derived(duration, shortest, release, capacity, present, can, legal, tau, relative, alone, load)
+    load = torch.stack([alone, waited, running, tau * torch.sqrt(count), count], dim=1)
+    return Derived(duration, shortest, release, capacity, present, can, legal, tau, relative, load)
 
 
 def _alone(view: View, duration: Tensor, can: Tensor) -> Tensor:
@@ -93,11 +98,6 @@ def _alone(view: View, duration: Tensor, can: Tensor) -> Tensor:
     start = torch.maximum(coming[:, :, None], torch.where(fits, 0.0, view.next_end[:, None].float()))
     takes = (start + duration).masked_fill(~can, torch.inf).amin(dim=2) - coming
     return torch.where(torch.isfinite(takes) & view.shown, takes, 0.0)
-
-
-def undisturbed(view: View) -> Tensor:
-    """(B,) weighted ticks that the tasks shown will take from now or their release on, were each alone with what runs now."""
-    return derive(view).alone
 
 
 def _of_tasks(view: View, d: Derived) -> list[Tensor]:

@@ -17,7 +17,7 @@ from bench.simulator.tables import LEAVE
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_simulator, return_scale
 from solvers.advantages import gae
-from solvers.features import Features
+from solvers.features import ALONE, RUNNING, TASKS, TICKS, WAITED, Features
 from solvers.network import Network
 
 CHECK_EVERY = 8  # steps between two looks at whether every episode is over: each one waits for the device
@@ -195,7 +195,9 @@ def visible_load(seen: Features, objective: str, shaped: bool) -> Tensor:
 
     Shaped rewards have paid for what runs, those of the decision process for what was waited.
     """
-    return seen.load[:, {"makespan": 2, "bounded_slowdown": 3}.get(objective, 0 if shaped else 1)]
+    if objective in ("makespan", "bounded_slowdown"):
+        return seen.load[:, TICKS if objective == "makespan" else TASKS]
+    return seen.load[:, ALONE] + seen.load[:, WAITED if shaped else RUNNING]
 
 
 def to_the_end(simulator: TensorSimulator) -> Iterator[int]:

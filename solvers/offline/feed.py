@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.episodes import Episodes
 from bench.simulator.view import Layout
 from solvers.advantages import to_go
-from solvers.features import Features, features, undisturbed
+from solvers.features import ALONE, Features, features
 from solvers.network import PairNetwork
 from solvers.offline.rewards import paid_at_start
 from solvers.rollouts import visible_load
@@ -32,7 +32,7 @@ class State(NamedTuple):
     shown: Tensor  # (B, K) bool
     present: Tensor  # (B, M) bool
     mask: Tensor  # (B, A) bool
-    load: Tensor  # (B, 4)
+    load: Tensor  # (B, 5)
     unit: Tensor  # (B,) return that what is left to do stands for
 
     @property
@@ -51,9 +51,8 @@ def states(flat: Tensor, layout: Layout, objective: str) -> State:
     Their unit is the visible load, as online; for `total_time` what the tasks seen would cost undisturbed, which tells several
     times as much of the returns to go: fitted Q functions are near the truth with it and far off without.
     """
-    view, scale = layout.view(flat), layout.scale(flat)
-    seen = features(view)
-    left = undisturbed(view) if objective == "total_time" else visible_load(seen, objective, shaped=False)
+    seen, scale = features(layout.view(flat)), layout.scale(flat)
+    left = seen.load[:, ALONE] if objective == "total_time" else visible_load(seen, objective, shaped=False)
     unit = torch.where(scale > 0, left / scale.clamp(min=1e-9), 1.0)
     return State(*seen, unit)
 

@@ -137,8 +137,7 @@ class Study:
         kept, held = split(episodes, learner.held_out, np.random.default_rng(int(episodes.hash[:16], 16)))
         seed, self.fqe_seed = (int(rng.integers(2**62)) for _ in range(2))
         self.held = episodes.part(held)
-        self.reward_scale = learner.reward_scale or float(episodes.layout.tasks)
-        self.feed = Feed(episodes.part(kept), device, seed, self.reward_scale)
+        self.feed = Feed(episodes.part(kept), device, seed, learner.reward_scale or float(episodes.layout.tasks))
         self.algorithm = learner.algorithm(self.feed)
         self.epochs: list[dict[str, torch.Tensor]] = []  # the network after each; those of the second half are candidates
         self.path = log.folder / "training.pt"
@@ -215,7 +214,7 @@ class Study:
 
         On those that the policies learnt from, fitted Q evaluation would believe in the same accidents that they believe in.
         """
-        learner, held = self.learner, Feed(self.held, self.device, self.fqe_seed, self.reward_scale)
+        learner, held = self.learner, Feed(self.held, self.device, self.fqe_seed, self.feed.reward_scale)
         actions = [evaluation.greedy_actions(network, held) for network in self.networks]
         fitted = evaluation.fitted_q(
             held, torch.stack(actions, dim=1), learner.fqe_steps, learner.batch, learner.lr, learner.width, learner.rounds

@@ -141,8 +141,7 @@ class IQL(_OfPolicy):
 
     def algorithm(self, feed: Feed) -> Any:
         """Ours, in d3rlpy's frame."""
-        own = {"expectile": self.expectile, "inverse_temperature": self.inverse_temperature}
-        return self.made(feed, "IQL", "IQLConfig", **own)
+        return self.made(feed, "IQL", "IQLConfig", expectile=self.expectile, inverse_temperature=self.inverse_temperature)
 
 
 @dataclass(kw_only=True)

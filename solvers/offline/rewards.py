@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from bench.episodes import Episodes
 
-CHUNK = 4096  # decisions at once
 NEAR = 1e-4  # relative difference of the returns
 
 
@@ -26,20 +25,14 @@ def paid_at_start(log: Episodes) -> NDArray[np.float64] | None:
     """
     if log.objective != "total_time":
         return None
-    wait, row = log.layout.actions - 1, np.arange(len(log.action))
-    parts = []
-    for rows in np.array_split(row, -(-len(row) // CHUNK)):
-        before, after = (torch.from_numpy(log.observation[log.state[rows] + step]) for step in (0, 1))
-        seen, following, action = log.layout.view(before), log.layout.view(after), torch.from_numpy(log.action[rows])
-        at = torch.arange(len(rows))
-        task, agent = action.clamp(max=wait - 1) // log.layout.agents, action % log.layout.agents
-        runs = seen.weight[at, task].double() * seen.duration[at, task, agent]
-        passed = torch.where(
-            seen.shown[:, 0], seen.release[:, 0] - following.release[:, 0], torch.inf
-        )  # the first goes on waiting
-        waited = torch.minimum(passed[:, None], -following.release).clamp(min=0.0) * following.shown
-        waits = (following.weight.double() * waited).sum(dim=1)
-        parts.append(torch.where(action == wait, waits, runs) / log.layout.scale(before))
-    paid = -torch.cat(parts).numpy()
+    states = torch.from_numpy(log.observation)
+    view, state, action = log.layout.view(states), torch.from_numpy(log.state), torch.from_numpy(log.action)
+    following, wait = state + 1, log.layout.actions - 1
+    task, agent = action.clamp(max=wait - 1) // log.layout.agents, action % log.layout.agents
+    runs = view.weight[state, task].double() * view.duration[state, task, agent]
+    passed = torch.where(view.shown[state, 0], view.release[state, 0] - view.release[following, 0], torch.inf)  # it still waits
+    waited = torch.minimum(passed[:, None], -view.release[following]).clamp(min=0.0) * view.shown[following]
+    waits = (view.weight[following].double() * waited).sum(dim=1)
+    paid = -(torch.where(action == wait, waits, runs) / log.layout.scale(states)[state]).numpy()
     same = np.isclose(np.add.reduceat(paid, log.first), log.returns, rtol=NEAR, atol=NEAR)
     return paid if same.all() else None

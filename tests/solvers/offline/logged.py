@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from bench.episodes import Episodes
+from bench.instance import Instance
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from datasets.recorded_logs import Behaviour, Recorder
@@ -41,13 +43,25 @@ class Logs:
         return self.data.instances("train")
 
 
+def two_tasks(rng: np.random.Generator) -> Instance:
+    """One agent, one task at a time: 2 ticks of weight 1, 3 ticks of weight 4."""
+    return Instance([[2], [3]], np.ones((2, 1, 1)), [[1]], [0], weight=[1, 4])
+
+
+def recorded(
+    episodes: int = 24, policy: Any = None, noise: float = 0.0, data: Any = DATA, seed: int = 0, **setting: Any
+) -> Episodes:
+    """A log of random play, or of another policy."""
+    behaviour = Behaviour(policy or Random(), episodes, noise)
+    return Recorder("logged", data, Setting(**setting), seed).record("who", behaviour)
+
+
 def logged(
     episodes: int = 24, policy: Any = None, noise: float = 0.0, data: Any = DATA, seed: int = 0
 ) -> tuple[Episodes, TensorSimulator]:
-    """A log of random play, or of another policy, and a simulator of its instances."""
-    instances = list(data.instances("train"))
-    log = Recorder("logged", data, Setting(), seed).record("who", Behaviour(policy or Random(), episodes, noise))
-    return log, TensorSimulator(instances, Setting(), shaped=True)
+    """A log under the usual setting, and a simulator of its instances."""
+    simulator = TensorSimulator(list(data.instances("train")), Setting(), shaped=True)
+    return recorded(episodes, policy, noise, data, seed), simulator
 
 
 class Greedy:

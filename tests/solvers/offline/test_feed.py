@@ -3,19 +3,16 @@
 import numpy as np
 import torch
 
-from bench.instance import Instance
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_simulator
-from datasets.recorded_logs import Behaviour, Recorder
 from solvers.features import features
 from solvers.network import PairNetwork
 from solvers.offline.feed import Feed, q_values, states
 from solvers.offline.rewards import paid_at_start
 from solvers.rollouts import value_unit
-from solvers.rules import Random
 from tests.solvers.learning import Fixed
-from tests.solvers.offline.logged import CPU, DATA, logged
+from tests.solvers.offline.logged import CPU, DATA, logged, recorded, two_tasks
 
 
 def test_a_batch_holds_the_decisions_and_where_they_led():
@@ -47,7 +44,7 @@ def test_draws_are_uniform_and_seeded():
 def test_the_unit_is_what_a_critic_of_online_learners_uses():
     """Where the objective is not `total_time`, for which more is known."""
     setting = Setting(objective="makespan")
-    log = Recorder("recorded", DATA, setting, 0).record("who", Behaviour(Random(), 24))
+    log = recorded(objective="makespan")
     simulator = TensorSimulator(list(DATA.instances("train")), setting)
     feed = Feed(log, CPU)
     unit = value_unit(simulator, features(from_simulator(simulator)))
@@ -56,14 +53,13 @@ def test_the_unit_is_what_a_critic_of_online_learners_uses():
 
 def test_the_unit_is_what_the_tasks_would_take_undisturbed():
     """By hand, and never more than what they took: two tasks of 2 and 3 ticks, weights 1 and 4, one agent."""
-    two = Instance([[2], [3]], np.ones((2, 1, 1)), [[1]], [0], weight=[1, 4])
-    log, _ = logged(8, data=Fixed(lambda rng: two, 8))
+    log = recorded(8, data=Fixed(two_tasks, 8))
     feed = Feed(log, CPU)
     scale = log.layout.scale(torch.from_numpy(log.observation[log.state]))
     ticks = (feed.states.unit[feed.state] * scale).view(-1, 3).round().int().tolist()
     short_first, long_first = (2 + 4 * 3, 4 * (2 + 3), 4 * 3), (2 + 4 * 3, 3 + 2, 2)  # start, wait, start
     assert {tuple(episode) for episode in ticks} == {short_first, long_first}
-    feed = Feed(logged(200)[0], CPU)
+    feed = Feed(recorded(200), CPU)
     assert (feed.wish <= -1.0 + 1e-4).all()
     assert feed.wish.median() > -4.0
 
@@ -93,7 +89,5 @@ def test_a_walk_ends_at_its_decision_and_stays_in_its_episode():
         known = walk.known[t].bool()
         assert walk.action[t][known].tolist() == log.action[t - int(known.sum()) + 1 : t + 1].tolist()
         assert walk.step[t][-1] == step
-    returns = torch.from_numpy(log.returns).float()
-    assert torch.allclose(
-        feed.wish[torch.from_numpy(log.first)] * feed.states.unit[feed.state[torch.from_numpy(log.first)]], returns, rtol=1e-4
-    )
+    returns, first = torch.from_numpy(log.returns).float(), torch.from_numpy(log.first)
+    assert torch.allclose(feed.wish[first] * feed.states.unit[feed.state[first]], returns, rtol=1e-4)

@@ -6,27 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from bench.instance import Instance
-from bench.setting import Setting
-from datasets.recorded_logs import Behaviour, Recorder
 from solvers.offline.feed import Feed
 from solvers.offline.rewards import paid_at_start
-from solvers.rules import Random
 from tests.solvers.learning import Fixed, random_instance, rough
-from tests.solvers.offline.logged import CPU, logged
-
-
-def recorded(make, episodes=8, **setting):
-    return Recorder("recorded", Fixed(make, episodes), Setting(**setting), 0).record("who", Behaviour(Random(), episodes))
-
-
-def two_tasks(rng):
-    """One agent, one task at a time: 2 ticks of weight 1, 3 ticks of weight 4."""
-    return Instance([[2], [3]], np.ones((2, 1, 1)), [[1]], [0], weight=[1, 4])
+from tests.solvers.offline.logged import CPU, recorded, two_tasks
 
 
 def test_by_hand():
-    log = recorded(two_tasks)
+    log = recorded(8, data=Fixed(two_tasks, 8))
     scale = log.layout.scale(torch.from_numpy(log.observation[log.state])).numpy()
     paid = paid_at_start(log)
     ticks = (-paid * scale).reshape(-1, 3).round(4).tolist()  # start, wait, start
@@ -38,7 +25,7 @@ def test_by_hand():
     "setting", [{}, {"events": "singly"}, {"observe": "arrived"}, {"track": "online", "observe": "arrived"}]
 )
 def test_returns_stay_and_a_start_costs_what_the_task_will_run(setting):
-    log = recorded(random_instance, 24, **setting)
+    log = recorded(**setting)
     paid = paid_at_start(log)
     assert np.allclose(np.add.reduceat(paid, log.first), log.returns, rtol=1e-6)
     start = log.action != log.layout.actions - 1
@@ -63,7 +50,7 @@ def test_returns_stay_and_a_start_costs_what_the_task_will_run(setting):
     ],
 )
 def test_where_costs_are_not_known_at_the_start_the_log_counts(make, setting):
-    log = recorded(make, **setting)
+    log = recorded(8, data=Fixed(make, 8), **setting)
     assert paid_at_start(log) is None
     feed = Feed(log, CPU, reward_scale=2.0)
     assert feed.rewards_are == "logged"
@@ -71,6 +58,6 @@ def test_where_costs_are_not_known_at_the_start_the_log_counts(make, setting):
 
 
 def test_a_log_that_disagrees_with_what_it_shows_is_taken_as_it_is():
-    log, _ = logged()
+    log = recorded()
     assert paid_at_start(log) is not None
     assert paid_at_start(replace(log, reward=1.1 * log.reward)) is None
