@@ -81,9 +81,13 @@ def _start(arguments: list[str]) -> int:
     flags = get_args_parser().parse_args(arguments)
     flags.overrides = [f"+{text}" if text.startswith(("solver=", "tuning=")) else text for text in flags.overrides]
     known = [text for text in arguments if text not in flags.overrides and f"+{text}" not in flags.overrides]
+    if flags.multirun and (flags.cfg or flags.info):
+        raise UserError("--multirun: what a sweep means cannot be shown at once; leave -m out and name one job")
     if flags.help or flags.hydra_help or flags.cfg or flags.info or flags.shell_completion:
         return _hydra([*known, *flags.overrides])
     flags.multirun = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
+    if flags.multirun:
+        flags.overrides = _said_in_jobs(flags.overrides)
     configs = [_checked(job) for job in _composed(flags)]
     if not flags.multirun:
         return _hydra([*known, *flags.overrides])
@@ -356,6 +360,25 @@ def _composed(flags: argparse.Namespace) -> list[DictConfig]:
         if _searches(swept):
             return [_compose([*_fixed(swept, flags.overrides), *extra])]
         return [_compose([*job, *extra]) for job in BasicSweeper.split_arguments(parsed, None)[0]]
+
+
+def _said_in_jobs(overrides: Sequence[str]) -> list[str]:
+    """The same sweep, in words that Hydra takes.
+
+    It composes once what all jobs have in common. A key of a group that is swept, as in `+solver=cql,iql solver.steps=100`, is
+    not there then; said as a choice of one value it is left to the jobs.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    swept = {one.key_or_group for one in parsed if one.is_sweep_override()}
+
+    def said(text: str, one: Override) -> str:
+        group, inside, _ = one.key_or_group.partition(".")
+        if not inside or group not in swept or one.is_sweep_override() or one.is_delete():
+            return text
+        key, _, value = text.partition("=")
+        return f"{key}=choice({value or repr(value)})"
+
+    return [said(text, one) for text, one in zip(overrides, parsed, strict=True)]
 
 
 def _searches(config: DictConfig) -> bool:

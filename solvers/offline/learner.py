@@ -286,7 +286,10 @@ def split(episodes: Episodes, held_out: float, rng: np.random.Generator) -> tupl
     for e, name in enumerate(episodes.instance):
         sides[name in out].append(e)
     if not sides[0] or not sides[1]:
-        raise UserError(f"logs {episodes.name}: {len(names)} instances are too few to hold some out; at least 2 are needed")
+        raise UserError(
+            f"logs {episodes.name}: {len(names)} instances are too few to hold some out; at least 2 are needed, "
+            "an imported log is cut into more by a smaller logs.jobs"
+        )
     return sides
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import pandas
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -202,9 +201,15 @@ def test_a_constructor_that_objects_is_one_line(place: Path, capsys: pytest.Capt
     assert capsys.readouterr().err == "solver: ValueError: level 1 will not do\n"
 
 
-def test_in_a_sweep_over_solvers_their_common_keys_may_be_set() -> None:
-    flags = get_args_parser().parse_args(["-m", "+solver=sjf,ljf", "solver.skip=false", "seed=0,1"])
-    assert [config.solver.skip for config in cli._composed(flags)] == [False] * 4
+def test_in_a_sweep_keys_of_a_group_that_is_swept_may_be_set(place: Path) -> None:
+    assert cli.main([*mine(place), "-m", "+solver=sjf,fifo", "solver.skip=false", *QUICK]) == 0
+    configs = [OmegaConf.load(path) for path in (place / "work").glob("runs/*/*/config.yaml")]
+    assert [config.solver.skip for config in configs] == [False] * 2
+
+
+def test_a_sweep_cannot_be_shown_as_one_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["-m", "+solver=sjf,ljf", "--cfg", "job"]) == 2
+    assert capsys.readouterr().err.startswith("--multirun: ")
 
 
 def test_in_a_sweep_bad_input_is_found_before_any_job_starts(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
