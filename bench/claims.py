@@ -153,7 +153,7 @@ def page(runs: Sequence[Run], command: str) -> str:
         if offline:
             title = _title(dict(zip(PROBLEM, problem, strict=True)))
             lines += ["", f"## {title}", "", *logs_table(offline), "", *gap_table(offline, others, rng), ""]
-            lines += [*improvement_table(offline), "", *online_table(others, rng)]
+            lines += [*difference_tables(offline, others, rng), *improvement_table(offline), "", *online_table(others, rng)]
             lines += ["", f"## Four claims, on {title}", "", *claims(offline, rng)]
     return "\n".join([*lines, ""])
 
@@ -181,7 +181,16 @@ def gap_table(runs: Sequence[Run], others: Sequence[Run], rng: np.random.Generat
     out = [f"Gap in %, greedy decisions, mean and interval; seeds per cell: {', '.join(map(str, seeds))}.", ""]
     out += [*_table(runs, lambda of: _percent(spread(of, rng))), ""]
     for (name,), of in _grouped(others, "solver").items():
-        out.append(f"- without logs: {name}: {_percent(spread(of, rng))} ({len(of)} seeds)")
+        out.append(f"- without logs: {name}: {_percent(spread(of, rng))} (seeds: {len(of)})")
+    return out
+
+
+def difference_tables(runs: Sequence[Run], others: Sequence[Run], rng: np.random.Generator) -> list[str]:
+    """Learners by logs against each of those that had no log, such as the best rule and PPO: one table each."""
+    out: list[str] = []
+    for (name,), theirs in _grouped([run for run in others if "logs/name" not in run], "solver").items():
+        table = _table(runs, lambda of, b=theirs: _percent(stats.paired_difference(gaps(of), gaps(b), rng)))  # type: ignore[misc]
+        out += [f"Gap less that of {name} on the same instances, in points (below 0 is better).", "", *table, ""]
     return out
 
 

@@ -93,7 +93,9 @@ def test_the_page_shows_every_cell_and_answers_each_claim():
     assert "| ppo_offline | mixed | 1 | 5,000 | 0 | 9,000 |" in text
     assert "from 18 runs" in text  # the policy that went on playing is no offline row
     assert "| dqn | 85.0 [85.0, 85.0] |" in text
-    assert "without logs: best_rule: 20.0 (1 seeds)" in text
+    assert "without logs: best_rule: 20.0 (seeds: 1)" in text
+    assert text.count("Gap less that of") == 2  # of what had no log
+    assert "| cql | -14.5 [-14.5, -14.5] | -14.5 [-14.5, -14.5] | -14.5 [-14.5, -14.5] |" in text
     assert "- expert: 0 of 3 (); cql: 42.5" in text  # two seeds are few
     assert "noisy_expert: bc 0.0 [0.0, 0.0]" in text
     assert "| mixed | -1.250 |" in text
