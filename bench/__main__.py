@@ -354,12 +354,16 @@ def _composed(flags: argparse.Namespace) -> list[DictConfig]:
         if not flags.multirun:
             return [_compose([*flags.overrides, *extra])]
         extra.append("hydra.mode=MULTIRUN")
-        parsed = OverridesParser.create().parse_overrides(flags.overrides)
+        parsed = _parsed(flags.overrides)
         of_sweep = [str(one.input_line) for one in parsed if re.match(r"tuning$|hydra[./]", one.key_or_group)]
         swept = _compose([*of_sweep, *extra])
         if _searches(swept):
             return [_compose([*_fixed(swept, flags.overrides), *extra])]
         return [_compose([*job, *extra]) for job in BasicSweeper.split_arguments(parsed, None)[0]]
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    return OverridesParser.create().parse_overrides(list(overrides))
 
 
 def _said_in_jobs(overrides: Sequence[str]) -> list[str]:
@@ -368,7 +372,7 @@ def _said_in_jobs(overrides: Sequence[str]) -> list[str]:
     It composes once what all jobs have in common. A key of a group that is swept, as in `+solver=cql,iql solver.steps=100`, is
     not there then; said as a choice of one value it is left to the jobs.
     """
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    parsed = _parsed(overrides)
     swept = {one.key_or_group for one in parsed if one.is_sweep_override()}
 
     def said(text: str, one: Override) -> str:
@@ -389,7 +393,7 @@ def _searches(config: DictConfig) -> bool:
 def _parameters(config: DictConfig, overrides: Sequence[str]) -> dict[str, Override]:
     """key -> what is last said of it: the search's own list comes first, then the command line."""
     own = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-    return {one.get_key_element(): one for one in OverridesParser.create().parse_overrides([*own, *overrides])}
+    return {one.get_key_element(): one for one in _parsed([*own, *overrides])}
 
 
 def _fixed(config: DictConfig, overrides: Sequence[str]) -> list[str]:
