@@ -92,7 +92,7 @@ def test_an_evaluated_behaviour_is_worth_what_it_returned():
 
 
 def test_fitted_q_tells_good_policies_from_bad_ones():
-    """Three policies on random logs, worth -5.7, -1.6 and -1.3: their true order, and about the values of the better two."""
+    """Three policies on random logs: their true order and about their values, from -1.3 to -5.7."""
     log, simulator = logged(episodes=400)
     feed = Feed(log, CPU, reward_scale=10.0)
     networks, true = [], []
@@ -106,12 +106,12 @@ def test_fitted_q_tells_good_policies_from_bad_ones():
     chosen = [int(order[0]), int(order[6]), int(order[11])]
     actions = torch.stack([evaluation.greedy_actions(networks[i], feed) for i in chosen], dim=1)
     torch.manual_seed(0)
-    fitted = evaluation.fitted_q(feed, actions, 600, 128, 3e-3, 16, 1)
+    fitted = evaluation.fitted_q(feed, actions, 2000, 128, 3e-3, 16, 1)
     q = evaluation.all_values(fitted, feed)
     values = [evaluation.direct(evaluation.told_of(feed, q[..., c], actions[:, c]), RNG(0)).value for c in range(3)]
     truth = np.array(true)[chosen]
     assert evaluation.rank_correlation(np.array(values), truth) == 1.0
-    assert values[1:] == pytest.approx(truth[1:], rel=0.25)
+    assert values == pytest.approx(truth, rel=0.25)
 
 
 def test_without_probabilities_importance_sampling_refuses():
