@@ -1,18 +1,20 @@
 """`python -m bench.claims`: what learning from logs is worth, as a page: every learner on every log, and four claims tested.
 
-It reads finished runs (`--runs`), adds them to a data file (`--data`) and writes the page (`--page`) from that file. Of runs
-that differ in nothing but when they finished the last one counts. Runs without logs (rules, online learners) are what the
-others are compared with. A section is one problem: data set, track, objective and the like; policies chosen by true return
-(`oracle`) are shown, marked, and take no part in the claims.
+It reads runs (`--runs`), adds them to a data file (`--data`) and writes the page (`--page`) from that file. Of runs that differ
+in nothing but when they finished the last one counts; a learner that ran with several settings has a row for each. Runs without
+logs (rules, online learners) are what the others are compared with. A section is one problem: data set, track, objective and
+the like; policies chosen by true return (`oracle`) are shown, marked, and take no part in the claims.
 
-Intervals are 95 %: of mean gaps the stratified bootstrap over seeds of `bench.stats`, of improvements Student's t over seeds,
-of rank correlations and of the best of some policies the bootstrap over runs (the candidates of a run are alike). All runs on
-a log share its held-out instances, so true returns are comparable across runs.
+Intervals are 95 %, and what is drawn are seeds: a seed is one policy, which is good or bad on all instances at once. Means and
+differences have Student's and Welch's t, the best of some policies the bootstrap's standard error, rank correlations the
+bootstrap over runs (the candidates of a run are alike). All runs on a log share its held-out instances, so true returns are
+comparable across runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import sys
@@ -36,10 +38,12 @@ USUAL = {
     "events": "together",
     "observe": "all",
 }
-SAME = (*PROBLEM, "solver", "seed", "logs/name", "logs/hash", "learning/selection", "learning/steps")
-KEPT = (*PROBLEM, "solver", "seed", "score", "feasible")
+CELL = (*PROBLEM, "solver", "seed", "logs/name", "settings")
+SAME = (*CELL, "logs/hash", "learning/selection", "learning/steps")
+KEPT = (*PROBLEM, "solver", "seed", "score", "feasible", "status")
 GOALS = ("sjf", "best_rule", "nearly_final")
-BUDGETS = (1, 2, 4, 8)  # policies that may be tried on the real system
+BUDGETS = (1, 2, 4)  # policies that may be tried on the real system
+TOP = (1, 5, 10)  # the k of regret@k
 DRAWS = 500
 
 Run = dict[str, Any]
@@ -51,25 +55,49 @@ Found = tuple[float, float, float]  # a value and its interval, NaN where there 
 
 
 def collect(runs: Path) -> list[Run]:
-    """The finished runs of a folder: what the page needs of each."""
+    """The finished and failed runs of a folder: what the page needs of each."""
     import pandas
+    import yaml
 
     found = []
     for path in sorted(runs.glob("*/*/result.json")):
-        record = read_json(path)
-        if record.get("status") != "finished":
-            continue
-        table = pandas.read_parquet(path.with_name("instances.parquet"))
-        facts = ("logs/", "ope/", "learning/", "offline/")
-        kept = {key: record[key] for key in record if key in KEPT or key.startswith(facts)}
-        found.append({**kept, "finished": path.stat().st_mtime, "gaps": [_number(value) for value in table["gap"].tolist()]})
+        record, facts = read_json(path), ("logs/", "ope/", "learning/", "offline/")
+        config = yaml.safe_load(path.with_name("config.yaml").read_text())
+        run = {key: record[key] for key in record if key in KEPT or key.startswith(facts)}
+        run |= {"settings": settings(config), "finished": path.stat().st_mtime, "gaps": []}
+        if record["status"] == "finished":
+            table = pandas.read_parquet(path.with_name("instances.parquet"))
+            run["gaps"] = [_number(value) for value in table["gap"].tolist()]
+        elif name := _log_of(config):
+            run |= {"logs/name": name}
+        found.append(run)
     return found
 
 
+def settings(config: Run) -> str:
+    """Short hash of what is set of a run's solver and budget, whatever log it has and on whatever data."""
+
+    def bare(value: Any) -> Any:
+        return {key: bare(inner) for key, inner in value.items() if key != "logs"} if isinstance(value, dict) else value
+
+    chosen = json.dumps([bare(config.get("solver")), config.get("budget")], sort_keys=True)
+    return hashlib.sha256(chosen.encode()).hexdigest()[:8]
+
+
+def _log_of(config: Run) -> str | None:
+    """Name of the log that a run's solver was given."""
+    solver = config.get("solver", {})
+    logs = (solver.get("offline") or solver).get("logs") or {}
+    return logs.get("name")
+
+
 def merged(known: Iterable[Run], new: Iterable[Run]) -> list[Run]:
-    """Of runs that are the same but for when they finished, the last."""
+    """Of runs that are the same but for when they finished, the last; no failure of what came to an end afterwards."""
     out: dict[str, Run] = {}
     for run in sorted([*known, *new], key=lambda run: run["finished"]):
+        failures = [key for key, other in out.items() if _failed(other) and all(other.get(k) == run.get(k) for k in CELL)]
+        for key in failures:
+            del out[key]
         out[json.dumps([run.get(key) for key in SAME])] = run
     return [out[key] for key in sorted(out)]
 
@@ -86,10 +114,9 @@ def gaps(runs: Sequence[Run]) -> Floats:
     return np.array([[1.0 if value is None else value for value in run["gaps"]] for run in runs])
 
 
-def spread(runs: Sequence[Run], rng: np.random.Generator) -> Found:
+def spread(runs: Sequence[Run]) -> Found:
     """Mean gap and its interval, NaN with one seed."""
-    table = gaps(runs)
-    return float(table.mean()), *stats.bootstrap_interval(table, rng)
+    return stats.student_interval(gaps(runs))
 
 
 def improvement(runs: Sequence[Run], tests: int = 1) -> Found:
@@ -97,13 +124,8 @@ def improvement(runs: Sequence[Run], tests: int = 1) -> Found:
 
     Mean over seeds with Student's interval, NaN with one seed; of level 1 - 0.05 / `tests` (Bonferroni).
     """
-    from scipy.stats import t
-
-    value = np.array([100 * (run["ope/true"] - run["logs/held_out_return"]) / abs(run["logs/held_out_return"]) for run in runs])
-    if len(value) < 2:
-        return float(value.mean()), math.nan, math.nan
-    half = float(t.ppf(1 - 0.025 / tests, len(value) - 1) * value.std(ddof=1) / math.sqrt(len(value)))
-    return float(value.mean()), float(value.mean()) - half, float(value.mean()) + half
+    value = [100 * (run["ope/true"] - run["logs/held_out_return"]) / abs(run["logs/held_out_return"]) for run in runs]
+    return stats.student_interval(np.array(value)[:, None], 1 - 0.05 / tests)
 
 
 def expected_best(values: Floats, budget: int) -> float:
@@ -117,9 +139,30 @@ def expected_best(values: Floats, budget: int) -> float:
     return float(np.dot(chance, ordered))
 
 
-def resampled(runs: Sequence[Run], value: Callable[[Sequence[Run]], float], rng: np.random.Generator) -> Found:
+def advantage(others: Sequence[Run], own: Sequence[Run], budget: int) -> Found:
+    """How much better the best of `budget` policies drawn from `others` is than the best of as many of `own`, by true return.
+
+    The interval has the standard error of the bootstrap within each learner, and Student's t with the seeds of `own`; NaN where
+    these are fewer than twice the budget: their best is then nearly the best of all, which no resampling tells from luck.
+    """
+    from scipy.stats import t
+
+    learners = [_true(of) for of in _grouped(others, "label").values()]
+    mine, rng = _true(own), np.random.default_rng(0)
+    value = expected_best(np.concatenate(learners), budget) - expected_best(mine, budget)
+    if len(mine) < 2 * max(budget, 2):
+        return value, math.nan, math.nan
+    drawn = []
+    for _ in range(DRAWS):
+        again, *rest = (values[rng.integers(len(values), size=len(values))] for values in (mine, *learners))
+        drawn.append(expected_best(np.concatenate(rest), budget) - expected_best(again, budget))
+    half = float(t.ppf(0.975, len(mine) - 1) * np.std(drawn, ddof=1))
+    return value, value - half, value + half
+
+
+def resampled(runs: Sequence[Run], value: Callable[[Sequence[Run]], float]) -> Found:
     """`value` of runs and its interval over resampled runs, NaN with fewer than three."""
-    found = value(runs)
+    found, rng = value(runs), np.random.default_rng(0)
     if len(runs) < 3:
         return found, math.nan, math.nan
     drawn = [value([runs[i] for i in rng.integers(len(runs), size=len(runs))]) for _ in range(DRAWS)]
@@ -128,10 +171,12 @@ def resampled(runs: Sequence[Run], value: Callable[[Sequence[Run]], float], rng:
 
 def rank(runs: Sequence[Run], name: str) -> float:
     """Spearman's rho of an estimator with the true return over all candidates; 0 where it tells none from another."""
-    from scipy.stats import spearmanr
+    return float(np.nan_to_num(stats.rank_correlation(of_candidates(runs, name), of_candidates(runs, "true"))))
 
-    estimate, true = of_candidates(runs, name), of_candidates(runs, "true")
-    return 0.0 if np.ptp(estimate) == 0 or np.ptp(true) == 0 else float(spearmanr(estimate, true).statistic)
+
+def regret(runs: Sequence[Run], name: str, k: int) -> float:
+    """Regret@k of an estimator over all candidates of the runs."""
+    return stats.regret(of_candidates(runs, name), of_candidates(runs, "true"), k)
 
 
 def of_candidates(runs: Sequence[Run], name: str) -> Floats:
@@ -144,17 +189,22 @@ def of_candidates(runs: Sequence[Run], name: str) -> Floats:
 
 def page(runs: Sequence[Run], command: str) -> str:
     """The page, from the data."""
-    rng = np.random.default_rng(0)
-    count = sum(_from_logs(run) for run in runs)
+    count, left = sum(_from_logs(run) for run in runs), []
     lines = ["# Learning from logs", "", f"Written by `{command}` from {count} runs. Every cell that was run is shown."]
     for problem, members in _grouped(runs, *PROBLEM).items():
+        members = _labelled(members)
         offline = [run for run in members if _from_logs(run)]
-        others = [run for run in members if not _from_logs(run)]
-        if offline:
-            title = _title(dict(zip(PROBLEM, problem, strict=True)))
-            lines += ["", f"## {title}", "", *logs_table(offline), "", *gap_table(offline, others, rng), ""]
-            lines += [*difference_tables(offline, others, rng), *improvement_table(offline), "", *online_table(others, rng)]
-            lines += ["", f"## Four claims, on {title}", "", *claims(offline, rng)]
+        others = [run for run in members if not _from_logs(run) and not _failed(run)]
+        finished = [run for run in offline if not _failed(run)]
+        title = _title(dict(zip(PROBLEM, problem, strict=True)))
+        if not finished:
+            left += [f"{run['label']} on {title}" for run in members]
+            continue
+        lines += ["", f"## {title}", "", *logs_table(finished), "", *gap_table(offline, others), ""]
+        lines += [*difference_tables(offline, others), *improvement_table(offline), "", *online_table(others)]
+        lines += ["", f"## Four claims, on {title}", "", *claims(finished)]
+    if left:
+        lines += ["", f"Without a finished run on a log beside them, and so not shown: {', '.join(dict.fromkeys(left))}."]
     return "\n".join([*lines, ""])
 
 
@@ -175,21 +225,21 @@ def logs_table(runs: Sequence[Run]) -> list[str]:
     return out
 
 
-def gap_table(runs: Sequence[Run], others: Sequence[Run], rng: np.random.Generator) -> list[str]:
+def gap_table(runs: Sequence[Run], others: Sequence[Run]) -> list[str]:
     """Learners by logs: mean gap and its interval, in %; what does without logs below."""
-    seeds = sorted({len(members) for members in _cells(runs).values()})
+    seeds = sorted({sum(not _failed(run) for run in members) for members in _cells(runs).values()})
     out = [f"Gap in %, greedy decisions, mean and interval; seeds per cell: {', '.join(map(str, seeds))}.", ""]
-    out += [*_table(runs, lambda of: _percent(spread(of, rng))), ""]
-    for (name,), of in _grouped(others, "solver").items():
-        out.append(f"- without logs: {name}: {_percent(spread(of, rng))} (seeds: {len(of)})")
+    out += [*_table(runs, lambda of: _percent(spread(of))), ""]
+    for (name,), of in _grouped(_without_logs(others), "label").items():
+        out.append(f"- without logs: {name}: {_percent(spread(of))} (seeds: {len(of)})")
     return out
 
 
-def difference_tables(runs: Sequence[Run], others: Sequence[Run], rng: np.random.Generator) -> list[str]:
+def difference_tables(runs: Sequence[Run], others: Sequence[Run]) -> list[str]:
     """Learners by logs against each of those that had no log, such as the best rule and PPO: one table each."""
     out: list[str] = []
-    for (name,), theirs in _grouped([run for run in others if "logs/name" not in run], "solver").items():
-        table = _table(runs, lambda of, b=theirs: _percent(stats.paired_difference(gaps(of), gaps(b), rng)))  # type: ignore[misc]
+    for (name,), theirs in _grouped(_without_logs(others), "label").items():
+        table = _table(runs, lambda of, b=theirs: _percent(stats.paired_difference(gaps(of), gaps(b))))  # type: ignore[misc]
         out += [f"Gap less that of {name} on the same instances, in points (below 0 is better).", "", *table, ""]
     return out
 
@@ -200,7 +250,7 @@ def improvement_table(runs: Sequence[Run]) -> list[str]:
     return [*out, *_table(runs, lambda of: _percent(improvement(of), 1.0))]
 
 
-def online_table(runs: Sequence[Run], rng: np.random.Generator) -> list[str]:
+def online_table(runs: Sequence[Run]) -> list[str]:
     """Online learners, from scratch and from what a log taught: decisions in the simulator until each goal, by seeds' means."""
     learned = [run for run in runs if f"learning/decisions_to_{GOALS[0]}" in run]
     out = [
@@ -208,25 +258,29 @@ def online_table(runs: Sequence[Run], rng: np.random.Generator) -> list[str]:
         "the final value; – where a seed never got there.", "",
         "| online learner | log | seeds | SJF | best rule | final | gap |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
-    for (solver, log), members in _grouped(learned, "solver", "logs/name").items():
+    for (solver, log), members in _grouped(learned, "label", "logs/name").items():
         row = []
         for goal in GOALS:
             values = [run[f"learning/decisions_to_{goal}"] for run in members]
             row.append("–" if None in values else f"{np.mean(values):,.0f}")
-        out.append(f"| {solver} | {_short(log)} | {len(members)} | {' | '.join(row)} | {_percent(spread(members, rng))} |")
+        out.append(f"| {solver} | {_short(log)} | {len(members)} | {' | '.join(row)} | {_percent(spread(members))} |")
     return out if learned else []
 
 
 # -- the claims ------------------------------------------------------------------------------------------------------
 
 
-def claims(runs: Sequence[Run], rng: np.random.Generator) -> list[str]:
+def claims(runs: Sequence[Run]) -> list[str]:
     """The four claims, each with intervals and an answer, from the policies that were chosen without the simulator."""
     honest = [run for run in runs if run.get("learning/selection") != "oracle"]
     if not honest:
         return ["Every policy was chosen by true return, which answers none of them."]
-    parts = (_beats_behaviour(honest), _noise_against_expert(honest, rng), _small_budget(honest, rng), _ranking(honest, rng))
-    return [line for part in parts for line in [*part, ""]][:-1]
+    out = [
+        "Gaps, and with them claim 2, are of the test split. Returns (claims 1, 3 and 4) are of instances of the train split",
+        "that no policy learnt from, but by which the defaults of all learners and of fitted Q evaluation were once chosen.", "",
+    ]  # fmt: skip
+    parts = (_beats_behaviour(honest), _noise_against_expert(honest), _small_budget(honest), _ranking(honest))
+    return [*out, *[line for part in parts for line in [*part, ""]][:-1]]
 
 
 def _beats_behaviour(runs: Sequence[Run]) -> list[str]:
@@ -237,13 +291,13 @@ def _beats_behaviour(runs: Sequence[Run]) -> list[str]:
     ]  # fmt: skip
     logs, won, blind = _grouped(runs, "logs/name"), 0, 0
     for (name,), members in logs.items():
-        learners = _grouped(members, "solver")
+        learners = _grouped(members, "label")
         better = [solver for (solver,), of in learners.items() if improvement(of, len(learners))[1] > 0]
         (taken,) = max(learners, key=lambda solver: np.mean([run["ope/fqe"] for run in learners[solver]]))
         found = improvement(learners[taken,])
         won, blind = won + bool(better), blind + (found[1] > 0)
         out.append(f"- {_short(name)}: {len(better)} of {len(learners)} ({', '.join(better)}); {taken}: {_percent(found, 1.0)}")
-    if all(len(of) < 2 for of in _grouped(runs, "logs/name", "solver").values()):
+    if all(len(of) < 2 for of in _grouped(runs, "logs/name", "label").values()):
         return [*out, "", "Answer: not tested, one seed has no interval."]
     return [
         *out,
@@ -252,11 +306,12 @@ def _beats_behaviour(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _noise_against_expert(runs: Sequence[Run], rng: np.random.Generator) -> list[str]:
+def _noise_against_expert(runs: Sequence[Run]) -> list[str]:
     """Random or noisy data are at least as good as an expert's."""
     out = [
         "**2. Random or noisy logs are at least as good as an expert's** (Offline-LD, arXiv:2409.10589; CDQAC). Gap after "
-        "learning from the one minus gap after learning from expert logs, in points (below 0: the claim holds):", "",
+        "learning from the one minus gap after learning from expert logs, in points (below 0: the claim holds); the answer is "
+        "corrected for the number of learners:", "",
     ]  # fmt: skip
     cells, names = _cells(runs), [name for (name,) in _grouped(runs, "logs/name")]
     expert = next((name for name in names if _short(name) == "expert"), None)
@@ -266,58 +321,78 @@ def _noise_against_expert(runs: Sequence[Run], rng: np.random.Generator) -> list
     for name in names:
         if _short(name) not in ("random", "noisy_expert"):
             continue
-        both = [solver for (log, solver) in cells if log == name and (expert, solver) in cells]
-        found = {s: stats.paired_difference(gaps(cells[name, s]), gaps(cells[expert, s]), rng) for s in both}
-        out.append(f"- {_short(name)}: {'; '.join(f'{solver} {_percent(value)}' for solver, value in found.items())}")
-        better, worse = sum(high < 0 for _, _, high in found.values()), sum(low > 0 for _, low, _ in found.values())
+        both = [(solver, gaps(of), gaps(cells[expert, solver])) for (log, solver), of in cells.items()
+                if log == name and (expert, solver) in cells]  # fmt: skip
+        told = [f"{solver} {_percent(stats.paired_difference(ours, theirs))}" for solver, ours, theirs in both]
+        out.append(f"- {_short(name)}: {'; '.join(told)}")
+        found = [stats.paired_difference(ours, theirs, 1 - 0.05 / len(both)) for _, ours, theirs in both]
+        better, worse = sum(high < 0 for _, _, high in found), sum(low > 0 for _, low, _ in found)
         answers.append(f"{_short(name)} logs are better for {better} and worse for {worse} of {len(found)} learners")
     return [*out, "", f"Answer: {'; '.join(answers) or 'not tested'}."]
 
 
-def _small_budget(runs: Sequence[Run], rng: np.random.Generator) -> list[str]:
+def _small_budget(runs: Sequence[Run]) -> list[str]:
     """BC is hard to beat where few policies can be tried."""
     heads = " | ".join(f"{budget} tried" for budget in BUDGETS)
     out = [
-        "**3. BC is hard to beat at a small evaluation budget** (Kurenkov & Kolesnikov 2022, arXiv:2110.04156). True return of "
-        "BC, and how much better the best of so many policies is, drawn from all other learners and seeds:", "",
+        "**3. BC is hard to beat at a small evaluation budget** (Kurenkov & Kolesnikov 2022, arXiv:2110.04156). Mean true "
+        "return of BC, and how much better the best of so many policies drawn from all other learners and seeds is than the "
+        "best of as many of BC's; no interval where BC has fewer than twice as many seeds:", "",
         f"| log | BC | {heads} |", f"|---|---|{'---|' * len(BUDGETS)}",
     ]  # fmt: skip
-    beaten: list[str] = []
+    answers: list[str] = []
     for (name,), members in _grouped(runs, "logs/name").items():
-        cloned = [run["ope/true"] for run in members if run["solver"] == "bc"]
-        others = [run for run in members if run["solver"] != "bc"]
+        cloned, others = ([run for run in members if (run["solver"] == "bc") == is_bc] for is_bc in (True, False))
         if not cloned or not others:
             continue
-        bc = float(np.mean(cloned))
-        found = [resampled(others, lambda of, k=k, bc=bc: expected_best(_true(of), k) - bc, rng) for k in BUDGETS]  # type: ignore[misc]
-        out.append(f"| {_short(name)} | {bc:.3f} | {' | '.join(_signed(value) for value in found)} |")
-        first = next((budget for budget, value in zip(BUDGETS, found, strict=True) if value[1] > 0), None)
-        beaten.append(f"{_short(name)}: {f'from {first} on' if first else f'not up to {BUDGETS[-1]}'}")
-    return [*out, "", f"Answer: BC is surely beaten with so many policies tried: {'; '.join(beaten) or 'not tested'}."]
+        found = {budget: advantage(others, cloned, budget) for budget in BUDGETS if budget <= len(cloned)}
+        row = [_signed(found[budget]) if budget in found else "–" for budget in BUDGETS]
+        out.append(f"| {_short(name)} | {_true(cloned).mean():.3f} | {' | '.join(row)} |")
+        for verdict, holds in (("beaten", lambda v: v[1] > 0), ("better", lambda v: v[2] < 0)):
+            sure = [str(budget) for budget, value in found.items() if holds(value)]
+            answers += [f"{_short(name)}: BC is {verdict} with {', '.join(sure)} tried"] if sure else []
+        if not any(math.isfinite(value[1]) and (value[1] > 0 or value[2] < 0) for value in found.values()):
+            answers.append(f"{_short(name)}: no difference shown")
+    return [*out, "", f"Answer: {'; '.join(answers) or 'not tested'}."]
 
 
-def _ranking(runs: Sequence[Run], rng: np.random.Generator) -> list[str]:
+def _ranking(runs: Sequence[Run]) -> list[str]:
     """FQE ranks policies better than importance sampling."""
     out = [
         "**4. FQE ranks policies better than importance sampling.** Spearman's rho with the true return over all candidate "
-        "policies of a log, and the mean absolute error:", "",
-        "| log | policies | FQE | DR | WIS | IS | FQE - WIS | error FQE | DR | WIS | IS |", "|" + "---|" * 11,
+        "policies of a log, and the mean absolute error. `n_eff`: the median effective number of episodes behind importance "
+        "sampling; where no weight is left WIS counts the logged mean reward, so near 0 it mostly is that:", "",
+        "| log | policies | n_eff | FQE | DR | WIS | IS | FQE - WIS | error FQE | DR | WIS | IS |", "|" + "---|" * 12,
     ]  # fmt: skip
-    better = worse = logs = 0
+    tops = [f"{name}@{k}" for name in ("FQE", "WIS") for k in TOP]
+    regrets = [
+        "Regret@k: how much worse the truly best of the k that look best is than the truly best, over all candidates of a log,",
+        "and, in the last two columns, over those of one training, as the choice of a policy has it.", "",
+        f"| log | {' | '.join(tops)} | FQE@1 in a run | WIS@1 in a run |", "|" + "---|" * (3 + len(tops)),
+    ]  # fmt: skip
+    better = worse = logs = chosen = 0
     for (name,), members in _grouped(runs, "logs/name").items():
         known = [key for key in ESTIMATORS if all(f"ope/{key}_of_candidates" in run for run in members)]
         true = of_candidates(members, "true")
         row = [f"{rank(members, key):.2f}" if key in known else "–" for key in ESTIMATORS]
         error = [f"{np.abs(of_candidates(members, key) - true).mean():.2f}" if key in known else "–" for key in ESTIMATORS]
-        versus = "–"
+        effective, versus = [run.get("ope/effective_episodes") for run in members], "–"
+        size = "–" if None in effective else f"{np.median(np.array(effective, dtype=float)):.1f}"
         if "wis" in known:
-            found = resampled(members, lambda of: rank(of, "fqe") - rank(of, "wis"), rng)
+            found = resampled(members, lambda of: rank(of, "fqe") - rank(of, "wis"))
             versus, logs, better, worse = _signed(found, 2), logs + 1, better + (found[1] > 0), worse + (found[2] < 0)
-        out.append(f"| {_short(name)} | {len(true)} | {' | '.join(row)} | {versus} | {' | '.join(error)} |")
+            values = [regret(members, key, k) for key in ("fqe", "wis") for k in TOP]
+            values += [float(np.mean([regret([run], key, 1) for run in members])) for key in ("fqe", "wis")]
+            regrets.append(f"| {_short(name)} | {' | '.join(f'{value:.2f}' for value in values)} |")
+            chosen += values[0] < values[len(TOP)]
+        out.append(f"| {_short(name)} | {len(true)} | {size} | {' | '.join(row)} | {versus} | {' | '.join(error)} |")
     return [
         *out,
         "",
-        f"Answer: FQE ranks better than weighted importance sampling for {better} and worse for {worse} of {logs} logs.",
+        *regrets,
+        "",
+        f"Answer: FQE ranks better than weighted importance sampling for {better} and worse for {worse} of {logs} logs; "
+        f"the one policy that it likes best of all is better than the other's for {chosen}.",
     ]
 
 
@@ -325,20 +400,34 @@ def _ranking(runs: Sequence[Run], rng: np.random.Generator) -> list[str]:
 
 
 def _table(runs: Sequence[Run], cell: Callable[[Sequence[Run]], str]) -> list[str]:
-    """Learners (marked where they were chosen by true return) by logs."""
+    """Learners by logs; runs that failed are counted."""
     cells, names = _cells(runs), [name for (name,) in _grouped(runs, "logs/name")]
     out = [f"| learner | {' | '.join(_short(name) for name in names)} |", f"|---|{'---|' * len(names)}"]
-    for solver in dict.fromkeys(solver for _, solver in cells):
-        row = [cell(cells[name, solver]) if (name, solver) in cells else "–" for name in names]
-        out.append(f"| {solver} | {' | '.join(row)} |")
+    for label in dict.fromkeys(label for _, label in cells):
+        row = []
+        for name in names:
+            finished = [run for run in cells.get((name, label), []) if not _failed(run)]
+            failed = len(cells.get((name, label), [])) - len(finished)
+            parts = [cell(finished)] if finished else []
+            row.append(" ".join([*parts, f"({failed} failed)"] if failed else parts) or "–")
+        out.append(f"| {label} | {' | '.join(row)} |")
     return out
 
 
 def _cells(runs: Iterable[Run]) -> dict[tuple[str, str], list[Run]]:
-    out: dict[tuple[str, str], list[Run]] = {}
+    """(log, learner) -> its seeds."""
+    return {(log, label): of for (log, label), of in _grouped(runs, "logs/name", "label").items()}
+
+
+def _labelled(runs: Sequence[Run]) -> list[Run]:
+    """Runs of one problem with the `label` of their row: the solver, marked where its policy was chosen by true return, and
+    with the hash of its settings where it has run with several."""
+    out = []
     for run in runs:
-        marked = run["solver"] + (" (oracle)" if run.get("learning/selection") == "oracle" else "")
-        out.setdefault((run["logs/name"], marked), []).append(run)
+        several = len({other.get("settings") for other in runs if other["solver"] == run["solver"]}) > 1
+        marks = ["(oracle)"] if run.get("learning/selection") == "oracle" else []
+        marks += [f"#{run.get('settings')}"] if several else []
+        out.append({**run, "label": " ".join([run["solver"], *marks])})
     return out
 
 
@@ -352,6 +441,14 @@ def _grouped(runs: Iterable[Run], *keys: str) -> dict[tuple[Any, ...], list[Run]
 def _from_logs(run: Run) -> bool:
     """Learnt from logs alone."""
     return "logs/name" in run and "offline/learning/steps" not in run
+
+
+def _without_logs(runs: Iterable[Run]) -> list[Run]:
+    return [run for run in runs if "logs/name" not in run]
+
+
+def _failed(run: Run) -> bool:
+    return run.get("status") == "failed"
 
 
 def _true(runs: Sequence[Run]) -> Floats:

@@ -1,4 +1,4 @@
-"""Statistics of runs as pure functions: gap, score, bootstrap intervals (SPEC section 7).
+"""Statistics of runs as pure functions: gap, score, intervals (SPEC section 7), how well estimates rank policies (DOPE).
 
 Seeds are runs (S), instances are tasks (I); episodes of one (seed, instance) are averaged before anything here is called.
 NaN means missing, and a missing input gives a missing output.
@@ -51,19 +51,28 @@ def bootstrap_interval(
     """(low, high) of the grand mean of values (S, I), by the stratified percentile bootstrap over seeds.
 
     Instances are the strata: within each, S seeds are drawn with replacement, independently of the other instances (Agarwal et
-    al., NeurIPS 2021, section 4). (NaN, NaN) with a single seed, which says nothing about the spread.
+    al., NeurIPS 2021, section 4). (NaN, NaN) with a single seed, which says nothing about the spread. It takes what one seed
+    does on two instances to be independent: where a seed is one trained policy it is too narrow, see `student_interval`.
     """
     table = _table("values", values)
     return _percentiles(_resampled_means(table, rng, draws), level) if len(table) > 1 else (math.nan, math.nan)
 
 
-def paired_difference(
-    a: ArrayLike, b: ArrayLike, rng: np.random.Generator, level: float = 0.95, draws: int = 2000
-) -> tuple[float, float, float]:
+def student_interval(values: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
+    """(mean, low, high) of the grand mean of values (S, I), by Student's t over the seeds' means.
+
+    A seed that is one trained policy does well or badly on all instances at once, so seeds are what there are S of, not S * I.
+    (mean, NaN, NaN) with a single seed.
+    """
+    mean, variance, freedom = _of_means(_table("values", values))
+    return mean, *_student(mean, variance, freedom, level)
+
+
+def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> tuple[float, float, float]:
     """(mean of a - b, low, high) for two solvers on identical instances, in the same order: a (S_a, I) and b (S_b, I).
 
-    Seeds are resampled as in `bootstrap_interval`, each side's own; a side with one seed (a deterministic solver) is constant.
-    (difference, NaN, NaN) where both have one seed.
+    By Welch's t over the seeds' means (Welch 1947, doi:10.1093/biomet/34.1-2.28); a side with one seed (a deterministic solver)
+    is constant. (difference, NaN, NaN) where both have one seed.
 
     Raises:
         ValueError: where the two do not have the same number of instances.
@@ -71,11 +80,28 @@ def paired_difference(
     first, second = _table("a", a), _table("b", b)
     if first.shape[1] != second.shape[1]:
         raise ValueError(f"a, b: {first.shape[1]} and {second.shape[1]} instances; compare on identical instances only")
-    difference = float(first.mean() - second.mean())
-    if len(first) == len(second) == 1:
-        return difference, math.nan, math.nan
-    spread = _resampled_means(first, rng, draws) - _resampled_means(second, rng, draws)
-    return difference, *_percentiles(spread, level)
+    sides = [_of_means(first), _of_means(second)]
+    difference, variance = sides[0][0] - sides[1][0], sum(side[1] for side in sides)
+    parts = sum(side[1] ** 2 / side[2] for side in sides if side[2])
+    freedom = variance**2 / parts if parts else float(max(side[2] for side in sides))
+    return difference, *_student(difference, variance, freedom, level)
+
+
+def rank_correlation(estimate: ArrayLike, true: ArrayLike) -> float:
+    """Spearman's rho over policies (C,), as in DOPE (Fu et al. 2021, arXiv:2103.16596); NaN where either has one value only."""
+    from scipy.stats import spearmanr
+
+    first, second = np.asarray(estimate, dtype=float), np.asarray(true, dtype=float)
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return math.nan
+    return float(spearmanr(first, second).statistic)
+
+
+def regret(estimate: ArrayLike, true: ArrayLike, k: int) -> float:
+    """Regret@k (DOPE): how much worse the truly best of the k best estimates is than the truly best of all policies (C,)."""
+    true = np.asarray(true, dtype=float)
+    top = np.argsort(-np.asarray(estimate, dtype=float), kind="stable")[:k]
+    return float(true.max() - true[top].max())
 
 
 def _same(a: Floats, b: Floats) -> NDArray[np.bool_]:
@@ -87,6 +113,19 @@ def _table(name: str, values: ArrayLike) -> Floats:
     if table.ndim != 2 or table.size == 0:
         raise ValueError(f"{name}: needs shape (seeds, instances) with at least one of each, got {table.shape}")
     return table
+
+
+def _of_means(table: Floats) -> tuple[float, float, int]:
+    """(grand mean, its variance over seeds, degrees of freedom) of `table` (S, I); 0 variance with one seed."""
+    means, seeds = table.mean(axis=1), len(table)
+    return float(means.mean()), float(means.var(ddof=1) / seeds) if seeds > 1 else 0.0, seeds - 1
+
+
+def _student(mean: float, variance: float, freedom: float, level: float) -> tuple[float, float]:
+    from scipy.stats import t
+
+    half = float(t.ppf(0.5 + level / 2, freedom)) * math.sqrt(variance) if freedom else math.nan
+    return mean - half, mean + half
 
 
 def _resampled_means(table: Floats, rng: np.random.Generator, draws: int) -> Floats:

@@ -1,7 +1,7 @@
 """Off-policy evaluation: what a policy would return, told from logs that other policies made.
 
-E episodes of at most L decisions, padded behind their ends with ratio 1, reward 0 and values 0; C candidate policies. The
-measures of how good an estimate is are those of DOPE (Fu et al. 2021, arXiv:2103.16596).
+E episodes of at most L decisions, padded behind their ends with ratio 1, reward 0 and values 0; C candidate policies. How good
+estimates are is measured by `bench.stats`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with a 95 % interval, by the percentile bootstrap over episodes."""
+    """A value with a 95 % interval, by the percentile bootstrap over instances, as episodes on one are alike."""
 
     value: float
     low: float
@@ -35,12 +35,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Told:
-    """What is known of one policy on logged episodes, each (E, L)."""
+    """What is known of one policy on logged episodes, each (E, L) but for `instance`."""
 
     reward: Floats
     ratio: Floats  # probability of the logged action under the policy, over that under the behaviour policy
     q: Floats  # estimated value of the logged action
     value: Floats  # (E, L + 1) estimated value of the states under the policy, 0 after the end
+    instance: NDArray[np.int64]  # (E,) number of the instance that was played
 
     @property
     def weight(self) -> Floats:
@@ -49,8 +50,8 @@ class Told:
 
 
 def per_decision(told: Told, rng: np.random.Generator) -> Estimate:
-    """Per-decision importance sampling (Precup, Sutton & Singh 2000): unbiased."""
-    return bootstrap((told.weight * told.reward).sum(axis=1)[:, None], lambda rows: rows.mean(axis=0).sum(), rng)
+    """Per-decision importance sampling (Precup, Sutton & Singh 2000): unbiased if the behaviour may do all it does."""
+    return bootstrap((told.weight * told.reward).sum(axis=1)[:, None], told.instance, lambda rows: rows.mean(axis=0).sum(), rng)
 
 
 def weighted(told: Told, rng: np.random.Generator) -> Estimate:
@@ -66,25 +67,29 @@ def weighted(told: Told, rng: np.random.Generator) -> Estimate:
         share = np.where(total > 0, (w * r).sum(axis=0) / np.where(total > 0, total, 1.0), r.mean(axis=0))
         return float(share.sum())
 
-    return bootstrap(np.concatenate([weight, told.reward], axis=1), value, rng)
+    return bootstrap(np.concatenate([weight, told.reward], axis=1), told.instance, value, rng)
 
 
 def doubly_robust(told: Told, rng: np.random.Generator) -> Estimate:
-    """The doubly robust estimator (Jiang & Li 2016, arXiv:1511.03722, unrolled eq. 10)."""
+    """The doubly robust estimator (Jiang & Li 2016, arXiv:1511.03722, unrolled eq. 10), the model fitted on the same ones."""
     correction = told.weight * (told.reward + told.value[:, 1:] - told.q)
-    return bootstrap((told.value[:, 0] + correction.sum(axis=1))[:, None], lambda rows: rows.mean(axis=0).sum(), rng)
+    each = (told.value[:, 0] + correction.sum(axis=1))[:, None]
+    return bootstrap(each, told.instance, lambda rows: rows.mean(axis=0).sum(), rng)
 
 
 def direct(told: Told, rng: np.random.Generator) -> Estimate:
     """The mean estimated value of the first states: fitted Q evaluation."""
-    return bootstrap(told.value[:, :1], lambda rows: rows.mean(axis=0).sum(), rng)
+    return bootstrap(told.value[:, :1], told.instance, lambda rows: rows.mean(axis=0).sum(), rng)
 
 
-def bootstrap(rows: Floats, value: Callable[[Floats], float], rng: np.random.Generator) -> Estimate:
-    """`value` of rows (E, n), and its 95 % interval over resampled rows."""
-    count = len(rows)
-    drawn = [value(rows[rng.integers(count, size=count)]) for _ in range(RESAMPLES)]
-    low, high = np.percentile(drawn, [2.5, 97.5])
+def bootstrap(
+    rows: Floats, instance: NDArray[np.int64], value: Callable[[Floats], float], rng: np.random.Generator
+) -> Estimate:
+    """`value` of rows (E, n), and its 95 % interval over resampled instances, each with all of its rows."""
+    together = [np.flatnonzero(instance == number) for number in dict.fromkeys(instance.tolist())]
+    count = len(together)
+    draws = (np.concatenate([together[i] for i in rng.integers(count, size=count)]) for _ in range(RESAMPLES))
+    low, high = np.percentile([value(rows[drawn]) for drawn in draws], [2.5, 97.5])
     return Estimate(float(value(rows)), float(low), float(high))
 
 
@@ -92,21 +97,6 @@ def effective_size(told: Told) -> float:
     """Kish's effective number of episodes behind importance sampling: (sum w)^2 / sum w^2 of the whole episodes' weights."""
     weight = told.weight[:, -1]
     return float(weight.sum() ** 2 / np.square(weight).sum()) if weight.any() else 0.0
-
-
-def rank_correlation(estimate: Floats, true: Floats) -> float:
-    """Spearman's rho over candidates (C,); NaN where it means nothing (fewer than two different values)."""
-    from scipy.stats import spearmanr
-
-    if len(set(estimate.tolist())) < 2 or len(set(true.tolist())) < 2:
-        return float("nan")
-    return float(spearmanr(estimate, true).statistic)
-
-
-def regret(estimate: Floats, true: Floats, k: int) -> float:
-    """Regret@k: how much worse the truly best of the k best estimates is than the truly best of all (C,)."""
-    top = np.argsort(-estimate, kind="stable")[:k]
-    return float(true.max() - true[top].max())
 
 
 # -- from logs and policies ------------------------------------------------------------------------------------------
@@ -186,7 +176,7 @@ def told_of(feed: Feed, q: Tensor, actions: Tensor) -> Told:
     going_on[log.state[np.cumsum(log.length) - 1] + 1] = ~log.terminated[np.cumsum(log.length) - 1]
     return Told(
         padded(log, feed.rewards, 0.0), padded(log, ratio, 1.0), padded(log, logged, 0.0),
-        padded(log, np.where(going_on, value, 0.0), 0.0, states=True),
+        padded(log, np.where(going_on, value, 0.0), 0.0, states=True), np.unique(log.instance, return_inverse=True)[1],
     )  # fmt: skip
 
 

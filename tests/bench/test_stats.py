@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from bench.stats import bootstrap_interval, gap, paired_difference, score
+from bench.stats import bootstrap_interval, gap, paired_difference, rank_correlation, regret, score, student_interval
 
 
 @pytest.mark.parametrize(
@@ -90,22 +90,59 @@ def test_one_seed_has_no_interval_and_missing_stays_missing():
         bootstrap_interval([1.0, 2.0], rng)
 
 
+def test_an_interval_over_seeds_knows_that_a_seed_is_good_or_bad_everywhere():
+    rng = np.random.default_rng(6)
+    means = np.array([1.0, 2.0, 4.0])
+    mean, low, high = student_interval(means[:, None] + np.array([-5.0, 5.0]))
+    half = 4.302653 * means.std(ddof=1) / math.sqrt(3)  # Student's t with two degrees of freedom
+    assert (mean, low, high) == (pytest.approx(7 / 3), pytest.approx(7 / 3 - half), pytest.approx(7 / 3 + half))
+    together = np.tile(means[:, None], 32)
+    assert student_interval(together) == pytest.approx((mean, low, high))
+    narrow = bootstrap_interval(together, rng)  # as if there were 96 runs
+    assert narrow[1] - narrow[0] < half / 4
+    assert all(math.isnan(x) for x in student_interval([[1.0, 2.0]])[1:])
+
+
 def test_paired_difference():
-    rng = np.random.default_rng(4)
     a = np.array([[1.0, 101.0], [3.0, 103.0], [2.0, 102.0]])
     rule = np.array([[4.0, 104.0]])
-    difference, low, high = paired_difference(a, rule, rng)
-    assert difference == -2
-    assert -3 <= low < -2 < high <= -1
-    assert paired_difference(rule, rule - 1, rng)[0] == 1
-    assert all(math.isnan(x) for x in paired_difference(rule, rule, rng)[1:])
+    half = 4.302653 / math.sqrt(3)
+    assert paired_difference(a, rule) == (-2, pytest.approx(-2 - half), pytest.approx(-2 + half))
+    assert paired_difference(rule, a) == (2, pytest.approx(2 - half), pytest.approx(2 + half))
+    assert paired_difference(a, rule, level=0.5)[2] < -1
+    assert paired_difference(rule, rule - 1)[0] == 1
+    assert all(math.isnan(x) for x in paired_difference(rule, rule)[1:])
+    assert paired_difference(a, a + 1)[0] == -1
+    assert paired_difference(np.ones((3, 2)), np.zeros((2, 2))) == (1, 1, 1)
+    assert math.isnan(paired_difference(a, [[np.nan, 1.0]])[1])
     with pytest.raises(ValueError, match="identical instances"):
-        paired_difference(a, [[1.0]], rng)
+        paired_difference(a, [[1.0]])
 
 
-def test_paired_difference_spread_adds_both_sides():
+def test_a_difference_is_welchs():
+    from scipy.stats import ttest_ind
+
     rng = np.random.default_rng(5)
-    table = np.tile([[0.0], [1.0]], (2, 100))
-    single = np.subtract(*reversed(bootstrap_interval(table, rng, draws=4000)))
-    _, low, high = paired_difference(table, table, rng, draws=4000)
-    assert high - low == pytest.approx(single * math.sqrt(2), rel=0.1)
+    a, b = rng.normal(size=(5, 8)), rng.normal(1.0, 3.0, size=(3, 8))
+    expected = ttest_ind(a.mean(axis=1), b.mean(axis=1), equal_var=False).confidence_interval()
+    assert paired_difference(a, b)[1:] == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+def test_a_difference_covers_where_seeds_are_good_or_bad_everywhere():
+    """Ten instances share their seed's luck: 95 % intervals that hold the truth, 0, in 95 % of 400 draws, give or take 4 sd."""
+    rng, covered = np.random.default_rng(7), 0
+    for _ in range(400):
+        a, b = (rng.normal(size=(5, 1)) + 0.1 * rng.normal(size=(5, 10)) for _ in range(2))
+        _, low, high = paired_difference(a, b)
+        covered += low <= 0 <= high
+    assert 362 <= covered <= 398
+
+
+def test_how_good_estimates_are():
+    true, estimate = np.array([-1.0, -2.0, -3.0, -4.0]), np.array([-3.0, -1.0, -2.0, -5.0])
+    assert regret(estimate, true, 1) == 1.0
+    assert regret(estimate, true, 3) == 0.0
+    assert regret(estimate, true, 9) == 0.0
+    assert rank_correlation(true, true) == pytest.approx(1.0)
+    assert rank_correlation(-true, true) == pytest.approx(-1.0)
+    assert np.isnan(rank_correlation(np.ones(4), true))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench import stats
 from bench.contracts import UserError
 from solvers.network import PairNetwork
 from solvers.offline import evaluation
@@ -17,10 +18,11 @@ from tests.solvers.offline.logged import CPU, Greedy, logged
 RNG = np.random.default_rng
 
 
-def told(reward, ratio, q=None, value=None):
+def told(reward, ratio, q=None, value=None, instance=None):
     reward, ratio = np.array(reward, dtype=float), np.array(ratio, dtype=float)
     nothing = np.zeros((len(reward), reward.shape[1] + 1))
-    return Told(reward, ratio, nothing[:, 1:] if q is None else np.array(q), nothing if value is None else np.array(value))
+    q, value = nothing[:, 1:] if q is None else np.array(q), nothing if value is None else np.array(value)
+    return Told(reward, ratio, q, value, np.arange(len(reward)) if instance is None else np.array(instance))
 
 
 def test_importance_sampling_by_hand():
@@ -62,13 +64,17 @@ def test_where_no_weight_is_left_the_logged_mean_counts():
     assert evaluation.effective_size(one) == 0.0
 
 
-def test_how_good_estimates_are():
-    true, estimate = np.array([-1.0, -2.0, -3.0, -4.0]), np.array([-3.0, -1.0, -2.0, -5.0])
-    assert evaluation.regret(estimate, true, 1) == 1.0
-    assert evaluation.regret(estimate, true, 3) == 0.0
-    assert evaluation.rank_correlation(true, true) == pytest.approx(1.0)
-    assert evaluation.rank_correlation(-true, true) == pytest.approx(-1.0)
-    assert np.isnan(evaluation.rank_correlation(np.ones(4), true))
+def test_episodes_on_one_instance_are_no_more_than_one_that_counts_as_often():
+    """Forty copies of two episodes know no more than the two do; weights decide how much each counts in the mean."""
+    two = told([[-1.0], [-3.0]], [[1.0], [1.0]])
+    copies = told([[-1.0], [-3.0]] * 40, [[1.0], [1.0]] * 40, instance=[0, 1] * 40)
+    for estimator in (evaluation.per_decision, evaluation.weighted, evaluation.doubly_robust):
+        assert estimator(copies, RNG(0)) == estimator(two, RNG(0))
+    apart = told([[-1.0], [-3.0]] * 40, [[1.0], [1.0]] * 40)
+    assert evaluation.per_decision(apart, RNG(0)).high < evaluation.per_decision(two, RNG(0)).high - 0.5
+    uneven = told([[-1.0], [-1.0], [-1.0], [-3.0]], [[1.0]] * 4, instance=[0, 0, 0, 1])
+    found = evaluation.per_decision(uneven, RNG(0))
+    assert (found.low, found.value, found.high) == (-3.0, -1.5, -1.0)
 
 
 def test_an_evaluated_behaviour_is_worth_what_it_returned():
@@ -110,7 +116,7 @@ def test_fitted_q_tells_good_policies_from_bad_ones():
     q = evaluation.all_values(fitted, feed)
     values = [evaluation.direct(evaluation.told_of(feed, q[..., c], actions[:, c]), RNG(0)).value for c in range(3)]
     truth = np.array(true)[chosen]
-    assert evaluation.rank_correlation(np.array(values), truth) == 1.0
+    assert stats.rank_correlation(values, truth) == 1.0
     assert values == pytest.approx(truth, rel=0.25)
 
 
