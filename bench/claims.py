@@ -277,7 +277,7 @@ def claims(runs: Sequence[Run]) -> list[str]:
         return ["Every policy was chosen by true return, which answers none of them."]
     out = [
         "Gaps, and with them claim 2, are of the test split. Returns (claims 1, 3 and 4) are of instances of the train split",
-        "that no policy learnt from, but by which the defaults of all learners and of fitted Q evaluation were once chosen.", "",
+        "that no policy learnt from, but by which the defaults of all learners and of the estimators were once chosen.", "",
     ]  # fmt: skip
     parts = (_beats_behaviour(honest), _noise_against_expert(honest), _small_budget(honest), _ranking(honest))
     return [*out, *[line for part in parts for line in [*part, ""]][:-1]]

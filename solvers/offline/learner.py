@@ -42,7 +42,8 @@ class OfflineLearner(ABC):
     """Settings of every offline learner; `conf/learner/offline.yaml` says what each one means.
 
     Raises:
-        UserError: for a setting that means nothing, a log that cannot be learnt from, or a loss that is not finite.
+        UserError: for a setting that means nothing or a log that cannot be learnt from.
+        FloatingPointError: where a network or an estimate is no longer finite: a failed run, whose row says so.
     """
 
     logs: Logs
@@ -110,13 +111,18 @@ class OfflineLearner(ABC):
             lines = "".join(f"{row},{reason}\n" for row, reason in self.logs.rejected)
             (log.folder / "rejected.csv").write_text(f"row,reason\n{lines}")
             log.summary({"logs/rejected_rows": len(self.logs.rejected)})
-        for name in ("objective", "mode", "backfill", "events"):
+        for name in ("objective", "mode", "backfill", "events", "observe"):
             logged = getattr(self.logs.setting, name)
             if logged != getattr(setting, name):
                 raise UserError(
                     f"logs: {episodes.name} was played with {name}={logged}, the run has {getattr(setting, name)}; "
                     f"set {name}={logged} or take other logs"
                 )
+        if episodes.layout.tasks > self.window:
+            raise UserError(
+                f"solver.window: {self.window}, but {episodes.name} shows up to {episodes.layout.tasks} tasks; "
+                f"set solver.window={episodes.layout.tasks}"
+            )
         if self.episodes is None:
             return episodes
         if self.episodes > len(episodes.length):
@@ -138,6 +144,7 @@ class Study:
         kept, held = split(episodes, learner.held_out, np.random.default_rng(int(episodes.hash[:16], 16)))
         seed, self.fqe_seed = (int(rng.integers(2**62)) for _ in range(2))
         self.held = episodes.part(held)
+        self.played = matched(self.held, learner.logs.instances())
         self.feed = Feed(episodes.part(kept), device, seed, learner.reward_scale or float(episodes.layout.tasks))
         self.algorithm = learner.algorithm(self.feed)
         self.epochs: list[dict[str, torch.Tensor]] = []  # the network after each; those of the second half are candidates
@@ -155,8 +162,7 @@ class Study:
         for done in d3.fit(self.algorithm, self.feed, learner.steps, per_epoch, self.log, begun):
             state = learner.network(self.algorithm, self.feed).state_dict()
             if not all(torch.isfinite(tensor).all() for tensor in state.values()):
-                name = type(learner).__name__.lower()
-                raise UserError(f"{name}: the network is no longer finite after {done} steps; lower solver.lr")
+                raise FloatingPointError(f"the network is no longer finite after {done} steps; lower solver.lr")
             self.epochs.append(state)
             self.cpu_seconds += time.process_time() - began
             began = time.process_time()
@@ -175,6 +181,8 @@ class Study:
             value = [float(play_greedily(network, simulator).mean()) for network in self.networks]
         else:
             value = [one.value for one in self.estimates["fqe"]]
+            if not np.isfinite(value).all():
+                raise FloatingPointError("fitted Q evaluation is not finite; lower solver.lr")
         self.chosen = len(value) - 1 if learner.selection == "last" else int(np.argmax(value))
         return self.networks[self.chosen]
 
@@ -240,8 +248,7 @@ class Study:
 
     def _true(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """(C,) mean return of each candidate on the instances of the held-out episodes, as often as they were played."""
-        played = matched(self.held, self.learner.logs.instances())
-        simulator = TensorSimulator(played, self.learner.logs.setting, window=self.held.layout.tasks, device=self.device)
+        simulator = TensorSimulator(self.played, self.learner.logs.setting, window=self.held.layout.tasks, device=self.device)
         return np.array([float(play_greedily(network, simulator).mean()) for network in self.networks])
 
     def _network(self, state: Mapping[str, torch.Tensor]) -> Network:

@@ -19,7 +19,8 @@ from solvers.transformer_network import TransformerNetwork
 if TYPE_CHECKING:
     from solvers.offline import d3rlpy_algorithms as d3
 
-CALM = 0.3  # nats: mean entropy of the policy that a Q function becomes
+CALM = 0.3  # nats: mean entropy of the policy that a Q function becomes, beside that between actions as good as the best
+ALIKE = 1e-3  # of the spread of the scores: the distance below which two actions are as good as each other
 
 
 class _FromD3(OfflineLearner):
@@ -113,11 +114,11 @@ class BCQ(_OfQ):
         return self.made(feed, "BCQ", "DiscreteBCQConfig", action_flexibility=self.flexibility, beta=0.0, share_encoder=False)
 
     def network(self, algorithm: Any, feed: Feed) -> Network:
-        """Imitator and Q function together."""
+        """Imitator and Q function together, the latter's scores stretched as other Q functions' are."""
         both = ConstrainedNetwork(self.width, self.rounds, self.flexibility).to(feed.device)
         both.imitator.load_state_dict(algorithm.impl.modules.imitator._encoder.network.state_dict())
         both.values.load_state_dict(algorithm.impl.q_function[0].encoder.network.state_dict())
-        return both
+        return calmed(both, feed)
 
 
 @dataclass(kw_only=True)
@@ -190,21 +191,25 @@ def mean_network(network: PairNetwork) -> PairNetwork:
 
 
 @torch.no_grad()
-def calmed(network: PairNetwork, feed: Feed) -> PairNetwork:
-    """`network` with its scores multiplied until the softmax over them has the mean entropy CALM on states of the log.
+def calmed(network: PairNetwork | ConstrainedNetwork, feed: Feed) -> Any:
+    """`network`, its scores multiplied until the softmax over them has the mean entropy CALM on states of the log.
 
-    The best action stays what it was; who draws from the policy, or trains it on, does not start from a uniform one.
+    The best action stays what it was; who draws from the policy, or trains it on, does not start from a uniform one. What
+    actions that are ALIKE add (on identical agents, say) is left aside: no factor takes it away.
     """
-    seen = feed.states.at(feed.state[:: max(1, len(feed) // 512)]).features
-    scores = network(seen)[0]
+    scores = network(feed.states.at(feed.state[:: max(1, len(feed) // 512)]).features)[0]
+    legal = scores.isfinite()
+    best = scores.amax(dim=1, keepdim=True)
+    spread = (best - scores).masked_fill(~legal, 0.0).amax(dim=1, keepdim=True)
+    alike = (legal & (best - scores <= ALIKE * spread)).sum(dim=1).double().log().mean()
     low, high = -10.0, 20.0  # log of the factor
     for _ in range(30):
         middle = (low + high) / 2
         logp = (scores * math.exp(middle)).log_softmax(dim=1)
         entropy = -(logp.exp() * logp.clamp(min=-1e9)).sum(dim=1).mean()
-        low, high = (middle, high) if entropy > CALM else (low, middle)
+        low, high = (middle, high) if entropy > CALM + alike else (low, middle)
     for name in ("score", "wait"):
-        last = getattr(network, name)[2]
+        last = getattr(network.values if isinstance(network, ConstrainedNetwork) else network, name)[2]
         last.weight.mul_(math.exp(low))
         last.bias.mul_(math.exp(low))
     return network

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bench.contracts import Budget, UserError
+from bench.instance import Instance
 from bench.rollout import PolicySolver
 from bench.setting import Setting
 from bench.simulator.tables import LEAVE
@@ -169,6 +170,8 @@ def test_what_decides_by_its_past_is_no_start_for_ppo(tmp_path):
         ({"episodes": 0}, "solver.episodes: at least 1 is needed"),
         ({"logs": Logs(LOG, setting=Setting(objective="makespan"))}, "played with objective=makespan, the run has total_time"),
         ({"logs": Logs(LOG.part([0]))}, "1 instances are too few to hold some out"),
+        ({"logs": Logs(LOG, setting=Setting(observe="arrived"))}, "played with observe=arrived, the run has all; set observe="),
+        ({"window": 3}, r"solver.window: 3, but logged shows up to \d+ tasks; set solver.window="),
         ({"checkpoint": "no.pt"}, "no.pt does not exist"),
         ({"logs": Logs(LOG, Fixed(lambda rng: random_instance(rng, n=4), 3))}, r"instance .*, which its data set does not"),
     ],
@@ -176,6 +179,19 @@ def test_what_decides_by_its_past_is_no_start_for_ppo(tmp_path):
 def test_what_cannot_be_learnt_from_is_one_clear_error(changes, said, tmp_path):
     with pytest.raises(UserError, match=said):
         fit(learner("bc", **changes), tmp_path)
+
+
+def test_a_log_on_other_instances_is_refused_before_anything_is_learnt(tmp_path):
+    heard, other = [], Logs(LOG, Fixed(lambda rng: random_instance(rng, n=4), 3))
+    with pytest.raises(UserError, match="which its data set does not have"):
+        fit(learner("bc", logs=other), tmp_path, then=heard.append)
+    assert heard == []
+
+
+def test_what_is_no_longer_finite_is_no_policy(tmp_path):
+    """At this rate of learning weights overflow: a run that failed, not bad input."""
+    with pytest.raises(FloatingPointError, match=r"no longer finite after \d+ steps; lower solver.lr"):
+        fit(learner("dqn", lr=1e30), tmp_path)
 
 
 def test_fewer_episodes_are_learnt_from_when_asked(tmp_path):
@@ -201,7 +217,7 @@ def test_no_instance_is_on_both_sides():
 
 
 def test_ppo_goes_on_from_an_offline_policy(tmp_path):
-    for name in ("bc", "cql"):  # one with a policy of its own, one that decides by its Q function
+    for name in ("bc", "cql", "bcq"):  # one with a policy of its own, one that decides by its Q function, one by both
         policy, _ = fit(learner(name), tmp_path / name)
         tuned = small(PPO, steps=8, minibatch=64, decoding="greedy", start=str(tmp_path / name / "policy.pt"), lr=1e-9)
         notes = Notes(tmp_path / f"{name}-ppo")
@@ -220,6 +236,23 @@ def test_the_policy_of_a_q_function_is_calm_and_as_greedy_as_before():
     assert torch.equal(logits.argmax(dim=1), before)
     entropy = torch.distributions.Categorical(logits=logits.clamp(min=-1e8)).entropy().mean()
     assert float(entropy.detach()) == pytest.approx(learners.CALM, rel=0.2)
+
+
+def test_actions_that_are_alike_do_not_make_scores_explode():
+    """On four identical agents every start is as good on one as on another, whatever the scores are multiplied by."""
+
+    def alike(rng):
+        ticks = rng.integers(1, 9, size=(5, 1))
+        return Instance(ticks, np.ones((5, 1, 1)), np.ones((4, 1)), [0, 0, 0, 0], release=rng.integers(0, 5, size=5))
+
+    data = Fixed(alike, 24)
+    feed = Feed(logged(48, data=data)[0], CPU)
+    torch.manual_seed(0)
+    for network in (learners.PairNetwork(8, 1), learners.ConstrainedNetwork(8, 1, 1e-9)):
+        before = network(feed.states.at(feed.state).features)[0].argmax(dim=1)
+        logits = learners.calmed(network, feed)(feed.states.at(feed.state).features)[0]
+        assert logits[logits.isfinite()].abs().max() < 1000
+        assert torch.equal(logits.argmax(dim=1), before)
 
 
 def test_quantiles_are_averaged_into_one_network():
@@ -276,7 +309,7 @@ def test_no_illegal_action_in_a_hundred_thousand_decisions(name, tmp_path):
             simulator.step(torch.where(simulator.playing, action, LEAVE))
         simulator.check()
         round_ += 1
-    if name not in ("bcq", "decision_transformer"):
+    if name != "decision_transformer":  # which decides by its past
         start = {"start": str(tmp_path / "policy.pt"), "envs": 64, "steps": 32, "minibatch": 512, "decoding": "greedy"}
         notes = Notes(Path(tmp_path) / "ppo")
         notes.folder.mkdir()
