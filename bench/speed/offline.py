@@ -21,7 +21,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from bench.speed.exact import build, read
@@ -34,7 +33,7 @@ def rows(threads: int, rounds: int = 5, steps: int = 20, episodes: int = 256) ->
     feeds, log = import_module("solvers.offline.feed"), recorded(episodes)
     algorithms, device = import_module("solvers.offline.d3rlpy_algorithms"), torch.device("cpu")
     feed = feeds.Feed(log, device)
-    ours, theirs = algorithms.FeedBuffer(feed), stock(log, algorithms.d3rlpy)
+    ours, theirs = algorithms.FeedBuffer(feed), algorithms.replay_buffer(log)
     learner = import_module("solvers.offline.learners").CQL(logs=None, batch=BATCH)
     two_passes = learner.algorithm(feed)
     two_passes.impl.__class__ = algorithms.OnePassCQL.__mro__[1]
@@ -77,14 +76,3 @@ def recorded(episodes: int) -> Any:
         log = logs.RecordedLogs("speed", data, {"random": random})
         log.cache = Path(folder)
         return log.episodes()
-
-
-def stock(log: Any, d3rlpy: Any) -> Any:
-    """The log in d3rlpy's own replay buffer."""
-    made, first = [], log.first
-    for e, length in enumerate(log.length.tolist()):
-        at = slice(first[e], first[e] + length)
-        seen, reward = log.observation[log.state[at]], log.reward[at, None].astype(np.float32)
-        made.append(d3rlpy.dataset.Episode(seen, log.action[at, None], reward, terminated=True))
-    buffer, discrete = d3rlpy.dataset.InfiniteBuffer(), d3rlpy.ActionSpace.DISCRETE
-    return d3rlpy.dataset.ReplayBuffer(buffer, episodes=made, action_space=discrete, action_size=log.layout.actions)

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -42,6 +43,7 @@ with contextlib.redirect_stderr(io.StringIO()):  # it imports the old gym, which
     from d3rlpy.torch_utility import TorchMiniBatch, TorchTrajectoryMiniBatch
 
 from bench.contracts import Log
+from bench.episodes import Episodes
 from bench.simulator.view import Layout
 from solvers.network import PairNetwork
 from solvers.offline.feed import Batch, Feed, State, q_values, states
@@ -415,41 +417,69 @@ def decision_transformer(network: Any, layout: Layout, device: torch.device, lr:
 # -- running them ----------------------------------------------------------------------------------------------------
 
 
+KINDS: dict[str, tuple[type, type, dict[str, Any]]] = {  # ours, its configuration, what is fixed in it
+    "BC": (BC, d3rlpy.algos.DiscreteBCConfig, {"beta": 0.0}),
+    "DQN": (DQN, d3rlpy.algos.DQNConfig, {}),
+    "DoubleDQN": (DoubleDQN, d3rlpy.algos.DoubleDQNConfig, {}),
+    "NFQ": (NFQ, d3rlpy.algos.NFQConfig, {}),
+    "CQL": (CQL, d3rlpy.algos.DiscreteCQLConfig, {}),
+    "BCQ": (BCQ, d3rlpy.algos.DiscreteBCQConfig, {"beta": 0.0, "share_encoder": False}),
+    "SAC": (SAC, d3rlpy.algos.DiscreteSACConfig, {"initial_temperature": 0.1}),
+    "IQL": (IQL, IQLConfig, {}),
+}
+
+
 class Settings(NamedTuple):
-    """Of every algorithm."""
+    """What algorithms are set by, each by those of these that it has."""
 
     width: int
     rounds: int
     lr: float
     batch: int
     gamma: float
-    target_update: int = 25  # steps between copies to the target network, where the algorithm has one
+    target_update: int = 25  # steps between copies to the target network
     quantiles: int = 1
+    alpha: float | None = None
+    flexibility: float | None = None
+    expectile: float | None = None
+    inverse_temperature: float | None = None
 
 
-def common(layout: Layout, objective: str, settings: Mapping[str, Any], steps: int, config: type) -> dict[str, Any]:
-    """d3rlpy's names for what its algorithms take, as far as `config` has them; learning rates fall to 0 over `steps`."""
-    s = Settings(**settings)
+def build(kind: str, feed: Feed, settings: Settings, steps: int) -> Any:
+    """An algorithm of KINDS with its networks, for what a feed shows; learning rates fall to 0 over `steps`."""
+    ours, config, fixed = KINDS[kind]
+    s, layout = settings, feed.layout
     optimizer = d3rlpy.optimizers.AdamFactory(
         clip_grad_norm=1.0, lr_scheduler_factory=d3rlpy.optimizers.CosineAnnealingLRFactory(T_max=steps)
     )
-    encoder = PairEncoderFactory(tuple(layout), objective, s.width, s.rounds, s.quantiles)
+    encoder = PairEncoderFactory(tuple(layout), feed.log.objective, s.width, s.rounds, s.quantiles)
     values = {
         "q_func_factory": PairQFunctionFactory(quantiles=s.quantiles), "target_update_interval": s.target_update,
-        "batch_size": s.batch, "gamma": s.gamma,
+        "batch_size": s.batch, "gamma": s.gamma, "temp_learning_rate": s.lr, "alpha": s.alpha,
+        "action_flexibility": s.flexibility, "expectile": s.expectile, "inverse_temperature": s.inverse_temperature,
     }  # fmt: skip
     for name in ("", "actor_", "critic_"):
         own = {"optim_factory": optimizer, "encoder_factory": encoder, "learning_rate": s.lr}
         values |= {f"{name}{key}": value for key, value in own.items()}
     known = {field.name for field in dataclasses.fields(config)}
-    return {name: value for name, value in values.items() if name in known}
-
-
-def build(kind: type, config: Any, layout: Layout, device: torch.device) -> Any:
-    """An algorithm of ours with its networks."""
-    algorithm = kind(config, _device(device), False)
+    chosen = {name: value for name, value in values.items() if name in known and value is not None}
+    algorithm = ours(config(**chosen, **fixed), _device(feed.device), False)
     algorithm.create_impl((layout.size,), layout.actions)
     return algorithm
+
+
+def q_network(algorithm: Any) -> PairNetwork:
+    """The network of its Q function."""
+    network: PairNetwork = algorithm.impl.q_function[0].encoder.network
+    return network
+
+
+def policy_network(algorithm: Any) -> PairNetwork:
+    """The network of its policy, or of the imitator that is its policy or part of it."""
+    modules = algorithm.impl.modules
+    module = modules.imitator if hasattr(modules, "imitator") else modules.policy
+    network: PairNetwork = getattr(module, "_encoder", module).network
+    return network
 
 
 def _device(device: torch.device) -> str:
@@ -465,6 +495,17 @@ def mini_batch(batch: Batch, device: torch.device) -> TorchMiniBatch:
         next_actions=none, returns_to_go=none,
         terminals=batch.terminal[:, None], intervals=none + 1.0, device=str(device),
     )  # fmt: skip
+
+
+def replay_buffer(log: Episodes) -> d3rlpy.dataset.ReplayBuffer:
+    """A log as d3rlpy's own replay buffer, of flat observations: for d3rlpy as it is, or to `dump` for it."""
+    made = []
+    for first, length in zip(log.first.tolist(), log.length.tolist(), strict=True):
+        at = slice(first, first + length)
+        seen, reward = log.observation[log.state[at]], log.reward[at, None].astype(np.float32)
+        made.append(d3rlpy.dataset.Episode(seen, log.action[at, None], reward, bool(log.terminated[at][-1])))
+    buffer, discrete = d3rlpy.dataset.InfiniteBuffer(), d3rlpy.ActionSpace.DISCRETE
+    return d3rlpy.dataset.ReplayBuffer(buffer, episodes=made, action_space=discrete, action_size=log.layout.actions)
 
 
 class FeedBuffer:

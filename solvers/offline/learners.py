@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -16,9 +16,6 @@ from solvers.offline.feed import Feed
 from solvers.offline.learner import OfflineLearner
 from solvers.transformer_network import TransformerNetwork
 
-if TYPE_CHECKING:
-    from solvers.offline import d3rlpy_algorithms as d3
-
 CALM = 0.3  # nats: mean entropy of the policy that a Q function becomes, beside that between actions as good as the best
 ALIKE = 1e-3  # of the spread of the scores: the distance below which two actions are as good as each other
 
@@ -26,26 +23,22 @@ ALIKE = 1e-3  # of the spread of the scores: the distance below which two action
 class _FromD3(OfflineLearner):
     """With the settings that all algorithms of d3rlpy have."""
 
-    def made(self, feed: Feed, kind: str, config: str, **more: Any) -> Any:
-        """An algorithm: our class `kind`, d3rlpy's (or our) class `config`; `more` are settings of the latter."""
+    def made(self, feed: Feed, kind: str) -> Any:
+        """An algorithm of one of `solvers.offline.d3rlpy_algorithms.KINDS`."""
         from solvers.offline import d3rlpy_algorithms as module  # d3rlpy takes seconds to import: only where it is used
 
-        settings = {key: value for key in module.Settings._fields if (value := getattr(self, key, None)) is not None}
-        own = getattr(module, config, None) or getattr(module.d3rlpy.algos, config)
-        common = module.common(feed.layout, feed.log.objective, settings, self.steps, own)
-        return module.build(getattr(module, kind), own(**common, **more), feed.layout, feed.device)
+        own = {key: value for key in module.Settings._fields if (value := getattr(self, key, None)) is not None}
+        return module.build(kind, feed, module.Settings(**own), self.steps)
 
 
 class _OfPolicy(_FromD3):
     """One whose policy is a network of its own."""
 
-    policy = "policy"
-
     def network(self, algorithm: Any, feed: Feed) -> Network:
         """The policy's network."""
-        module = getattr(algorithm.impl.modules, self.policy)
-        encoder: d3.PairEncoder = getattr(module, "_encoder", module)
-        return copy.deepcopy(encoder.network)
+        from solvers.offline.d3rlpy_algorithms import policy_network
+
+        return copy.deepcopy(policy_network(algorithm))
 
 
 @dataclass(kw_only=True)
@@ -56,18 +49,18 @@ class _OfQ(_FromD3):
 
     def network(self, algorithm: Any, feed: Feed) -> Network:
         """The Q function's network, its scores stretched until the policy that draws from them is calm."""
-        return calmed(mean_network(algorithm.impl.q_function[0].encoder.network), feed)
+        from solvers.offline.d3rlpy_algorithms import q_network
+
+        return calmed(mean_network(q_network(algorithm)), feed)
 
 
 @dataclass(kw_only=True)
 class BC(_OfPolicy):
     """Behavioural cloning (Pomerleau 1991)."""
 
-    policy = "imitator"
-
     def algorithm(self, feed: Feed) -> Any:
         """d3rlpy's DiscreteBC."""
-        return self.made(feed, "BC", "DiscreteBCConfig", beta=0.0)
+        return self.made(feed, "BC")
 
 
 @dataclass(kw_only=True)
@@ -78,8 +71,7 @@ class DQN(_OfQ):
 
     def algorithm(self, feed: Feed) -> Any:
         """d3rlpy's DQN or DoubleDQN."""
-        name = "DoubleDQN" if self.double else "DQN"
-        return self.made(feed, name, f"{name}Config")
+        return self.made(feed, "DoubleDQN" if self.double else "DQN")
 
 
 @dataclass(kw_only=True)
@@ -88,7 +80,7 @@ class NFQ(_OfQ):
 
     def algorithm(self, feed: Feed) -> Any:
         """d3rlpy's NFQ."""
-        return self.made(feed, "NFQ", "NFQConfig")
+        return self.made(feed, "NFQ")
 
 
 @dataclass(kw_only=True)
@@ -100,7 +92,7 @@ class CQL(_OfQ):
 
     def algorithm(self, feed: Feed) -> Any:
         """d3rlpy's DiscreteCQL."""
-        return self.made(feed, "CQL", "DiscreteCQLConfig", alpha=self.alpha)
+        return self.made(feed, "CQL")
 
 
 @dataclass(kw_only=True)
@@ -111,13 +103,15 @@ class BCQ(_OfQ):
 
     def algorithm(self, feed: Feed) -> Any:
         """d3rlpy's DiscreteBCQ."""
-        return self.made(feed, "BCQ", "DiscreteBCQConfig", action_flexibility=self.flexibility, beta=0.0, share_encoder=False)
+        return self.made(feed, "BCQ")
 
     def network(self, algorithm: Any, feed: Feed) -> Network:
         """Imitator and Q function together, the latter's scores stretched as other Q functions' are."""
+        from solvers.offline.d3rlpy_algorithms import policy_network, q_network
+
         both = ConstrainedNetwork(self.width, self.rounds, self.flexibility).to(feed.device)
-        both.imitator.load_state_dict(algorithm.impl.modules.imitator._encoder.network.state_dict())
-        both.values.load_state_dict(algorithm.impl.q_function[0].encoder.network.state_dict())
+        both.imitator.load_state_dict(policy_network(algorithm).state_dict())
+        both.values.load_state_dict(q_network(algorithm).state_dict())
         return calmed(both, feed)
 
 
@@ -129,7 +123,7 @@ class SAC(_OfPolicy):
 
     def algorithm(self, feed: Feed) -> Any:
         """d3rlpy's DiscreteSAC."""
-        return self.made(feed, "SAC", "DiscreteSACConfig", initial_temperature=0.1, temp_learning_rate=self.lr)
+        return self.made(feed, "SAC")
 
 
 @dataclass(kw_only=True)
@@ -142,7 +136,7 @@ class IQL(_OfPolicy):
 
     def algorithm(self, feed: Feed) -> Any:
         """Ours, in d3rlpy's frame."""
-        return self.made(feed, "IQL", "IQLConfig", expectile=self.expectile, inverse_temperature=self.inverse_temperature)
+        return self.made(feed, "IQL")
 
 
 @dataclass(kw_only=True)

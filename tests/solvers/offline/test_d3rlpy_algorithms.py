@@ -3,12 +3,10 @@
 import dataclasses
 import math
 
-import d3rlpy
 import numpy as np
 import pytest
 import torch
 
-from bench.speed.offline import stock
 from solvers.offline import d3rlpy_algorithms as d3
 from solvers.offline import learners
 from solvers.offline.feed import Feed, q_values
@@ -42,7 +40,7 @@ def test_no_algorithm_chooses_what_is_illegal_before_or_after_training(name):
 @pytest.mark.parametrize("name", KINDS)
 def test_stock_batches_and_those_of_the_feed_give_the_same_step(name):
     feed = Feed(LOG, CPU)
-    buffer = stock(dataclasses.replace(LOG, reward=feed.rewards), d3rlpy)
+    buffer = d3.replay_buffer(dataclasses.replace(LOG, reward=feed.rewards))
     torch.manual_seed(0)
     batch = buffer.sample_transition_batch(16)
     places = {row.tobytes(): t for t, row in enumerate(LOG.observation[LOG.state])}
