@@ -2,11 +2,15 @@
 
 The jobs are cut into episodes of consecutive submissions; each is an instance, and the log's agents and order of starts are
 replayed on it. Starts are the earliest that the order allows (`bench.left_shift`): what a scheduler lost between an event and
-its reaction is not in the decision process. How likely the scheduler was to do what it did is not known.
+its reaction is not in the decision process. An episode begins on empty agents: what ran or waited from before its first job is
+not in it, so its return is what the scheduler's decisions are worth there, not what its users saw. How likely the scheduler was
+to do what it did is not known.
 """
 
 from __future__ import annotations
 
+import heapq
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from bench.contracts import UserError
 from bench.episodes import Episodes, Tape, joined
-from bench.instance import Instance
+from bench.instance import LARGEST, Instance
 from bench.left_shift import active
 from bench.replay import Plans
 from bench.schedule import Schedule
@@ -43,10 +48,11 @@ class ImportedLogs:
             demands for each resource. A job is taken to need (its time) * (its agent's speed) / (an agent's speed) elsewhere.
         columns: our name -> the table's, where they differ; ours are submit, start, end, agent and the resources.
         jobs: per episode; what is left over at the end is an episode of its own.
-        reject: rows that break a rule are left out; with fewer than this share of good rows the file is refused.
+        reject: rows that break a rule are left out; with fewer than this share of good rows the file is refused. A row that its
+            agent has no room for beside the rows running there breaks one (an overlap of up to a tick is none).
 
     Raises:
-        UserError: where the file cannot be read, lacks a column, or has too few good rows.
+        UserError: where the file cannot be read, lacks a column, or has too few good rows, or a setting means nothing.
     """
 
     def __init__(
@@ -67,11 +73,26 @@ class ImportedLogs:
         self.setting = Setting(**(setting or {"track": "online", "observe": "arrived"}))
         self.cache: Path | None = None
         self.rejected: list[tuple[int, str]] = []  # row of the table (from 0) and why
-        if not self.resources or jobs < 1 or not tick_seconds > 0:
-            raise UserError("logs: agents with capacities, jobs of at least 1 and tick_seconds above 0 are needed")
-        unknown = sorted(set(self.columns) - {*COLUMNS, *self.resources})
+        if path is None:
+            raise UserError("logs.path: give the file, CSV or Parquet, with columns submit, start, end, agent and the demands")
+        if not Path(path).expanduser().is_file():
+            raise UserError(f"logs.path: {path} does not exist")
+        if not self.resources:
+            raise UserError("logs.agents: agents with capacities are needed, such as {name: node1, gpu: 4}")
+        if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
+            raise UserError(f"logs.jobs: jobs of at least 1 are needed for an episode, got {jobs!r}")
+        if not (_is_number(tick_seconds) and tick_seconds > 0):
+            raise UserError(f"logs.tick_seconds: a number above 0 is needed, got {tick_seconds!r}")
+        if not (_is_number(reject) and 0 <= reject <= 1):
+            raise UserError(f"logs.reject: a share from 0 to 1 is needed, got {reject!r}")
+        ours = [*COLUMNS, *self.resources]
+        unknown = sorted(set(self.columns) - set(ours))
         if unknown:
-            raise UserError(f"logs.columns: {unknown[0]!r} is none of {', '.join([*COLUMNS, *self.resources])}")
+            raise UserError(f"logs.columns: {unknown[0]!r} is none of {', '.join(ours)}")
+        theirs = [self.columns.get(name, name) for name in ours]
+        for name, column in zip(ours, theirs, strict=True):
+            if theirs.count(column) > 1:
+                raise UserError(f"logs.columns.{name}: {column!r} is taken for two of {', '.join(ours)}; name another column")
 
     def episodes(self, progress: Any = silent) -> Episodes:
         """The replayed log; what was rejected stands in `rejected` and is told to `progress`."""
@@ -91,8 +112,18 @@ class ImportedLogs:
             parts.append(tape.episodes(self.name))
             progress(first + len(instances), len(pairs), f"replays {self.name}")
         log = replace(joined(self.name, parts), probability=None)
-        store(cache_folder(self.cache) / "logs" / self.name, log, {"rejected_rows": len(self.rejected), "from": str(self.path)})
+        store(
+            cache_folder(self.cache) / "logs" / self.name, log, {"command": self.command, "rejected_rows": len(self.rejected)}
+        )
         return log
+
+    @property
+    def command(self) -> str:
+        """What imports it again."""
+        settings = {"path": self.path, "agents": list(self.agents.values()), "columns": self.columns,
+                    "tick_seconds": self.tick_seconds, "jobs": self.jobs, "reject": self.reject}  # fmt: skip
+        told = " ".join(f"'logs.{key}={json.dumps(value).replace(chr(34), '')}'" for key, value in settings.items() if value)
+        return f"python -m bench +solver=bc logs=imported observe={self.setting.observe} {told}"
 
     def instances(self) -> Sequence[Instance]:
         """One per episode."""
@@ -148,13 +179,19 @@ class ImportedLogs:
             has = ", ".join(map(str, table))
             raise UserError(f"logs: {self.path} has no column {missing[0]!r}; it has {has}. Name it in logs.columns")
         table = table[list(theirs)].rename(columns=theirs)
-        table["agent"] = table["agent"].astype(str)
+        table["agent"] = table["agent"].map(_name)
         for name in (*COLUMNS[:3], *self.resources):
             table[name] = _numbers(table[name], dates=name in COLUMNS)
         reasons = {
-            "a time or demand is missing or no number": ~np.isfinite(table[[*COLUMNS[:3], *self.resources]]).all(axis=1),
+            f"{name} is missing or no number{' and no ISO date' if name in COLUMNS else ''}": table[name].isna()
+            for name in (*COLUMNS[:3], *self.resources)
+        }
+        speeds = [agent.get("speed", 1.0) for agent in self.agents.values()]
+        ticks = (table["end"] - table["submit"].min()) * (max(speeds) / min(speeds)) / self.tick_seconds
+        reasons |= {
             "started before it was submitted": table["start"] < table["submit"],
             "ended before it began": table["end"] <= table["start"],
+            f"it may end after more than {LARGEST:,} ticks; raise logs.tick_seconds": ticks > LARGEST,
             f"agent is none of {', '.join(self.agents)}": ~table["agent"].isin(list(self.agents)),
             "a demand is negative or more than its agent has": ~pandas.Series(self._fit(table), index=table.index),
         }
@@ -163,6 +200,9 @@ class ImportedLogs:
         for reason, rows in reasons.items():
             self.rejected += [(int(row), reason) for row in np.flatnonzero(rows.to_numpy() & ~bad)]
             bad |= rows.to_numpy()
+        crowded = self._crowded(table, np.flatnonzero(~bad))
+        self.rejected += [(row, "its agent has no room for it beside the rows running there") for row in crowded]
+        bad[crowded] = True
         self.rejected.sort()
         if (~bad).sum() < max(1.0, self.reject * len(table)):
             raise UserError(f"logs: {self.path}: {bad.sum()} of {len(table)} rows are rejected ({self.why()})")
@@ -179,14 +219,27 @@ class ImportedLogs:
             fits.append(has is None or all(0 <= need <= has.get(key, 0) for key, need in pairs))
         return fits
 
+    def _crowded(self, table: pandas.DataFrame, rows: NDArray[np.int64]) -> list[int]:
+        """Those of `rows` for which, when they started, their agent had too little left beside rows before them."""
+        times, demands = table[["start", "end"]].to_numpy(), table[self.resources].to_numpy()
+        free = {name: np.array([has.get(key, 0) for key in self.resources], dtype=float) for name, has in self.agents.items()}
+        running: dict[str, list[tuple[float, int]]] = {name: [] for name in self.agents}  # heaps of (end, row)
+        found = []
+        for row in rows[np.lexsort((rows, times[rows, 0]))].tolist():
+            agent = table["agent"].iloc[row]
+            while running[agent] and running[agent][0][0] <= times[row, 0] + self.tick_seconds:
+                free[agent] += demands[heapq.heappop(running[agent])[1]]
+            if (demands[row] > free[agent]).any():
+                found.append(row)
+            else:
+                heapq.heappush(running[agent], (times[row, 1], row))
+                free[agent] -= demands[row]
+        return found
+
     def _read(self) -> pandas.DataFrame:
         import pandas
 
-        if self.path is None:
-            raise UserError("logs.path: give the file, CSV or Parquet, with columns submit, start, end, agent and the demands")
-        path = Path(self.path).expanduser()
-        if not path.is_file():
-            raise UserError(f"logs.path: {path} does not exist")
+        path = Path(str(self.path)).expanduser()
         try:
             return pandas.read_parquet(path) if path.suffix in (".parquet", ".pq") else pandas.read_csv(path)
         except Exception as error:  # each reader raises its own kinds for a file that is cut short or something else
@@ -200,13 +253,21 @@ def _checked(agents: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
         if "name" not in agent or str(agent["name"]) in found:
             raise UserError(f"logs.agents[{i}]: needs a name of its own")
         for key, value in agent.items():
-            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if key == "speed" and not (number and value > 0):
+            if key == "speed" and not (_is_number(value) and value > 0):
                 raise UserError(f"logs.agents[{i}].speed: must be above 0, got {value!r}")
-            if key not in ("name", "speed") and not (number and value >= 0 and value == int(value)):
+            if key not in ("name", "speed") and not (_is_number(value) and value >= 0 and value == int(value)):
                 raise UserError(f"logs.agents[{i}].{key}: a whole number of units is needed, got {value!r}")
         found[str(agent["name"])] = dict(agent)
     return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _name(value: Any) -> str:
+    """An agent's name: pandas reads numbers as floating-point ones where some are missing."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _numbers(column: pandas.Series, dates: bool) -> pandas.Series:

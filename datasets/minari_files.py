@@ -64,10 +64,10 @@ def _card(episodes: Episodes, facts: Mapping[str, Any]) -> str:
     lines = [
         f"# {episodes.name}",
         "",
-        f"- command: `python -m bench +solver=bc logs={episodes.name}`",
+        f"- command: `{facts.get('command', f'python -m bench +solver=bc logs={episodes.name}')}`",
         f"- hash: {episodes.hash}",
     ]
-    lines += [f"- {name}: {value}" for name, value in facts.items()]
+    lines += [f"- {name}: {value}" for name, value in facts.items() if name != "command"]
     lines += ["", f"Observations: {episodes.layout.size} float32, for K = {k} tasks, M = {m} agents, R = {r} resources, as in"]
     lines += ["bench/simulator/view.py; the last K * M + 1 are the mask of legal actions (k * M + a, K * M = wait), before it"]
     lines += [f"the scale of the return, which no policy may read. Rewards count {episodes.objective}; an episode's sum is its"]
@@ -94,7 +94,7 @@ def read(folder: Path) -> Episodes:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"logs: {folder / 'data'} cannot be read ({reason}); it may be cut short, delete the folder") from None
     episodes = Episodes(
-        name, Layout(*about["layout"]), about["objective"],
+        name, about["layout"], about["objective"],
         length=np.array([len(row) for row in columns["rewards"]]),
         observation=np.concatenate(columns["observations"]).astype(np.float32, copy=False),
         action=np.concatenate(columns["actions"]).astype(np.int64, copy=False),
@@ -117,7 +117,8 @@ def card(folder: Path) -> dict[str, Any]:
 
 def _about(folder: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(json.loads((folder / "data" / "metadata.json").read_text())[OWN]))
+        about = dict(json.loads(json.loads((folder / "data" / "metadata.json").read_text())[OWN]))
+        return {**about, "layout": Layout(*about["layout"]), "objective": str(about["objective"]), "hash": str(about["hash"])}
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"logs: {folder} holds no log of this suite ({reason})") from None

@@ -56,7 +56,8 @@ class Behaviour:
         episodes: how many, one on each instance of the train split, again from the first one where there are more.
         noise: probability with which a decision is drawn uniformly from the legal actions instead.
         seconds: of a Solver, for each instance. decisions: of a Learner's training.
-        replay: of a Learner: the episodes are those it trained on, all of them if `episodes` is 0, else the first ones.
+        replay: of a Learner: the episodes are those it trained on, all of them if `episodes` is 0, else those of the first of
+            the environments that it trained in.
 
     Raises:
         UserError: for a number that means nothing.
@@ -72,8 +73,12 @@ class Behaviour:
     def __post_init__(self) -> None:
         if not 0 <= self.noise <= 1:
             raise UserError(f"logs.behaviours: noise must lie between 0 and 1, got {self.noise}")
-        if self.episodes < (0 if self.replay else 1):
-            raise UserError(f"logs.behaviours: episodes must be at least 1, got {self.episodes}")
+        least = {"episodes": 0 if self.replay else 1, "decisions": 1}
+        for name, count in least.items():
+            if getattr(self, name) < count:
+                raise UserError(f"logs.behaviours: {name} must be at least {count}, got {getattr(self, name)}")
+        if not self.seconds > 0:
+            raise UserError(f"logs.behaviours: seconds must be above 0, got {self.seconds}")
 
 
 class RecordedLogs:
@@ -91,6 +96,8 @@ class RecordedLogs:
         setting: Mapping[str, str] | None = None,
         seed: int = 0,
     ) -> None:
+        if seed < 0:
+            raise UserError(f"logs.seed: must not be negative, got {seed}")
         self.name, self.data, self.behaviours, self.seed = name, data, dict(behaviours), seed
         self.setting = Setting(**(setting or {}))
         self.cache: Path | None = None
@@ -147,7 +154,15 @@ class JoinedLogs:
         unknown = sorted(set(self.shares) - set(self.parts))
         if unknown:
             raise UserError(f"logs.shares: {unknown[0]} is no part; there are {', '.join(self.parts)}")
-        self.setting: Setting = next(iter(self.parts.values())).setting
+        for name, share in self.shares.items():
+            if share < 1:
+                raise UserError(f"logs.shares.{name}: at least 1 episode is needed, got {share}; leave the part out instead")
+        first, *others = self.parts.items()
+        self.setting: Setting = first[1].setting
+        for name, part in others:
+            if part.setting != self.setting:
+                raise UserError(f"logs.parts.{name}: was played with {part.setting}, {first[0]} with {self.setting}; "
+                                "logs can be joined only where these agree")  # fmt: skip
 
     def episodes(self, progress: minari_files.Progress = silent) -> Episodes:
         """The parts' episodes, part by part."""

@@ -92,7 +92,8 @@ def test_every_yaml_composes_and_builds_what_its_group_promises(group: str, name
         solver = [] if group == "solver" else ["+solver=fifo"]
         chosen = [*solver, f"{'+' if group == 'solver' else ''}{group}={name}"]
         logs = [] if group == "logs" else ["logs=cluster-tiny-random-v0"]  # which learners from logs ask for
-        config = compose("config", [*chosen, *logs], return_hydra_config=True)
+        path = [f"logs.path={__file__}"] if name == "imported" else []  # a file that is there, read when episodes are asked for
+        config = compose("config", [*chosen, *logs, *path], return_hydra_config=True)
     assert cli._checked(config) is config
     built = instantiate(config[group], _convert_="all")
     if group == "solver":

@@ -75,8 +75,32 @@ def test_rejected_rows_are_reported(tmp_path):
     log = logs.episodes(lambda done, total, note: told.append(note))
     assert log.hash == imported(tmp_path / "good.csv").episodes().hash
     assert [row for row, _ in logs.rejected] == [5, 6, 7, 8, 9]
-    assert [reason.split()[0] for _, reason in logs.rejected] == ["a", "started", "ended", "agent", "a"]
-    assert told[0].startswith("5 rows rejected: row 5: a time or demand is missing")
+    assert [reason.split()[0] for _, reason in logs.rejected] == ["start", "started", "ended", "agent", "a"]
+    assert told[0].startswith("5 rows rejected: row 5: start is missing or no number and no ISO date; row 6")
+
+
+def test_more_than_an_agent_has_room_for_is_rejected(tmp_path):
+    """At 500 agent a runs 4 of its 4 GPUs until 600 or so; a tick's overlap is the clock's."""
+    full = GOOD.replace("0,0,600,a,2,4", "0,0,600,a,4,4") + "210,500,800,a,1,1\n220,590,650,a,4,1\n"
+    logs = imported(tmp_path / "log.csv", full)
+    logs.episodes()
+    assert logs.rejected == [(5, "its agent has no room for it beside the rows running there")]
+
+
+def test_agents_that_are_numbers_stay_names_where_some_are_missing(tmp_path):
+    text = GOOD.replace(",a,", ",1,").replace(",b,", ",2,") + "500,600,700,,1,1\n"
+    logs = imported(tmp_path / "log.csv", text, agents=[{**AGENTS[0], "name": 1}, {**AGENTS[1], "name": "2"}])
+    assert len(logs.episodes().length) == 2
+    assert logs.rejected == [(5, "agent is none of 1, 2")]
+
+
+def test_its_card_says_how_to_import_it_again(tmp_path):
+    imported(tmp_path / "log.csv").episodes()
+    card = (tmp_path / "cache" / "logs" / "mine" / "CARD.md").read_text()
+    told = card.split("command: `")[1].split("`")[0]
+    assert told.startswith("python -m bench +solver=bc logs=imported observe=arrived 'logs.path=")
+    assert "'logs.agents=[{name: a, gpu: 4, cpu: 16}, {name: b, gpu: 2, cpu: 16, speed: 0.5}]'" in told
+    assert "'logs.jobs=3'" in told
 
 
 def test_what_began_late_starts_when_it_could(tmp_path):
@@ -90,7 +114,12 @@ def test_what_began_late_starts_when_it_could(tmp_path):
         (GOOD.replace("agent", "node"), {}, "has no column 'agent'; it has submit, start, end, node"),
         (GOOD[:40] + BAD, {}, "rows are rejected"),
         (GOOD, {"agents": [{"name": "a"}]}, "agents with capacities"),
-        (GOOD, {"jobs": 0}, "jobs of at least 1"),
+        (GOOD, {"jobs": 0}, "logs.jobs: jobs of at least 1"),
+        (GOOD, {"jobs": 2.5}, "logs.jobs: jobs of at least 1 are needed for an episode, got 2.5"),
+        (GOOD, {"tick_seconds": 0}, "logs.tick_seconds: a number above 0 is needed, got 0"),
+        (GOOD, {"tick_seconds": 1e-9}, "ticks; raise logs.tick_seconds"),
+        (GOOD, {"reject": 2.0}, "logs.reject: a share from 0 to 1 is needed, got 2.0"),
+        (GOOD, {"columns": {"submit": "start"}}, "logs.columns.submit: 'start' is taken for two of submit, start, end, agent"),
         (GOOD, {"agents": [{"gpu": 4}]}, r"agents\[0\]: needs a name of its own"),
         (GOOD, {"agents": [*AGENTS, AGENTS[0]]}, r"agents\[2\]: needs a name of its own"),
         (GOOD, {"agents": [{"name": "a", "gpu": 4, "speed": 0}]}, r"agents\[0\].speed: must be above 0"),

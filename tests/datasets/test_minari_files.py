@@ -104,6 +104,8 @@ def test_a_folder_that_is_no_log(tmp_path):
     (tmp_path / "other" / "data").mkdir(parents=True)
     with pytest.raises(UserError, match=r"holds no log of this suite"):
         minari_files.read(tmp_path / "other")
-    (tmp_path / "other" / "data" / "metadata.json").write_text(json.dumps({"dataset_id": "x"}))
-    with pytest.raises(UserError, match=r"holds no log of this suite"):
-        minari_files.read(tmp_path / "other")
+    for about in ({}, {"layout": [3, 2], "objective": "total_time", "hash": "x"}, {"objective": "total_time", "hash": "x"}):
+        metadata = {"dataset_id": "x", **({minari_files.OWN: json.dumps(about)} if about else {})}
+        (tmp_path / "other" / "data" / "metadata.json").write_text(json.dumps(metadata))
+        with pytest.raises(UserError, match=r"holds no log of this suite"):
+            minari_files.read(tmp_path / "other")

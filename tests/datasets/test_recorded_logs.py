@@ -143,12 +143,24 @@ def test_several_behaviours_and_several_logs_are_one(tmp_path):
         JoinedLogs("x", {"rules": rules}, {"rules": 7}).episodes()
     with pytest.raises(UserError, match=r"shares: rule is no part"):
         JoinedLogs("x", {"rules": rules}, {"rule": 7})
+    with pytest.raises(UserError, match=r"shares.rules: at least 1 episode is needed, got 0; leave the part out"):
+        JoinedLogs("x", {"rules": rules}, {"rules": 0})
+    blind = RecordedLogs("blind-v0", DATA, {"random": Behaviour(Random(), 4)}, {"observe": "arrived"})
+    with pytest.raises(UserError, match=r"parts.blind: was played with .*observe='arrived'.* only where these agree"):
+        JoinedLogs("x", {"rules": rules, "blind": blind})
 
 
-@pytest.mark.parametrize("settings", [{"noise": 1.5, "episodes": 1}, {"episodes": 0}])
+@pytest.mark.parametrize(
+    "settings", [{"noise": 1.5, "episodes": 1}, {"episodes": 0}, {"episodes": 1, "seconds": 0}, {"episodes": 1, "decisions": 0}]
+)
 def test_a_behaviour_that_means_nothing(settings):
-    with pytest.raises(UserError, match=r"logs.behaviours: (noise|episodes) must"):
+    with pytest.raises(UserError, match=r"logs.behaviours: (noise|episodes|seconds|decisions) must"):
         Behaviour(SJF(), **settings)
+
+
+def test_a_seed_that_means_nothing():
+    with pytest.raises(UserError, match=r"logs.seed: must not be negative, got -1"):
+        RecordedLogs("x", DATA, {"random": Behaviour(Random(), 4)}, seed=-1)
 
 
 def test_a_data_card_counts(tmp_path):

@@ -37,6 +37,24 @@ def test_no_algorithm_chooses_what_is_illegal_before_or_after_training(name):
             assert all(math.isfinite(value) for value in loss.values()), loss
 
 
+def test_a_log_is_d3rlpys_own_replay_buffer(tmp_path):
+    """What is dumped is read by d3rlpy as it is; an episode that was cut short did not end."""
+    import d3rlpy
+
+    cut = dataclasses.replace(LOG, terminated=LOG.terminated.copy(), truncated=LOG.truncated.copy())
+    last = int(LOG.length[0]) - 1
+    cut.terminated[last], cut.truncated[last] = False, True
+    with open(tmp_path / "log.h5", "w+b") as file:
+        d3.replay_buffer(cut).dump(file)
+    with open(tmp_path / "log.h5", "rb") as file:
+        again = d3rlpy.dataset.ReplayBuffer.load(file, d3rlpy.dataset.InfiniteBuffer())
+    assert np.array_equal(np.concatenate([e.observations for e in again.episodes]), LOG.observation[LOG.state])
+    assert np.array_equal(np.concatenate([e.actions[:, 0] for e in again.episodes]), LOG.action)
+    assert np.allclose(np.concatenate([e.rewards[:, 0] for e in again.episodes]), LOG.reward)
+    assert [e.terminated for e in again.episodes] == [False] + [True] * (len(LOG.length) - 1)
+    assert again.dataset_info.action_size == LOG.layout.actions
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_stock_batches_and_those_of_the_feed_give_the_same_step(name):
     feed = Feed(LOG, CPU)
