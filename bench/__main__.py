@@ -168,7 +168,7 @@ class Setup:
         """Build everything. Raises one of WRONG."""
         plain = _plain(config)
         plugin = _build("solver", config.solver)
-        if hasattr(plugin, "logs"):
+        if getattr(plugin, "logs", None) is not None:
             plugin.logs.cache = Path(config.cache) if config.cache else None
         dataset, instances = _load(json.dumps(plain["dataset"]), config.split)
         setting = _setting(config, plugin, instances)
@@ -449,8 +449,8 @@ def _compose(overrides: list[str]) -> DictConfig:
 
 def _checked(config: DictConfig) -> DictConfig:
     """The configuration, if every key exists and has the right type."""
-    learns_from_logs = "solver" in config and "'${logs}'" in str(OmegaConf.to_container(config.solver, resolve=False))
-    if learns_from_logs and "logs" not in config:
+    learns_from_logs = "solver" in config and "${oc.select:logs," in str(OmegaConf.to_container(config.solver, resolve=False))
+    if learns_from_logs and "logs" not in config and not config.solver.get("offline", config.solver).get("checkpoint"):
         raise UserError(f"logs: this solver learns from logs; type logs=NAME, one of {', '.join(sorted(members('logs')))}")
     plain = _plain(config)
     known = {key: value for key, value in _plain(OmegaConf.load(CONF / "config.yaml")).items() if key != "defaults"}

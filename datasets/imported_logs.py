@@ -123,7 +123,7 @@ class ImportedLogs:
         settings = {"path": self.path, "agents": list(self.agents.values()), "columns": self.columns,
                     "tick_seconds": self.tick_seconds, "jobs": self.jobs, "reject": self.reject}  # fmt: skip
         told = " ".join(f"'logs.{key}={json.dumps(value).replace(chr(34), '')}'" for key, value in settings.items() if value)
-        return f"python -m bench +solver=bc logs=imported observe={self.setting.observe} {told}"
+        return f"python -m bench +solver=bc logs=imported {told}"
 
     def instances(self) -> Sequence[Instance]:
         """One per episode."""

@@ -41,6 +41,8 @@ RANGES: dict[str, Range] = {
 class OfflineLearner(ABC):
     """Settings of every offline learner; `conf/learner/offline.yaml` says what each one means.
 
+    A run sees what the log shows: `observe` is declared where that is less than all. With `checkpoint`, `logs` may be None.
+
     Raises:
         UserError: for a setting that means nothing or a log that cannot be learnt from.
         FloatingPointError: where a network or an estimate is no longer finite: a failed run, whose row says so.
@@ -69,6 +71,8 @@ class OfflineLearner(ABC):
         check_settings(self, "solver", RANGES)
         if self.selection not in SELECTIONS:
             raise UserError(f"solver.selection: {self.selection!r} must be one of {', '.join(SELECTIONS)}")
+        if self.checkpoint is None and self.logs is not None and self.logs.setting.observe == "arrived":
+            self.observe = "arrived"
         if self.steps % (2 * self.candidates):
             raise UserError(f"solver.steps: {self.steps} must be a multiple of twice solver.candidates={self.candidates}")
 

@@ -26,6 +26,10 @@ class OfflineToOnline:
     offline: OfflineLearner
     online: NetworkLearner
 
+    def __post_init__(self) -> None:
+        if hasattr(self.offline, "observe"):
+            self.observe = self.offline.observe
+
     @property
     def logs(self) -> Logs:
         """Those that are learnt from."""

@@ -162,6 +162,9 @@ def test_without_arguments_it_lists_all_there_is(capsys: pytest.CaptureFixture[s
         (["+solver=sjf", "dataset=swf", "dataset.path=missing.swf"], "missing.swf does not exist. Needed:"),
         (["+solver=sjf", "dataset.load=3"], "dataset.hashes.test: pinned"),
         (["+solver=sjf", "solver._target_=solvers.rules.SJFF"], "solvers.rules.SJFF cannot be imported"),
+        (["+solver=bc"], "logs: this solver learns from logs; type logs=NAME, one of cluster-"),
+        (["+solver=bc", "logs=imported"], "logs.path: give the file"),
+        (["+solver=bc", "logs=imported", "logs.path=no.csv"], "logs.path: no.csv does not exist"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
@@ -200,6 +203,11 @@ def test_a_bad_instance_file_is_one_line_and_status_2(
 def test_a_constructor_that_objects_is_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*mine(place), "+solver=picky", *QUICK]) == 2
     assert capsys.readouterr().err == "solver: ValueError: level 1 will not do\n"
+
+
+def test_a_trained_policy_needs_no_log(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["+solver=bc", "solver.checkpoint=no.pt", *QUICK]) == 2
+    assert capsys.readouterr().err.startswith("checkpoint: no.pt does not exist")
 
 
 def test_in_a_sweep_keys_of_a_group_that_is_swept_may_be_set(place: Path) -> None:

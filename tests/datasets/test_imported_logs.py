@@ -98,7 +98,7 @@ def test_its_card_says_how_to_import_it_again(tmp_path):
     imported(tmp_path / "log.csv").episodes()
     card = (tmp_path / "cache" / "logs" / "mine" / "CARD.md").read_text()
     told = card.split("command: `")[1].split("`")[0]
-    assert told.startswith("python -m bench +solver=bc logs=imported observe=arrived 'logs.path=")
+    assert told.startswith("python -m bench +solver=bc logs=imported 'logs.path=")
     assert "'logs.agents=[{name: a, gpu: 4, cpu: 16}, {name: b, gpu: 2, cpu: 16, speed: 0.5}]'" in told
     assert "'logs.jobs=3'" in told
 

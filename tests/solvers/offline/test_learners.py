@@ -9,7 +9,7 @@ import torch
 
 from bench.contracts import Budget, UserError
 from bench.instance import Instance
-from bench.rollout import PolicySolver
+from bench.rollout import PolicySolver, played_as
 from bench.setting import Setting
 from bench.simulator.tables import LEAVE
 from bench.simulator.tensors import TensorSimulator
@@ -179,6 +179,17 @@ def test_what_decides_by_its_past_is_no_start_for_ppo(tmp_path):
 def test_what_cannot_be_learnt_from_is_one_clear_error(changes, said, tmp_path):
     with pytest.raises(UserError, match=said):
         fit(learner("bc", **changes), tmp_path)
+
+
+def test_a_run_sees_what_its_log_shows(tmp_path):
+    blind = Logs(LOG, setting=Setting(track="online", observe="arrived"))
+    assert played_as(learner("bc", logs=blind), Setting()).observe == "arrived"
+    assert played_as(OfflineToOnline(learner("bc", logs=blind), small(PPO)), Setting()).observe == "arrived"
+    assert played_as(learner("bc"), Setting()).observe == "all"
+    fit(learner("bc"), tmp_path)
+    loaded = learner("bc", logs=None, checkpoint=str(tmp_path / "policy.pt"))
+    assert played_as(loaded, Setting(observe="arrived")).observe == "arrived"
+    assert schedules(fit(loaded, tmp_path / "other")[0], list(DATA.instances("test"))[:2])
 
 
 def test_a_log_on_other_instances_is_refused_before_anything_is_learnt(tmp_path):
