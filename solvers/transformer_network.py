@@ -1,6 +1,6 @@
-"""The decision transformer over pairs: what was seen, done and wished for before tells what to do now.
+"""The decision transformer over pairs: what was seen and done before, and the return asked for, tell what to do now.
 
-B environments, L steps of context, E numbers per token, W per task and agent. Tokens come in threes (wish, state, action).
+B environments, L steps of context, E numbers per token, W per task and agent. Three tokens a step: return to go, state, action.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ from solvers.network import Network, PairNetwork, linear
 class TransformerNetwork(Network):
     """Decision transformer (Chen et al. 2021, arXiv:2106.01345) whose states, actions and scores are those of a PairNetwork.
 
-    The wish is the return to go in units of what is left to do: so it means the same at every size and needs no scale, which a
-    policy may not know. While deciding it is always `wish`. A network that decides remembers: `reset` begins new episodes.
+    The return to go is in units of what is left to do: so it means the same at every size and needs no scale, which a policy
+    may not know. While deciding it is always `target_return`. A network that decides remembers: `reset` begins new episodes.
     """
 
     remembers = True
 
     def __init__(
         self, width: int = 32, rounds: int = 2, embed: int = 64, layers: int = 2, heads: int = 4, context: int = 8,
-        horizon: int = 512, wish: float = -1.0,
+        horizon: int = 512, target_return: float = -1.0,
     ) -> None:  # fmt: skip
         """`context`: steps looked at. `horizon`: steps that have a position of their own, later ones share the last one."""
         from solvers.offline.d3rlpy_algorithms import gpt2  # loads d3rlpy, which takes seconds
 
         super().__init__()
-        self._shape = {"embed": embed, "layers": layers, "heads": heads, "context": context, "horizon": horizon, "wish": wish}
-        self.pairs, self.context, self.wish = PairNetwork(width, rounds), context, wish
-        self.of_wish, self.of_state, self.of_action = (
+        self._shape: dict[str, Any] = {"embed": embed, "layers": layers, "heads": heads, "context": context, "horizon": horizon}
+        self._shape |= {"target_return": target_return}
+        self.pairs, self.context, self.target_return = PairNetwork(width, rounds), context, target_return
+        self.of_return, self.of_state, self.of_action = (
             linear(1, embed, 1.0),
             linear(width, embed, 1.0),
             linear(2 * width, embed, 1.0),
@@ -56,8 +57,8 @@ class TransformerNetwork(Network):
         """The next decisions of B episodes: logits (B, K * M + 1); there are no values. The best actions are taken as done."""
         task, agent, whole = self.pairs.hear(f)
         step = torch.full((len(whole),), self.step, device=whole.device)
-        wish = torch.full((len(whole), 1), self.wish, device=whole.device)
-        now = torch.stack([self._token(self.of_wish(wish), step), self._token(self.of_state(whole), step)], dim=1)
+        target = torch.full((len(whole), 1), self.target_return, device=whole.device)
+        now = torch.stack([self._token(self.of_return(target), step), self._token(self.of_state(whole), step)], dim=1)
         tokens = torch.cat([*self.past, now], dim=1)
         heard = self.attention(tokens, torch.zeros(tokens.shape[:2], device=whole.device))[:, -1]
         logits = self.pairs.scores(task, agent, whole + self.back(heard), f).masked_fill(~f.mask, -torch.inf)
@@ -67,15 +68,19 @@ class TransformerNetwork(Network):
         self.step += 1
         return logits, torch.zeros(len(whole), device=whole.device)
 
-    def along(self, f: Features, action: Tensor, wish: Tensor, step: Tensor, known: Tensor) -> Tensor:
+    def along(self, f: Features, action: Tensor, return_to_go: Tensor, step: Tensor, known: Tensor) -> Tensor:
         """Logits (B, L, K * M + 1), -inf where illegal, along B * L decisions that were made.
 
-        `f`: of B * L. action, wish, step, known (B, L): flat actions, returns to go in loads, decisions since the episode's
+        `f`: of B * L. action, return_to_go, step, known (B, L): flat actions, returns in loads, decisions since the episode's
         begin, and 0 where there is padding.
         """
         b, length = action.shape
         task, agent, whole = self.pairs.hear(f)
-        parts = [self.of_wish(wish.flatten()[:, None]), self.of_state(whole), self._action(task, agent, action.flatten())]
+        parts = [
+            self.of_return(return_to_go.flatten()[:, None]),
+            self.of_state(whole),
+            self._action(task, agent, action.flatten()),
+        ]
         tokens = torch.stack([self._token(part, step.flatten()) for part in parts], dim=1).view(b, 3 * length, -1)
         heard = self.attention(tokens, (1.0 - known).repeat_interleave(3, dim=1))[:, 1::3].flatten(0, 1)
         logits = self.pairs.scores(task, agent, whole + self.back(heard), f).masked_fill(~f.mask, -torch.inf)

@@ -377,8 +377,8 @@ class LegalTransformer(DiscreteDecisionTransformerImpl):
     def compute_loss(self, batch: TorchTrajectoryMiniBatch) -> Tensor:
         """Cross-entropy of what was done, over the decisions that were made."""
         action, known = batch.actions.squeeze(2).long(), batch.masks
-        steps, wish = batch.timesteps.squeeze(2), batch.returns_to_go.squeeze(2)
-        logits = self._modules.transformer.along(batch.observations, action, wish, steps, known).clamp(min=ILLEGAL)
+        steps, return_to_go = batch.timesteps.squeeze(2), batch.returns_to_go.squeeze(2)
+        logits = self._modules.transformer.along(batch.observations, action, return_to_go, steps, known).clamp(min=ILLEGAL)
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), action.flatten(), reduction="none")
         return (loss * known.flatten()).sum() / known.sum()
 
@@ -525,11 +525,11 @@ class FeedBuffer:
 
     def sample_trajectory_batch(self, count: int, length: int) -> TorchTrajectoryMiniBatch:
         """`count` stretches of at most `length` decisions, padded in front, each ending at one drawn uniformly."""
-        walk = self.feed.walk(self.feed.rows(count), length)
-        none = torch.zeros_like(walk.wish)[..., None]
+        past = self.feed.trajectories(self.feed.rows(count), length)
+        none = torch.zeros_like(past.return_to_go)[..., None]
         return TorchTrajectoryMiniBatch(
-            observations=walk.seen, actions=walk.action[..., None], rewards=none, returns_to_go=walk.wish[..., None],
-            terminals=none, timesteps=walk.step[..., None], masks=walk.known, device=str(self.feed.device),
+            observations=past.seen, actions=past.action[..., None], rewards=none, returns_to_go=past.return_to_go[..., None],
+            terminals=none, timesteps=past.step[..., None], masks=past.known, device=str(self.feed.device),
         )  # fmt: skip
 
 

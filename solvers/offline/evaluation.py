@@ -112,12 +112,12 @@ def greedy_actions(network: Network, feed: Feed) -> Tensor:
 
 
 def _told_by_history(network: TransformerNetwork, feed: Feed) -> Tensor:
-    """(S,) as `greedy_actions`, after the decisions that were logged before, with the wish that it decides by."""
+    """(S,) as `greedy_actions`, after the decisions that were logged before, with the target return that it decides by."""
     actions = feed.states.mask.float().argmax(dim=1)  # any legal one where an episode was cut: nothing was done there
     for last in torch.arange(len(feed), device=feed.device).split(CHUNK // network.context):
-        walk = feed.walk(last, network.context)
-        wish = torch.full_like(walk.wish, network.wish)
-        actions[feed.state[last]] = network.along(walk.seen, walk.action, wish, walk.step, walk.known)[:, -1].argmax(dim=1)
+        past = feed.trajectories(last, network.context)
+        target = torch.full_like(past.return_to_go, network.target_return)
+        actions[feed.state[last]] = network.along(past.seen, past.action, target, past.step, past.known)[:, -1].argmax(dim=1)
     return actions
 
 

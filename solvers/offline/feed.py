@@ -83,12 +83,12 @@ class Batch(NamedTuple):
     next_state: Tensor  # (n,) rows of the feed's states
 
 
-class Walk(NamedTuple):
+class Trajectories(NamedTuple):
     """n stretches of at most L decisions, each ending at some decision; padding in front is known = 0 and repeats the first."""
 
     seen: Features  # each (n * L, ...)
     action: Tensor  # (n, L)
-    wish: Tensor  # (n, L) return to go in the units of the states
+    return_to_go: Tensor  # (n, L) return to go in the units of the states
     step: Tensor  # (n, L) decisions since the episode's begin
     known: Tensor  # (n, L) float32
 
@@ -131,13 +131,13 @@ class Feed:
         seen, following = self.states.at(state), self.states.at(state + 1)
         return Batch(seen, self.action[rows], self.reward[rows], following, self.terminal[rows], state + 1)
 
-    def walk(self, last: Tensor, length: int) -> Walk:
+    def trajectories(self, last: Tensor, length: int) -> Trajectories:
         """The stretches of `length` decisions that end at the decisions `last` (n,)."""
         back = last[:, None] - torch.arange(length - 1, -1, -1, device=self.device)  # (n, L)
         first = (last - self.step[last])[:, None]
         known, rows = back >= first, torch.maximum(back, first)
         seen = self.states.at(self.state[rows].flatten()).features
-        return Walk(seen, self.action[rows], self.wish[rows], self.step[rows], known.float())
+        return Trajectories(seen, self.action[rows], self.return_to_go[rows], self.step[rows], known.float())
 
     @functools.cached_property
     def step(self) -> Tensor:
@@ -146,7 +146,7 @@ class Feed:
         return torch.from_numpy(np.arange(len(self)) - np.repeat(log.first, log.length)).to(self.device)
 
     @functools.cached_property
-    def wish(self) -> Tensor:
+    def return_to_go(self) -> Tensor:
         """(T,) return from each decision to the end of its episode, in the unit of its state."""
         log, step = self.log, self.step.cpu().numpy()
         episode = np.repeat(np.arange(len(log.length)), log.length)

@@ -147,7 +147,7 @@ class DecisionTransformer(OfflineLearner):
     layers: int = 2
     heads: int = 4
     context: int = 8
-    wish_quantile: float = 0.8
+    target_return_quantile: float = 0.8
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -155,21 +155,24 @@ class DecisionTransformer(OfflineLearner):
             raise UserError(f"solver.embed: {self.embed} must be a multiple of solver.heads={self.heads}")
 
     def algorithm(self, feed: Feed) -> Any:
-        """d3rlpy's DiscreteDecisionTransformer; what it wishes for while deciding is a quantile of what the log attained."""
+        """d3rlpy's DiscreteDecisionTransformer; its target return while deciding is a quantile of the log's."""
         from solvers.offline.d3rlpy_algorithms import decision_transformer
 
-        network = self._new(float(torch.quantile(feed.wish[:100_000], self.wish_quantile)))
+        returns = feed.return_to_go[:: 1 + len(feed) // 10_000_000]  # more than 2^24 are too many for quantile
+        network = self._new(float(torch.quantile(returns, self.target_return_quantile)))
         stretches = max(1, self.batch // self.context)
         return decision_transformer(network, feed.layout, feed.device, self.lr, stretches, self.steps)
 
     def network(self, algorithm: Any, feed: Feed) -> Network:
         """Its network."""
-        network = self._new(algorithm.network.wish).to(feed.device)
+        network = self._new(algorithm.network.target_return).to(feed.device)
         network.load_state_dict(algorithm.network.state_dict())
         return network
 
-    def _new(self, wish: float) -> TransformerNetwork:
-        return TransformerNetwork(self.width, self.rounds, self.embed, self.layers, self.heads, self.context, wish=wish)
+    def _new(self, target_return: float) -> TransformerNetwork:
+        return TransformerNetwork(
+            self.width, self.rounds, self.embed, self.layers, self.heads, self.context, target_return=target_return
+        )
 
 
 @torch.no_grad()

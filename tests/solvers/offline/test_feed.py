@@ -60,8 +60,8 @@ def test_the_unit_is_what_the_tasks_would_take_undisturbed():
     short_first, long_first = (2 + 4 * 3, 4 * (2 + 3), 4 * 3), (2 + 4 * 3, 3 + 2, 2)  # start, wait, start
     assert {tuple(episode) for episode in ticks} == {short_first, long_first}
     feed = Feed(recorded(200), CPU)
-    assert (feed.wish <= -1.0 + 1e-4).all()
-    assert feed.wish.median() > -4.0
+    assert (feed.return_to_go <= -1.0 + 1e-4).all()
+    assert feed.return_to_go.median() > -4.0
 
 
 def test_values_scale_with_their_unit_and_are_centred_over_legal_actions():
@@ -79,15 +79,15 @@ def test_values_scale_with_their_unit_and_are_centred_over_legal_actions():
     assert q_values(PairNetwork(8, 1, outputs=5), seen).shape == (*q.shape, 5)
 
 
-def test_a_walk_ends_at_its_decision_and_stays_in_its_episode():
+def test_a_trajectory_ends_at_its_decision_and_stays_in_its_episode():
     log, _ = logged()
     feed = Feed(log, CPU)
-    walk = feed.walk(torch.arange(len(feed)), 4)
+    past = feed.trajectories(torch.arange(len(feed)), 4)
     for t in range(len(feed)):
         step = int(feed.step[t])
-        assert walk.known[t].sum() == min(step + 1, 4)
-        known = walk.known[t].bool()
-        assert walk.action[t][known].tolist() == log.action[t - int(known.sum()) + 1 : t + 1].tolist()
-        assert walk.step[t][-1] == step
+        assert past.known[t].sum() == min(step + 1, 4)
+        known = past.known[t].bool()
+        assert past.action[t][known].tolist() == log.action[t - int(known.sum()) + 1 : t + 1].tolist()
+        assert past.step[t][-1] == step
     returns, first = torch.from_numpy(log.returns).float(), torch.from_numpy(log.first)
-    assert torch.allclose(feed.wish[first] * feed.states.unit[feed.state[first]], returns, rtol=1e-4)
+    assert torch.allclose(feed.return_to_go[first] * feed.states.unit[feed.state[first]], returns, rtol=1e-4)

@@ -139,7 +139,7 @@ def test_without_probabilities_importance_sampling_refuses_and_the_rest_goes_on(
         ("iql", {"inverse_temperature": -5.0}, "solver.inverse_temperature: must be above 0"),
         ("cql", {"alpha": -1.0}, "solver.alpha: must not be negative"),
         ("decision_transformer", {"heads": 3}, "solver.embed: 16 must be a multiple of solver.heads=3"),
-        ("decision_transformer", {"wish_quantile": 2.0}, "solver.wish_quantile: must lie between 0 and 1"),
+        ("decision_transformer", {"target_return_quantile": 2.0}, "solver.target_return_quantile: must lie between 0 and 1"),
     ],
 )
 def test_settings_of_an_algorithm_that_mean_nothing(name, changes, said):
@@ -283,9 +283,11 @@ def test_a_transformer_decides_while_playing_as_it_does_along_what_was_played():
     torch.nn.init.normal_(network.pairs.score[2].weight)
     log, _ = logged(24, Greedy(network))
     feed = Feed(log, CPU)
-    walk = feed.walk(torch.arange(len(feed)), network.context)
+    past = feed.trajectories(torch.arange(len(feed)), network.context)
     with torch.no_grad():
-        logits = network.along(walk.seen, walk.action, torch.full_like(walk.wish, network.wish), walk.step, walk.known)
+        logits = network.along(
+            past.seen, past.action, torch.full_like(past.return_to_go, network.target_return), past.step, past.known
+        )
     assert torch.equal(logits[:, -1].argmax(dim=1), feed.action)
 
 
