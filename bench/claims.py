@@ -255,16 +255,31 @@ def online_table(runs: Sequence[Run]) -> list[str]:
     learned = [run for run in runs if f"learning/decisions_to_{GOALS[0]}" in run]
     out = [
         "Decisions in the simulator until SJF and the best rule were beaten on the validation split, and until within 1 % of",
-        "the final value; – where a seed never got there.", "",
+        "the final value of its own; – where a seed never got there.", "",
         "| online learner | log | seeds | SJF | best rule | final | gap |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for (solver, log), members in _grouped(learned, "label", "logs/name").items():
-        row = []
-        for goal in GOALS:
-            values = [run[f"learning/decisions_to_{goal}"] for run in members]
-            row.append("–" if None in values else f"{np.mean(values):,.0f}")
+        row = [f"{steps.mean():,.0f}" if np.isfinite(steps := _decisions(members, goal)).all() else "–" for goal in GOALS]
         out.append(f"| {solver} | {_short(log)} | {len(members)} | {' | '.join(row)} | {_percent(spread(members))} |")
-    return out if learned else []
+    return [*out, *_saved(learned)] if learned else []
+
+
+def _saved(learned: Sequence[Run]) -> list[str]:
+    """What a log has saved: decisions until SJF and the best rule were beaten, from scratch less those after the log."""
+    out = []
+    for (solver, log), after in _grouped((run for run in learned if "logs/name" in run), "label", "logs/name").items():
+        for (scratch,), alone in _grouped(_without_logs(learned), "label").items():
+            for goal in GOALS[:2]:
+                ours, theirs = _decisions(after, goal), _decisions(alone, goal)
+                if np.isfinite(ours).all() and np.isfinite(theirs).all():
+                    found = stats.paired_difference(theirs[:, None], ours[:, None])
+                    out.append(f"- {solver} after {_short(log)}: {_thousands(found)} decisions fewer than {scratch} to {goal}")
+    return ["", *out] if out else []
+
+
+def _decisions(runs: Sequence[Run], goal: str) -> Floats:
+    """(S,) decisions in the simulator until a goal was reached, NaN where it never was."""
+    return np.array([run[f"learning/decisions_to_{goal}"] for run in runs], dtype=float)
 
 
 # -- the claims ------------------------------------------------------------------------------------------------------
@@ -464,6 +479,11 @@ def _short(name: str | None) -> str:
 def _percent(found: Found, unit: float = 100.0) -> str:
     mean, low, high = (unit * value for value in found)
     return f"{mean:.1f}" + (f" [{low:.1f}, {high:.1f}]" if math.isfinite(low) else "")
+
+
+def _thousands(found: Found) -> str:
+    mean, low, high = found
+    return f"{mean:,.0f}" + (f" [{low:,.0f}, {high:,.0f}]" if math.isfinite(low) else "")
 
 
 def _signed(found: Found, digits: int = 3) -> str:

@@ -139,6 +139,8 @@ def test_the_page_shows_every_cell_and_answers_each_claim():
     text = claims.page([*runs, rule, ppo, tuned], "the command")
     assert "| ppo_greedy | – | 1 | 5,000 | – | 9,000 | 20.0 |" in text
     assert "| ppo_offline | mixed | 1 | 5,000 | 0 | 9,000 |" in text
+    assert "- ppo_offline after mixed: 0 decisions fewer than ppo_greedy to sjf" in text
+    assert "to best_rule" not in text  # which the one from scratch never beat
     assert "from 18 runs" in text  # the policy that went on playing is no offline row
     assert "| dqn | 85.0 [85.0, 85.0] |" in text
     assert "ppo_offline:" not in text  # it had a log
