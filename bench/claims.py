@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench import stats
+from bench import dope, stats
 from bench.instance import read_json, write_json
 
 ESTIMATORS = ("fqe", "dr", "wis", "is")
@@ -171,12 +171,12 @@ def resampled(runs: Sequence[Run], value: Callable[[Sequence[Run]], float]) -> F
 
 def rank(runs: Sequence[Run], name: str) -> float:
     """Spearman's rho of an estimator with the true return over all candidates; 0 where it tells none from another."""
-    return float(np.nan_to_num(stats.rank_correlation(of_candidates(runs, name), of_candidates(runs, "true"))))
+    return float(np.nan_to_num(dope.rank_correlation(of_candidates(runs, name), of_candidates(runs, "true"))))
 
 
 def regret(runs: Sequence[Run], name: str, k: int) -> float:
     """Regret@k of an estimator over all candidates of the runs."""
-    return stats.regret(of_candidates(runs, name), of_candidates(runs, "true"), k)
+    return dope.regret(of_candidates(runs, name), of_candidates(runs, "true"), k)
 
 
 def of_candidates(runs: Sequence[Run], name: str) -> Floats:

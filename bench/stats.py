@@ -1,4 +1,4 @@
-"""Statistics of runs as pure functions: gap, score, intervals (SPEC section 7), how well estimates rank policies (DOPE).
+"""Statistics of runs as pure functions: gap, score, intervals (SPEC section 7).
 
 Seeds are runs (S), instances are tasks (I); episodes of one (seed, instance) are averaged before anything here is called.
 NaN means missing, and a missing input gives a missing output.
@@ -85,23 +85,6 @@ def paired_difference(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> tuple[
     parts = sum(side[1] ** 2 / side[2] for side in sides if side[2])
     freedom = variance**2 / parts if parts else float(max(side[2] for side in sides))
     return difference, *_student(difference, variance, freedom, level)
-
-
-def rank_correlation(estimate: ArrayLike, true: ArrayLike) -> float:
-    """Spearman's rho over policies (C,), as in DOPE (Fu et al. 2021, arXiv:2103.16596); NaN where either has one value only."""
-    from scipy.stats import spearmanr
-
-    first, second = np.asarray(estimate, dtype=float), np.asarray(true, dtype=float)
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
-        return math.nan
-    return float(spearmanr(first, second).statistic)
-
-
-def regret(estimate: ArrayLike, true: ArrayLike, k: int) -> float:
-    """Regret@k (DOPE): how much worse the truly best of the k best estimates is than the truly best of all policies (C,)."""
-    true = np.asarray(true, dtype=float)
-    top = np.argsort(-np.asarray(estimate, dtype=float), kind="stable")[:k]
-    return float(true.max() - true[top].max())
 
 
 def _same(a: Floats, b: Floats) -> NDArray[np.bool_]:

@@ -1,7 +1,7 @@
 """Off-policy evaluation: what a policy would return, told from logs that other policies made.
 
 E episodes of at most L decisions, padded behind their ends with ratio 1, reward 0 and values 0; C candidate policies. How good
-estimates are is measured by `bench.stats`.
+estimates are is measured by `bench.dope`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import stats
+from bench import dope
 from bench.contracts import Budget, Dataset, Log, Logs, Policy, UserError
 from bench.episodes import Episodes
 from bench.instance import Instance
@@ -214,9 +214,9 @@ class Study:
             facts[f"ope/{name}_error"] = abs(chosen.value - facts["ope/true"])
             facts[f"ope/{name}_of_candidates"] = values.tolist()
             if len(values) > 1:
-                rank = stats.rank_correlation(values, true)
+                rank = dope.rank_correlation(values, true)
                 facts |= {f"ope/{name}_rank": None if np.isnan(rank) else rank}
-                facts[f"ope/{name}_regret_1"] = stats.regret(values, true, 1)
+                facts[f"ope/{name}_regret_1"] = dope.regret(values, true, 1)
         facts["ope/effective_episodes"] = self.effective[self.chosen] if self.effective else None
         return facts
 

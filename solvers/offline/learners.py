@@ -16,7 +16,7 @@ from solvers.offline.feed import Feed
 from solvers.offline.learner import OfflineLearner
 from solvers.transformer_network import TransformerNetwork
 
-CALM = 0.3  # nats: mean entropy of the policy that a Q function becomes, beside that between actions as good as the best
+CALM = 0.3  # nats: mean entropy of the policy that a Q function becomes
 ALIKE = 1e-3  # of the spread of the scores: the distance below which two actions are as good as each other
 
 
@@ -191,8 +191,8 @@ def mean_network(network: PairNetwork) -> PairNetwork:
 def calmed(network: PairNetwork | ConstrainedNetwork, feed: Feed) -> Any:
     """`network`, its scores multiplied until the softmax over them has the mean entropy CALM on states of the log.
 
-    The best action stays what it was; who draws from the policy, or trains it on, does not start from a uniform one. What
-    actions that are ALIKE add (on identical agents, say) is left aside: no factor takes it away.
+    The best action stays what it was; who draws from the policy, or trains it on, does not start from a uniform one. Where
+    the choice between actions that are ALIKE (on identical agents, say) has more, which no factor takes away: a little above.
     """
     scores = network(feed.states.at(feed.state[:: max(1, len(feed) // 512)]).features)[0]
     legal = scores.isfinite()
@@ -204,7 +204,7 @@ def calmed(network: PairNetwork | ConstrainedNetwork, feed: Feed) -> Any:
         middle = (low + high) / 2
         logp = (scores * math.exp(middle)).log_softmax(dim=1)
         entropy = -(logp.exp() * logp.clamp(min=-1e9)).sum(dim=1).mean()
-        low, high = (middle, high) if entropy > CALM + alike else (low, middle)
+        low, high = (middle, high) if entropy > max(CALM, alike + 0.1 * CALM) else (low, middle)
     for name in ("score", "wait"):
         last = getattr(network.values if isinstance(network, ConstrainedNetwork) else network, name)[2]
         last.weight.mul_(math.exp(low))

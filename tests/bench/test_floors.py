@@ -12,7 +12,7 @@ FILES = sorted(f for top in ("bench", "datasets", "solvers") for f in (ROOT / to
 FLOORS = {
     0: {"instance", "schedule", "setting", "observation"},
     1: {"simulator", "verify", "metrics", "workload", "left_shift"},
-    2: {"contracts", "rollout", "instance_set", "replay", "episodes"},
+    2: {"contracts", "rollout", "instance_set", "replay", "episodes", "dope"},
 }
 HEAVY = ("torch", "mlflow", "ortools", "numba", "matplotlib", "pandas", "scipy", "gymnasium", "hydra")
 

@@ -52,7 +52,7 @@ def recorded(
     episodes: int = 24, policy: Any = None, noise: float = 0.0, data: Any = DATA, seed: int = 0, **setting: Any
 ) -> Episodes:
     """A log of random play, or of another policy."""
-    behaviour = Behaviour(policy or Random(), episodes, noise)
+    behaviour = Behaviour(policy or Random(), episodes, noise, seconds=20.0)  # a busy machine has time to plan
     return Recorder("logged", data, Setting(**setting), seed).record("who", behaviour)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import stats
+from bench import dope
 from bench.contracts import UserError
 from solvers.network import PairNetwork
 from solvers.offline import evaluation
@@ -116,7 +116,7 @@ def test_fitted_q_tells_good_policies_from_bad_ones():
     q = evaluation.all_values(fitted, feed)
     values = [evaluation.direct(evaluation.told_of(feed, q[..., c], actions[:, c]), RNG(0)).value for c in range(3)]
     truth = np.array(true)[chosen]
-    assert stats.rank_correlation(values, truth) == 1.0
+    assert dope.rank_correlation(values, truth) == 1.0
     assert values == pytest.approx(truth, rel=0.25)
 
 
