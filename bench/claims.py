@@ -191,8 +191,8 @@ def page(runs: Sequence[Run], command: str) -> str:
     """The page, from the data."""
     count, left = sum(_from_logs(run) for run in runs), []
     lines = ["# Learning from logs", "", f"Written by `{command}` from {count} runs. Every cell that was run is shown."]
-    for problem, members in _grouped(runs, *PROBLEM).items():
-        members = _labelled(members)
+    problems = sorted(_grouped(runs, *PROBLEM).items(), key=lambda item: -len(item[1]))  # what was studied most comes first
+    for problem, members in ((problem, _labelled(members)) for problem, members in problems):
         offline = [run for run in members if _from_logs(run)]
         others = [run for run in members if not _from_logs(run) and not _failed(run)]
         finished = [run for run in offline if not _failed(run)]
