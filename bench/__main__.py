@@ -449,10 +449,11 @@ def _compose(overrides: list[str]) -> DictConfig:
 
 def _checked(config: DictConfig) -> DictConfig:
     """The configuration, if every key exists and has the right type."""
-    learns_from_logs = "solver" in config and "${oc.select:logs," in str(OmegaConf.to_container(config.solver, resolve=False))
-    if learns_from_logs and "logs" not in config and not config.solver.get("offline", config.solver).get("checkpoint"):
-        raise UserError(f"logs: this solver learns from logs; type logs=NAME, one of {', '.join(sorted(members('logs')))}")
     plain = _plain(config)
+    solver = plain.get("solver", {})
+    learner = solver.get("offline", solver)
+    if "logs" in learner and learner["logs"] is None and not learner.get("checkpoint"):
+        raise UserError(f"logs: this solver learns from logs; type logs=NAME, one of {', '.join(sorted(members('logs')))}")
     known = {key: value for key, value in _plain(OmegaConf.load(CONF / "config.yaml")).items() if key != "defaults"}
     for key in plain:
         if key not in known and key not in GROUPS:

@@ -192,7 +192,8 @@ def page(runs: Sequence[Run], command: str) -> str:
     count, left = sum(_from_logs(run) for run in runs), []
     lines = ["# Learning from logs", "", f"Written by `{command}` from {count} runs. Every cell that was run is shown."]
     problems = sorted(_grouped(runs, *PROBLEM).items(), key=lambda item: -len(item[1]))  # what was studied most comes first
-    for problem, members in ((problem, _labelled(members)) for problem, members in problems):
+    for problem, unlabelled in problems:
+        members = _labelled(unlabelled)
         offline = [run for run in members if _from_logs(run)]
         others = [run for run in members if not _from_logs(run) and not _failed(run)]
         finished = [run for run in offline if not _failed(run)]
@@ -363,11 +364,9 @@ def _small_budget(runs: Sequence[Run]) -> list[str]:
         found = {budget: advantage(others, cloned, budget) for budget in BUDGETS if budget <= len(cloned)}
         row = [_signed(found[budget]) if budget in found else "–" for budget in BUDGETS]
         out.append(f"| {_short(name)} | {_true(cloned).mean():.3f} | {' | '.join(row)} |")
-        for verdict, holds in (("beaten", lambda v: v[1] > 0), ("better", lambda v: v[2] < 0)):
-            sure = [str(budget) for budget, value in found.items() if holds(value)]
-            answers += [f"{_short(name)}: BC is {verdict} with {', '.join(sure)} tried"] if sure else []
-        if not any(math.isfinite(value[1]) and (value[1] > 0 or value[2] < 0) for value in found.values()):
-            answers.append(f"{_short(name)}: no difference shown")
+        verdicts = {"beaten": [k for k, v in found.items() if v[1] > 0], "better": [k for k, v in found.items() if v[2] < 0]}
+        told = [f"BC is {verdict} with {', '.join(map(str, tried))} tried" for verdict, tried in verdicts.items() if tried]
+        answers.append(f"{_short(name)}: {' and '.join(told) or 'no difference shown'}")
     return [*out, "", f"Answer: {'; '.join(answers) or 'not tested'}."]
 
 
@@ -421,8 +420,9 @@ def _table(runs: Sequence[Run], cell: Callable[[Sequence[Run]], str]) -> list[st
     for label in dict.fromkeys(label for _, label in cells):
         row = []
         for name in names:
-            finished = [run for run in cells.get((name, label), []) if not _failed(run)]
-            failed = len(cells.get((name, label), [])) - len(finished)
+            of = cells.get((name, label), [])
+            finished = [run for run in of if not _failed(run)]
+            failed = len(of) - len(finished)
             parts = [cell(finished)] if finished else []
             row.append(" ".join([*parts, f"({failed} failed)"] if failed else parts) or "–")
         out.append(f"| {label} | {' | '.join(row)} |")
@@ -437,11 +437,11 @@ def _cells(runs: Iterable[Run]) -> dict[tuple[str, str], list[Run]]:
 def _labelled(runs: Sequence[Run]) -> list[Run]:
     """Runs of one problem with the `label` of their row: the solver, marked where its policy was chosen by true return, and
     with the hash of its settings where it has run with several."""
+    several = [solver for (solver,), of in _grouped(runs, "solver").items() if len(_grouped(of, "settings")) > 1]
     out = []
     for run in runs:
-        several = len({other.get("settings") for other in runs if other["solver"] == run["solver"]}) > 1
         marks = ["(oracle)"] if run.get("learning/selection") == "oracle" else []
-        marks += [f"#{run.get('settings')}"] if several else []
+        marks += [f"#{run.get('settings')}"] if run["solver"] in several else []
         out.append({**run, "label": " ".join([run["solver"], *marks])})
     return out
 
@@ -477,19 +477,21 @@ def _short(name: str | None) -> str:
 
 
 def _percent(found: Found, unit: float = 100.0) -> str:
-    mean, low, high = (unit * value for value in found)
-    return f"{mean:.1f}" + (f" [{low:.1f}, {high:.1f}]" if math.isfinite(low) else "")
+    return _shown([unit * value for value in found], ".1f")
 
 
 def _thousands(found: Found) -> str:
-    mean, low, high = found
-    return f"{mean:,.0f}" + (f" [{low:,.0f}, {high:,.0f}]" if math.isfinite(low) else "")
+    return _shown(found, ",.0f")
 
 
 def _signed(found: Found, digits: int = 3) -> str:
-    value, low, high = found
-    interval = f" [{low:+.{digits}f}, {high:+.{digits}f}]" if math.isfinite(low) else ""
-    return f"{value:+.{digits}f}{interval}"
+    return _shown(found, f"+.{digits}f")
+
+
+def _shown(found: Sequence[float], form: str) -> str:
+    """A value and, where there is one, its interval."""
+    value, low, high = (format(number, form) for number in found)
+    return f"{value} [{low}, {high}]" if math.isfinite(found[1]) else value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

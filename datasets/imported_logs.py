@@ -224,9 +224,9 @@ class ImportedLogs:
         times, demands = table[["start", "end"]].to_numpy(), table[self.resources].to_numpy()
         free = {name: np.array([has.get(key, 0) for key in self.resources], dtype=float) for name, has in self.agents.items()}
         running: dict[str, list[tuple[float, int]]] = {name: [] for name in self.agents}  # heaps of (end, row)
-        found = []
+        agents, found = table["agent"].tolist(), []
         for row in rows[np.lexsort((rows, times[rows, 0]))].tolist():
-            agent = table["agent"].iloc[row]
+            agent = agents[row]
             while running[agent] and running[agent][0][0] <= times[row, 0] + self.tick_seconds:
                 free[agent] += demands[heapq.heappop(running[agent])[1]]
             if (demands[row] > free[agent]).any():

@@ -41,7 +41,7 @@ class Told:
     ratio: Floats  # probability of the logged action under the policy, over that under the behaviour policy
     q: Floats  # estimated value of the logged action
     value: Floats  # (E, L + 1) estimated value of the states under the policy, 0 after the end
-    instance: NDArray[np.int64]  # (E,) number of the instance that was played
+    instance: NDArray[np.int64]  # (E,) number of the instance that was played, from 0 in the order of their first episodes
 
     @property
     def weight(self) -> Floats:
@@ -71,7 +71,7 @@ def weighted(told: Told, rng: np.random.Generator) -> Estimate:
 
 
 def doubly_robust(told: Told, rng: np.random.Generator) -> Estimate:
-    """The doubly robust estimator (Jiang & Li 2016, arXiv:1511.03722, unrolled eq. 10), the model fitted on the same ones."""
+    """The doubly robust estimator (Jiang & Li 2016, arXiv:1511.03722, unrolled eq. 10); its model knows the same episodes."""
     correction = told.weight * (told.reward + told.value[:, 1:] - told.q)
     each = (told.value[:, 0] + correction.sum(axis=1))[:, None]
     return bootstrap(each, told.instance, lambda rows: rows.mean(axis=0).sum(), rng)
@@ -86,10 +86,14 @@ def bootstrap(
     rows: Floats, instance: NDArray[np.int64], value: Callable[[Floats], float], rng: np.random.Generator
 ) -> Estimate:
     """`value` of rows (E, n), and its 95 % interval over resampled instances, each with all of its rows."""
-    together = [np.flatnonzero(instance == number) for number in dict.fromkeys(instance.tolist())]
-    count = len(together)
-    draws = (np.concatenate([together[i] for i in rng.integers(count, size=count)]) for _ in range(RESAMPLES))
-    low, high = np.percentile([value(rows[drawn]) for drawn in draws], [2.5, 97.5])
+    together, count = np.argsort(instance, kind="stable"), np.bincount(instance)
+    first, drawn = np.cumsum(count) - count, []
+    for _ in range(RESAMPLES):
+        picks = rng.integers(len(count), size=len(count))
+        of = count[picks]
+        places = np.repeat(first[picks] - (np.cumsum(of) - of), of) + np.arange(of.sum())
+        drawn.append(value(rows[together[places]]))
+    low, high = np.percentile(drawn, [2.5, 97.5])
     return Estimate(float(value(rows)), float(low), float(high))
 
 
@@ -174,9 +178,10 @@ def told_of(feed: Feed, q: Tensor, actions: Tensor) -> Told:
     ratio = same / log.probability if log.probability is not None else np.full(len(same), np.nan)
     going_on = np.ones(len(value), dtype=bool)
     going_on[log.state[np.cumsum(log.length) - 1] + 1] = ~log.terminated[np.cumsum(log.length) - 1]
+    number = {name: i for i, name in enumerate(dict.fromkeys(log.instance))}
     return Told(
         padded(log, feed.rewards, 0.0), padded(log, ratio, 1.0), padded(log, logged, 0.0),
-        padded(log, np.where(going_on, value, 0.0), 0.0, states=True), np.unique(log.instance, return_inverse=True)[1],
+        padded(log, np.where(going_on, value, 0.0), 0.0, states=True), np.array([number[name] for name in log.instance]),
     )  # fmt: skip
 
 
