@@ -5,31 +5,47 @@ in nothing but when they finished the last one counts; a learner that ran with s
 logs (rules, online learners) are what the others are compared with. A section is one problem: data set, track, objective and
 the like; policies chosen by true return (`oracle`) are shown, marked, and take no part in the claims.
 
-Intervals are 95 %, and what is drawn are seeds: a seed is one policy, which is good or bad on all instances at once. Means and
-differences have Student's and Welch's t, the best of some policies the bootstrap's standard error, rank correlations the
-bootstrap over runs (the candidates of a run are alike). All runs on a log share its held-out instances, so true returns are
-comparable across runs.
+All runs on a log share its held-out instances, so true returns are comparable across runs. What is computed of them, and its
+intervals: `bench.offline_runs`.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from bench import dope, stats
+from bench import stats
 from bench.instance import read_json, write_json
+from bench.offline_runs import (
+    PROBLEM,
+    Floats,
+    Found,
+    Run,
+    advantage,
+    cells,
+    collect,
+    failed,
+    from_logs,
+    gaps,
+    grouped,
+    improvement,
+    labelled,
+    merged,
+    of_candidates,
+    rank,
+    regret,
+    resampled,
+    spread,
+    true_returns,
+    without_logs,
+)
 
 ESTIMATORS = ("fqe", "dr", "wis", "is")
-PROBLEM = ("dataset", "track", "objective", "mode", "backfill", "events", "observe", "split", "set_hash")
 USUAL = {
     "track": "schedule",
     "objective": "total_time",
@@ -38,165 +54,21 @@ USUAL = {
     "events": "together",
     "observe": "all",
 }
-CELL = (*PROBLEM, "solver", "seed", "logs/name", "settings")
-SAME = (*CELL, "logs/hash", "learning/selection", "learning/steps")
-KEPT = (*PROBLEM, "solver", "seed", "score", "feasible", "status")
 GOALS = ("sjf", "best_rule", "nearly_final")
 BUDGETS = (1, 2, 4)  # policies that may be tried on the real system
 TOP = (1, 5, 10)  # the k of regret@k
-DRAWS = 500
-
-Run = dict[str, Any]
-Floats = NDArray[np.float64]
-Found = tuple[float, float, float]  # a value and its interval, NaN where there is none
-
-
-# -- data ------------------------------------------------------------------------------------------------------------
-
-
-def collect(runs: Path) -> list[Run]:
-    """The finished and failed runs of a folder: what the page needs of each."""
-    import pandas
-    import yaml
-
-    found = []
-    for path in sorted(runs.glob("*/*/result.json")):
-        record, facts = read_json(path), ("logs/", "ope/", "learning/", "offline/")
-        config = yaml.safe_load(path.with_name("config.yaml").read_text())
-        run = {key: record[key] for key in record if key in KEPT or key.startswith(facts)}
-        run |= {"settings": settings(config), "finished": path.stat().st_mtime, "gaps": []}
-        if record["status"] == "finished":
-            table = pandas.read_parquet(path.with_name("instances.parquet"))
-            run["gaps"] = [_number(value) for value in table["gap"].tolist()]
-        elif name := _log_of(config):
-            run |= {"logs/name": name}
-        found.append(run)
-    return found
-
-
-def settings(config: Run) -> str:
-    """Short hash of what is set of a run's solver and budget, whatever log it has and on whatever data."""
-
-    def bare(value: Any) -> Any:
-        return {key: bare(inner) for key, inner in value.items() if key != "logs"} if isinstance(value, dict) else value
-
-    chosen = json.dumps([bare(config.get("solver")), config.get("budget")], sort_keys=True)
-    return hashlib.sha256(chosen.encode()).hexdigest()[:8]
-
-
-def _log_of(config: Run) -> str | None:
-    """Name of the log that a run's solver was given."""
-    solver = config.get("solver", {})
-    logs = (solver.get("offline") or solver).get("logs") or {}
-    return logs.get("name")
-
-
-def merged(known: Iterable[Run], new: Iterable[Run]) -> list[Run]:
-    """Of runs that are the same but for when they finished, the last; no failure of what came to an end afterwards."""
-    out: dict[str, Run] = {}
-    for run in sorted([*known, *new], key=lambda run: run["finished"]):
-        failures = [key for key, other in out.items() if _failed(other) and all(other.get(k) == run.get(k) for k in CELL)]
-        for key in failures:
-            del out[key]
-        out[json.dumps([run.get(key) for key in SAME])] = run
-    return [out[key] for key in sorted(out)]
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
-
-
-# -- statistics ------------------------------------------------------------------------------------------------------
-
-
-def gaps(runs: Sequence[Run]) -> Floats:
-    """(S, I) gaps to the best known bound, by seed; a missing one counts as 100 %."""
-    return np.array([[1.0 if value is None else value for value in run["gaps"]] for run in runs])
-
-
-def spread(runs: Sequence[Run]) -> Found:
-    """Mean gap and its interval, NaN with one seed."""
-    return stats.student_interval(gaps(runs))
-
-
-def improvement(runs: Sequence[Run], tests: int = 1) -> Found:
-    """How much better the chosen policies are than their behaviour on the same held-out instances, in % of its return.
-
-    Mean over seeds with Student's interval, NaN with one seed; of level 1 - 0.05 / `tests` (Bonferroni).
-    """
-    value = [100 * (run["ope/true"] - run["logs/held_out_return"]) / abs(run["logs/held_out_return"]) for run in runs]
-    return stats.student_interval(np.array(value)[:, None], 1 - 0.05 / tests)
-
-
-def expected_best(values: Floats, budget: int) -> float:
-    """Mean of the best of `budget` policies drawn without replacement from `values`.
-
-    Kurenkov & Kolesnikov 2022, "Showing Your Offline Reinforcement Learning Work", arXiv:2110.04156.
-    """
-    ordered, n = np.sort(values), len(values)
-    budget = min(budget, n)
-    chance = [math.comb(i, budget - 1) / math.comb(n, budget) for i in range(n)]
-    return float(np.dot(chance, ordered))
-
-
-def advantage(others: Sequence[Run], own: Sequence[Run], budget: int) -> Found:
-    """How much better the best of `budget` policies drawn from `others` is than the best of as many of `own`, by true return.
-
-    The interval has the standard error of the bootstrap within each learner, and Student's t with the seeds of `own`; NaN where
-    these are fewer than twice the budget: their best is then nearly the best of all, which no resampling tells from luck.
-    """
-    from scipy.stats import t
-
-    learners = [_true(of) for of in _grouped(others, "label").values()]
-    mine, rng = _true(own), np.random.default_rng(0)
-    value = expected_best(np.concatenate(learners), budget) - expected_best(mine, budget)
-    if len(mine) < 2 * max(budget, 2):
-        return value, math.nan, math.nan
-    drawn = []
-    for _ in range(DRAWS):
-        again, *rest = (values[rng.integers(len(values), size=len(values))] for values in (mine, *learners))
-        drawn.append(expected_best(np.concatenate(rest), budget) - expected_best(again, budget))
-    half = float(t.ppf(0.975, len(mine) - 1) * np.std(drawn, ddof=1))
-    return value, value - half, value + half
-
-
-def resampled(runs: Sequence[Run], value: Callable[[Sequence[Run]], float]) -> Found:
-    """`value` of runs and its interval over resampled runs, NaN with fewer than three."""
-    found, rng = value(runs), np.random.default_rng(0)
-    if len(runs) < 3:
-        return found, math.nan, math.nan
-    drawn = [value([runs[i] for i in rng.integers(len(runs), size=len(runs))]) for _ in range(DRAWS)]
-    return found, *np.percentile(drawn, [2.5, 97.5]).tolist()
-
-
-def rank(runs: Sequence[Run], name: str) -> float:
-    """Spearman's rho of an estimator with the true return over all candidates; 0 where it tells none from another."""
-    return float(np.nan_to_num(dope.rank_correlation(of_candidates(runs, name), of_candidates(runs, "true"))))
-
-
-def regret(runs: Sequence[Run], name: str, k: int) -> float:
-    """Regret@k of an estimator over all candidates of the runs."""
-    return dope.regret(of_candidates(runs, name), of_candidates(runs, "true"), k)
-
-
-def of_candidates(runs: Sequence[Run], name: str) -> Floats:
-    """(C,) an estimate, or the true return, of every candidate policy of the runs."""
-    return np.concatenate([run[f"ope/{name}_of_candidates"] for run in runs])
-
-
-# -- the page --------------------------------------------------------------------------------------------------------
 
 
 def page(runs: Sequence[Run], command: str) -> str:
     """The page, from the data."""
-    count, left = sum(_from_logs(run) for run in runs), []
+    count, left = sum(from_logs(run) for run in runs), []
     lines = ["# Learning from logs", "", f"Written by `{command}` from {count} runs. Every cell that was run is shown."]
-    problems = sorted(_grouped(runs, *PROBLEM).items(), key=lambda item: -len(item[1]))  # what was studied most comes first
+    problems = sorted(grouped(runs, *PROBLEM).items(), key=lambda item: -len(item[1]))  # what was studied most comes first
     for problem, unlabelled in problems:
-        members = _labelled(unlabelled)
-        offline = [run for run in members if _from_logs(run)]
-        others = [run for run in members if not _from_logs(run) and not _failed(run)]
-        finished = [run for run in offline if not _failed(run)]
+        members = labelled(unlabelled)
+        offline = [run for run in members if from_logs(run)]
+        others = [run for run in members if not from_logs(run) and not failed(run)]
+        finished = [run for run in offline if not failed(run)]
         title = _title(dict(zip(PROBLEM, problem, strict=True)))
         if not finished:
             left += [f"{run['label']} on {title}" for run in members]
@@ -219,7 +91,7 @@ def _title(problem: Run) -> str:
 def logs_table(runs: Sequence[Run]) -> list[str]:
     """What the logs hold."""
     out = ["| log | episodes | decisions | mean return | best behaviour's | hash |", "|---|---|---|---|---|---|"]
-    for (name, digest), members in _grouped(runs, "logs/name", "logs/hash").items():
+    for (name, digest), members in grouped(runs, "logs/name", "logs/hash").items():
         one = members[-1]
         numbers = f"{one['logs/episodes']:,} | {one['logs/decisions']:,} | {one['logs/return']:.3f}"
         out.append(f"| {name} | {numbers} | {one['logs/best_behaviour_return']:.3f} | {digest[:8]} |")
@@ -228,10 +100,10 @@ def logs_table(runs: Sequence[Run]) -> list[str]:
 
 def gap_table(runs: Sequence[Run], others: Sequence[Run]) -> list[str]:
     """Learners by logs: mean gap and its interval, in %; what does without logs below."""
-    seeds = sorted({sum(not _failed(run) for run in members) for members in _cells(runs).values()})
+    seeds = sorted({sum(not failed(run) for run in members) for members in cells(runs).values()})
     out = [f"Gap in %, greedy decisions, mean and interval; seeds per cell: {', '.join(map(str, seeds))}.", ""]
     out += [*_table(runs, lambda of: _percent(spread(of))), ""]
-    for (name,), of in _grouped(_without_logs(others), "label").items():
+    for (name,), of in grouped(without_logs(others), "label").items():
         out.append(f"- without logs: {name}: {_percent(spread(of))} (seeds: {len(of)})")
     return out
 
@@ -239,7 +111,7 @@ def gap_table(runs: Sequence[Run], others: Sequence[Run]) -> list[str]:
 def difference_tables(runs: Sequence[Run], others: Sequence[Run]) -> list[str]:
     """Learners by logs against each of those that had no log, such as the best rule and PPO: one table each."""
     out: list[str] = []
-    for (name,), theirs in _grouped(_without_logs(others), "label").items():
+    for (name,), theirs in grouped(without_logs(others), "label").items():
         table = _table(runs, lambda of, b=theirs: _percent(stats.paired_difference(gaps(of), gaps(b))))  # type: ignore[misc]
         out += [f"Gap less that of {name} on the same instances, in points (below 0 is better).", "", *table, ""]
     return out
@@ -259,7 +131,7 @@ def online_table(runs: Sequence[Run]) -> list[str]:
         "the final value of its own; – where a seed never got there.", "",
         "| online learner | log | seeds | SJF | best rule | final | gap |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
-    for (solver, log), members in _grouped(learned, "label", "logs/name").items():
+    for (solver, log), members in grouped(learned, "label", "logs/name").items():
         row = [f"{steps.mean():,.0f}" if np.isfinite(steps := _decisions(members, goal)).all() else "–" for goal in GOALS]
         out.append(f"| {solver} | {_short(log)} | {len(members)} | {' | '.join(row)} | {_percent(spread(members))} |")
     return [*out, *_saved(learned)] if learned else []
@@ -268,8 +140,8 @@ def online_table(runs: Sequence[Run]) -> list[str]:
 def _saved(learned: Sequence[Run]) -> list[str]:
     """What a log has saved: decisions until SJF and the best rule were beaten, from scratch less those after the log."""
     out = []
-    for (solver, log), after in _grouped((run for run in learned if "logs/name" in run), "label", "logs/name").items():
-        for (scratch,), alone in _grouped(_without_logs(learned), "label").items():
+    for (solver, log), after in grouped((run for run in learned if "logs/name" in run), "label", "logs/name").items():
+        for (scratch,), alone in grouped(without_logs(learned), "label").items():
             for goal in GOALS[:2]:
                 ours, theirs = _decisions(after, goal), _decisions(alone, goal)
                 if np.isfinite(ours).all() and np.isfinite(theirs).all():
@@ -305,15 +177,15 @@ def _beats_behaviour(runs: Sequence[Run]) -> list[str]:
         "**1. Offline learning beats its behaviour policy.** By log: learners whose improvement is above 0, corrected for "
         "their number; and the learner that fitted Q evaluation would take, with its improvement in %:", "",
     ]  # fmt: skip
-    logs, won, blind = _grouped(runs, "logs/name"), 0, 0
+    logs, won, blind = grouped(runs, "logs/name"), 0, 0
     for (name,), members in logs.items():
-        learners = _grouped(members, "label")
+        learners = grouped(members, "label")
         better = [solver for (solver,), of in learners.items() if improvement(of, len(learners))[1] > 0]
         (taken,) = max(learners, key=lambda solver: np.mean([run["ope/fqe"] for run in learners[solver]]))
         found = improvement(learners[taken,])
         won, blind = won + bool(better), blind + (found[1] > 0)
         out.append(f"- {_short(name)}: {len(better)} of {len(learners)} ({', '.join(better)}); {taken}: {_percent(found, 1.0)}")
-    if all(len(of) < 2 for of in _grouped(runs, "logs/name", "label").values()):
+    if all(len(of) < 2 for of in grouped(runs, "logs/name", "label").values()):
         return [*out, "", "Answer: not tested, one seed has no interval."]
     return [
         *out,
@@ -329,7 +201,7 @@ def _noise_against_expert(runs: Sequence[Run]) -> list[str]:
         "learning from the one minus gap after learning from expert logs, in points (below 0: the claim holds); the answer is "
         "corrected for the number of learners:", "",
     ]  # fmt: skip
-    cells, names = _cells(runs), [name for (name,) in _grouped(runs, "logs/name")]
+    table, names = cells(runs), [name for (name,) in grouped(runs, "logs/name")]
     expert = next((name for name in names if _short(name) == "expert"), None)
     if expert is None:
         return [*out, "Answer: not tested, no expert log was learnt from."]
@@ -337,8 +209,8 @@ def _noise_against_expert(runs: Sequence[Run]) -> list[str]:
     for name in names:
         if _short(name) not in ("random", "noisy_expert"):
             continue
-        both = [(solver, gaps(of), gaps(cells[expert, solver])) for (log, solver), of in cells.items()
-                if log == name and (expert, solver) in cells]  # fmt: skip
+        both = [(solver, gaps(of), gaps(table[expert, solver])) for (log, solver), of in table.items()
+                if log == name and (expert, solver) in table]  # fmt: skip
         told = [f"{solver} {_percent(stats.paired_difference(ours, theirs))}" for solver, ours, theirs in both]
         out.append(f"- {_short(name)}: {'; '.join(told)}")
         found = [stats.paired_difference(ours, theirs, 1 - 0.05 / len(both)) for _, ours, theirs in both]
@@ -357,13 +229,13 @@ def _small_budget(runs: Sequence[Run]) -> list[str]:
         f"| log | BC | {heads} |", f"|---|---|{'---|' * len(BUDGETS)}",
     ]  # fmt: skip
     answers: list[str] = []
-    for (name,), members in _grouped(runs, "logs/name").items():
+    for (name,), members in grouped(runs, "logs/name").items():
         cloned, others = ([run for run in members if (run["solver"] == "bc") == is_bc] for is_bc in (True, False))
         if not cloned or not others:
             continue
         found = {budget: advantage(others, cloned, budget) for budget in BUDGETS if budget <= len(cloned)}
         row = [_signed(found[budget]) if budget in found else "–" for budget in BUDGETS]
-        out.append(f"| {_short(name)} | {_true(cloned).mean():.3f} | {' | '.join(row)} |")
+        out.append(f"| {_short(name)} | {true_returns(cloned).mean():.3f} | {' | '.join(row)} |")
         verdicts = {"beaten": [k for k, v in found.items() if v[1] > 0], "better": [k for k, v in found.items() if v[2] < 0]}
         told = [f"BC is {verdict} with {', '.join(map(str, tried))} tried" for verdict, tried in verdicts.items() if tried]
         answers.append(f"{_short(name)}: {' and '.join(told) or 'no difference shown'}")
@@ -385,7 +257,7 @@ def _ranking(runs: Sequence[Run]) -> list[str]:
         f"| log | {' | '.join(tops)} | FQE@1 in a run | WIS@1 in a run |", "|" + "---|" * (3 + len(tops)),
     ]  # fmt: skip
     better = worse = logs = chosen = 0
-    for (name,), members in _grouped(runs, "logs/name").items():
+    for (name,), members in grouped(runs, "logs/name").items():
         known = [key for key in ESTIMATORS if all(f"ope/{key}_of_candidates" in run for run in members)]
         true = of_candidates(members, "true")
         row = [f"{rank(members, key):.2f}" if key in known else "–" for key in ESTIMATORS]
@@ -410,64 +282,23 @@ def _ranking(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-# -- small things ----------------------------------------------------------------------------------------------------
+# -- how it is written ------------------------------------------------------------------------------------------------
 
 
 def _table(runs: Sequence[Run], cell: Callable[[Sequence[Run]], str]) -> list[str]:
     """Learners by logs; runs that failed are counted."""
-    cells, names = _cells(runs), [name for (name,) in _grouped(runs, "logs/name")]
+    table, names = cells(runs), [name for (name,) in grouped(runs, "logs/name")]
     out = [f"| learner | {' | '.join(_short(name) for name in names)} |", f"|---|{'---|' * len(names)}"]
-    for label in dict.fromkeys(label for _, label in cells):
+    for label in dict.fromkeys(label for _, label in table):
         row = []
         for name in names:
-            of = cells.get((name, label), [])
-            finished = [run for run in of if not _failed(run)]
-            failed = len(of) - len(finished)
+            of = table.get((name, label), [])
+            finished = [run for run in of if not failed(run)]
+            missing = len(of) - len(finished)
             parts = [cell(finished)] if finished else []
-            row.append(" ".join([*parts, f"({failed} failed)"] if failed else parts) or "–")
+            row.append(" ".join([*parts, f"({missing} failed)"] if missing else parts) or "–")
         out.append(f"| {label} | {' | '.join(row)} |")
     return out
-
-
-def _cells(runs: Iterable[Run]) -> dict[tuple[str, str], list[Run]]:
-    """(log, learner) -> its seeds."""
-    return {(log, label): of for (log, label), of in _grouped(runs, "logs/name", "label").items()}
-
-
-def _labelled(runs: Sequence[Run]) -> list[Run]:
-    """Runs of one problem with the `label` of their row: the solver, marked where its policy was chosen by true return, and
-    with the hash of its settings where it has run with several."""
-    several = [solver for (solver,), of in _grouped(runs, "solver").items() if len(_grouped(of, "settings")) > 1]
-    out = []
-    for run in runs:
-        marks = ["(oracle)"] if run.get("learning/selection") == "oracle" else []
-        marks += [f"#{run.get('settings')}"] if run["solver"] in several else []
-        out.append({**run, "label": " ".join([run["solver"], *marks])})
-    return out
-
-
-def _grouped(runs: Iterable[Run], *keys: str) -> dict[tuple[Any, ...], list[Run]]:
-    out: dict[tuple[Any, ...], list[Run]] = {}
-    for run in runs:
-        out.setdefault(tuple(run.get(key) for key in keys), []).append(run)
-    return out
-
-
-def _from_logs(run: Run) -> bool:
-    """Learnt from logs alone."""
-    return "logs/name" in run and "offline/learning/steps" not in run
-
-
-def _without_logs(runs: Iterable[Run]) -> list[Run]:
-    return [run for run in runs if "logs/name" not in run]
-
-
-def _failed(run: Run) -> bool:
-    return run.get("status") == "failed"
-
-
-def _true(runs: Sequence[Run]) -> Floats:
-    return np.array([run["ope/true"] for run in runs])
 
 
 def _short(name: str | None) -> str:
@@ -503,7 +334,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     known = read_json(options.data) if options.data.exists() else []
     runs = merged(known, collect(options.runs) if options.runs.is_dir() else [])
-    if not any(map(_from_logs, runs)):
+    if not any(map(from_logs, runs)):
         print(f"no finished run that learnt from logs in {options.runs} or {options.data}", file=sys.stderr)
         return 2
     write_json(options.data, runs)

@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,7 @@ class ImportedLogs:
 
     def episodes(self, progress: Any = silent) -> Episodes:
         """The replayed log; what was rejected stands in `rejected` and is told to `progress`."""
-        pairs, parts = self._pairs(), []
+        pairs, parts = self._pairs, []
         if self.rejected:
             progress(0, len(pairs), f"{len(self.rejected)} rows rejected: {self.why()}")
         window = max(instance.n_tasks for instance, _ in pairs)
@@ -127,7 +128,7 @@ class ImportedLogs:
 
     def instances(self) -> Sequence[Instance]:
         """One per episode."""
-        return [instance for instance, _ in self._pairs()]
+        return [instance for instance, _ in self._pairs]
 
     def why(self) -> str:
         """The first rejected rows and their reasons."""
@@ -136,7 +137,9 @@ class ImportedLogs:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
+    @cached_property
     def _pairs(self) -> list[tuple[Instance, Schedule]]:
+        """The instances and their schedules, read once: who learns from a log asks for both its episodes and its instances."""
         table = self._table()
         names = list(self.agents)
         speed = np.array([self.agents[name].get("speed", 1.0) for name in names])
