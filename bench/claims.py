@@ -29,9 +29,9 @@ from bench.offline_runs import (
     advantage,
     cells,
     collect,
+    difference,
     failed,
     from_logs,
-    gaps,
     grouped,
     improvement,
     labelled,
@@ -65,19 +65,22 @@ def page(runs: Sequence[Run], command: str) -> str:
     lines = ["# Learning from logs", "", f"Written by `{command}` from {count} runs. Every cell that was run is shown."]
     problems = sorted(grouped(runs, *PROBLEM).items(), key=lambda item: -len(item[1]))  # what was studied most comes first
     for problem, unlabelled in problems:
-        members = labelled(unlabelled)
+        title = _title(dict(zip(PROBLEM, problem, strict=True)))
+        members = labelled([run for run in unlabelled if "policy" not in run])
         offline = [run for run in members if from_logs(run)]
         others = [run for run in members if not from_logs(run) and not failed(run)]
         finished = [run for run in offline if not failed(run)]
-        title = _title(dict(zip(PROBLEM, problem, strict=True)))
+        left += [f"{run['solver']} on {title} (from {run['policy']})" for run in unlabelled if "policy" in run]
+        left += [f"{run['label']} on {title} (failed)" for run in members if failed(run) and not (finished and from_logs(run))]
         if not finished:
-            left += [f"{run['label']} on {title}" for run in members]
+            left += [f"{run['label']} on {title}" for run in others]
             continue
         lines += ["", f"## {title}", "", *logs_table(finished), "", *gap_table(offline, others), ""]
         lines += [*difference_tables(offline, others), *improvement_table(offline), "", *online_table(others)]
         lines += ["", f"## Four claims, on {title}", "", *claims(finished)]
     if left:
-        lines += ["", f"Without a finished run on a log beside them, and so not shown: {', '.join(dict.fromkeys(left))}."]
+        why = "Not shown, for they failed, began with another run's policy or have no finished run on a log beside them"
+        lines += ["", f"{why}: {'; '.join(dict.fromkeys(left))}."]
     return "\n".join([*lines, ""])
 
 
@@ -103,6 +106,9 @@ def gap_table(runs: Sequence[Run], others: Sequence[Run]) -> list[str]:
     seeds = sorted({sum(not failed(run) for run in members) for members in cells(runs).values()})
     out = [f"Gap in %, greedy decisions, mean and interval; seeds per cell: {', '.join(map(str, seeds))}.", ""]
     out += [*_table(runs, lambda of: _percent(spread(of))), ""]
+    table = [gap for run in [*runs, *others] for gap in run["gaps"]]
+    if missing := sum(gap is None for gap in table):
+        out += [f"{missing} of {len(table)} gaps are missing, without a schedule or a bound: they count as 100 %.", ""]
     for (name,), of in grouped(without_logs(others), "label").items():
         out.append(f"- without logs: {name}: {_percent(spread(of))} (seeds: {len(of)})")
     return out
@@ -112,7 +118,7 @@ def difference_tables(runs: Sequence[Run], others: Sequence[Run]) -> list[str]:
     """Learners by logs against each of those that had no log, such as the best rule and PPO: one table each."""
     out: list[str] = []
     for (name,), theirs in grouped(without_logs(others), "label").items():
-        table = _table(runs, lambda of, b=theirs: _percent(stats.paired_difference(gaps(of), gaps(b))))  # type: ignore[misc]
+        table = _table(runs, lambda of, b=theirs: _percent(difference(of, b)))  # type: ignore[misc]
         out += [f"Gap less that of {name} on the same instances, in points (below 0 is better).", "", *table, ""]
     return out
 
@@ -131,22 +137,22 @@ def online_table(runs: Sequence[Run]) -> list[str]:
         "the final value of its own; – where a seed never got there.", "",
         "| online learner | log | seeds | SJF | best rule | final | gap |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
-    for (solver, log), members in grouped(learned, "label", "logs/name").items():
+    for (solver, log), members in grouped(learned, "label", "log").items():
         row = [f"{steps.mean():,.0f}" if np.isfinite(steps := _decisions(members, goal)).all() else "–" for goal in GOALS]
-        out.append(f"| {solver} | {_short(log)} | {len(members)} | {' | '.join(row)} | {_percent(spread(members))} |")
+        out.append(f"| {solver} | {log or '–'} | {len(members)} | {' | '.join(row)} | {_percent(spread(members))} |")
     return [*out, *_saved(learned)] if learned else []
 
 
 def _saved(learned: Sequence[Run]) -> list[str]:
     """What a log has saved: decisions until SJF and the best rule were beaten, from scratch less those after the log."""
     out = []
-    for (solver, log), after in grouped((run for run in learned if "logs/name" in run), "label", "logs/name").items():
+    for (solver, log), after in grouped((run for run in learned if "log" in run), "label", "log").items():
         for (scratch,), alone in grouped(without_logs(learned), "label").items():
             for goal in GOALS[:2]:
                 ours, theirs = _decisions(after, goal), _decisions(alone, goal)
                 if np.isfinite(ours).all() and np.isfinite(theirs).all():
                     found = stats.paired_difference(theirs[:, None], ours[:, None])
-                    out.append(f"- {solver} after {_short(log)}: {_thousands(found)} decisions fewer than {scratch} to {goal}")
+                    out.append(f"- {solver} after {log}: {_thousands(found)} decisions fewer than {scratch} to {goal}")
     return ["", *out] if out else []
 
 
@@ -165,7 +171,7 @@ def claims(runs: Sequence[Run]) -> list[str]:
         return ["Every policy was chosen by true return, which answers none of them."]
     out = [
         "Gaps, and with them claim 2, are of the test split. Returns (claims 1, 3 and 4) are of instances of the train split",
-        "that no policy learnt from, but by which the defaults of all learners and of the estimators were once chosen.", "",
+        "that no policy learnt from; by those of `small` and `medium` the defaults of learners and estimators were chosen.", "",
     ]  # fmt: skip
     parts = (_beats_behaviour(honest), _noise_against_expert(honest), _small_budget(honest), _ranking(honest))
     return [*out, *[line for part in parts for line in [*part, ""]][:-1]]
@@ -177,15 +183,15 @@ def _beats_behaviour(runs: Sequence[Run]) -> list[str]:
         "**1. Offline learning beats its behaviour policy.** By log: learners whose improvement is above 0, corrected for "
         "their number; and the learner that fitted Q evaluation would take, with its improvement in %:", "",
     ]  # fmt: skip
-    logs, won, blind = grouped(runs, "logs/name"), 0, 0
+    logs, won, blind = grouped(runs, "log"), 0, 0
     for (name,), members in logs.items():
         learners = grouped(members, "label")
         better = [solver for (solver,), of in learners.items() if improvement(of, len(learners))[1] > 0]
         (taken,) = max(learners, key=lambda solver: np.mean([run["ope/fqe"] for run in learners[solver]]))
         found = improvement(learners[taken,])
         won, blind = won + bool(better), blind + (found[1] > 0)
-        out.append(f"- {_short(name)}: {len(better)} of {len(learners)} ({', '.join(better)}); {taken}: {_percent(found, 1.0)}")
-    if all(len(of) < 2 for of in grouped(runs, "logs/name", "label").values()):
+        out.append(f"- {name}: {len(better)} of {len(learners)} ({', '.join(better)}); {taken}: {_percent(found, 1.0)}")
+    if all(len(of) < 2 for of in cells(runs).values()):
         return [*out, "", "Answer: not tested, one seed has no interval."]
     return [
         *out,
@@ -201,21 +207,19 @@ def _noise_against_expert(runs: Sequence[Run]) -> list[str]:
         "learning from the one minus gap after learning from expert logs, in points (below 0: the claim holds); the answer is "
         "corrected for the number of learners:", "",
     ]  # fmt: skip
-    table, names = cells(runs), [name for (name,) in grouped(runs, "logs/name")]
-    expert = next((name for name in names if _short(name) == "expert"), None)
-    if expert is None:
+    table, answers = cells(runs), []
+    expert = {solver: of for (log, solver), of in table.items() if log == "expert"}
+    if not expert:
         return [*out, "Answer: not tested, no expert log was learnt from."]
-    answers = []
-    for name in names:
-        if _short(name) not in ("random", "noisy_expert"):
+    for name in ("noisy_expert", "random"):
+        both = [(solver, of, expert[solver]) for (log, solver), of in table.items() if log == name and solver in expert]
+        if not both:
             continue
-        both = [(solver, gaps(of), gaps(table[expert, solver])) for (log, solver), of in table.items()
-                if log == name and (expert, solver) in table]  # fmt: skip
-        told = [f"{solver} {_percent(stats.paired_difference(ours, theirs))}" for solver, ours, theirs in both]
-        out.append(f"- {_short(name)}: {'; '.join(told)}")
-        found = [stats.paired_difference(ours, theirs, 1 - 0.05 / len(both)) for _, ours, theirs in both]
+        told = [f"{solver} {_percent(difference(ours, theirs))}" for solver, ours, theirs in both]
+        out.append(f"- {name}: {'; '.join(told)}")
+        found = [difference(ours, theirs, 1 - 0.05 / len(both)) for _, ours, theirs in both]
         better, worse = sum(high < 0 for _, _, high in found), sum(low > 0 for _, low, _ in found)
-        answers.append(f"{_short(name)} logs are better for {better} and worse for {worse} of {len(found)} learners")
+        answers.append(f"{name} logs are better for {better} and worse for {worse} of {len(found)} learners")
     return [*out, "", f"Answer: {'; '.join(answers) or 'not tested'}."]
 
 
@@ -225,20 +229,21 @@ def _small_budget(runs: Sequence[Run]) -> list[str]:
     out = [
         "**3. BC is hard to beat at a small evaluation budget** (Kurenkov & Kolesnikov 2022, arXiv:2110.04156). Mean true "
         "return of BC, and how much better the best of so many policies drawn from all other learners and seeds is than the "
-        "best of as many of BC's; no interval where BC has fewer than twice as many seeds:", "",
+        "best of as many of BC's; no interval where BC has fewer seeds than 4 or twice as many:", "",
         f"| log | BC | {heads} |", f"|---|---|{'---|' * len(BUDGETS)}",
     ]  # fmt: skip
     answers: list[str] = []
-    for (name,), members in grouped(runs, "logs/name").items():
+    for (name,), members in grouped(runs, "log").items():
         cloned, others = ([run for run in members if (run["solver"] == "bc") == is_bc] for is_bc in (True, False))
         if not cloned or not others:
             continue
         found = {budget: advantage(others, cloned, budget) for budget in BUDGETS if budget <= len(cloned)}
         row = [_signed(found[budget]) if budget in found else "–" for budget in BUDGETS]
-        out.append(f"| {_short(name)} | {true_returns(cloned).mean():.3f} | {' | '.join(row)} |")
+        out.append(f"| {name} | {true_returns(cloned).mean():.3f} | {' | '.join(row)} |")
         verdicts = {"beaten": [k for k, v in found.items() if v[1] > 0], "better": [k for k, v in found.items() if v[2] < 0]}
         told = [f"BC is {verdict} with {', '.join(map(str, tried))} tried" for verdict, tried in verdicts.items() if tried]
-        answers.append(f"{_short(name)}: {' and '.join(told) or 'no difference shown'}")
+        nothing = "no difference shown" if any(math.isfinite(v[1]) for v in found.values()) else "not tested, too few seeds"
+        answers.append(f"{name}: {' and '.join(told) or nothing}")
     return [*out, "", f"Answer: {'; '.join(answers) or 'not tested'}."]
 
 
@@ -257,7 +262,7 @@ def _ranking(runs: Sequence[Run]) -> list[str]:
         f"| log | {' | '.join(tops)} | FQE@1 in a run | WIS@1 in a run |", "|" + "---|" * (3 + len(tops)),
     ]  # fmt: skip
     better = worse = logs = chosen = 0
-    for (name,), members in grouped(runs, "logs/name").items():
+    for (name,), members in grouped(runs, "log").items():
         known = [key for key in ESTIMATORS if all(f"ope/{key}_of_candidates" in run for run in members)]
         true = of_candidates(members, "true")
         row = [f"{rank(members, key):.2f}" if key in known else "–" for key in ESTIMATORS]
@@ -269,9 +274,9 @@ def _ranking(runs: Sequence[Run]) -> list[str]:
             versus, logs, better, worse = _signed(found, 2), logs + 1, better + (found[1] > 0), worse + (found[2] < 0)
             values = [regret(members, key, k) for key in ("fqe", "wis") for k in TOP]
             values += [float(np.mean([regret([run], key, 1) for run in members])) for key in ("fqe", "wis")]
-            regrets.append(f"| {_short(name)} | {' | '.join(f'{value:.2f}' for value in values)} |")
+            regrets.append(f"| {name} | {' | '.join(f'{value:.2f}' for value in values)} |")
             chosen += values[0] < values[len(TOP)]
-        out.append(f"| {_short(name)} | {len(true)} | {size} | {' | '.join(row)} | {versus} | {' | '.join(error)} |")
+        out.append(f"| {name} | {len(true)} | {size} | {' | '.join(row)} | {versus} | {' | '.join(error)} |")
     return [
         *out,
         "",
@@ -287,8 +292,8 @@ def _ranking(runs: Sequence[Run]) -> list[str]:
 
 def _table(runs: Sequence[Run], cell: Callable[[Sequence[Run]], str]) -> list[str]:
     """Learners by logs; runs that failed are counted."""
-    table, names = cells(runs), [name for (name,) in grouped(runs, "logs/name")]
-    out = [f"| learner | {' | '.join(_short(name) for name in names)} |", f"|---|{'---|' * len(names)}"]
+    table, names = cells(runs), [name for (name,) in grouped(runs, "log")]
+    out = [f"| learner | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     for label in dict.fromkeys(label for _, label in table):
         row = []
         for name in names:
@@ -299,12 +304,6 @@ def _table(runs: Sequence[Run], cell: Callable[[Sequence[Run]], str]) -> list[st
             row.append(" ".join([*parts, f"({missing} failed)"] if missing else parts) or "–")
         out.append(f"| {label} | {' | '.join(row)} |")
     return out
-
-
-def _short(name: str | None) -> str:
-    """cluster-small-mixed-v0 -> mixed."""
-    parts = (name or "–").split("-")
-    return parts[-2] if len(parts) > 2 else name or "–"
 
 
 def _percent(found: Found, unit: float = 100.0) -> str:

@@ -23,7 +23,7 @@ from bench.instance import read_json
 PROBLEM = ("dataset", "track", "objective", "mode", "backfill", "events", "observe", "split", "set_hash")
 CELL = (*PROBLEM, "solver", "seed", "logs/name", "settings")
 SAME = (*CELL, "logs/hash", "learning/selection", "learning/steps")
-KEPT = (*PROBLEM, "solver", "seed", "score", "feasible", "status")
+KEPT = (*PROBLEM, "solver", "seed", "status")
 DRAWS = 500
 
 Run = dict[str, Any]
@@ -50,6 +50,8 @@ def collect(runs: Path) -> list[Run]:
             run["gaps"] = [_number(value) for value in table["gap"].tolist()]
         elif name := _log_of(config):
             run |= {"logs/name": name}
+        if given := _given_policy(config):
+            run |= {"policy": given}
         found.append(run)
     return found
 
@@ -71,15 +73,24 @@ def _log_of(config: Run) -> str | None:
     return logs.get("name")
 
 
+def _given_policy(config: Run) -> str | None:
+    """The file of another run's policy that a run plays or goes on from."""
+    solver = config.get("solver", {})
+    parts = [solver, *(solver.get(part) or {} for part in ("offline", "online"))]
+    given = [part.get(key) for part in parts for key in ("checkpoint", "start")]
+    return next((str(path) for path in given if path), None)
+
+
 def merged(known: Iterable[Run], new: Iterable[Run]) -> list[Run]:
-    """Of runs that are the same but for when they finished, the last; no failure of what came to an end afterwards."""
-    out: dict[str, Run] = {}
-    for run in sorted([*known, *new], key=lambda run: run["finished"]):
-        failures = [key for key, other in out.items() if failed(other) and all(other.get(k) == run.get(k) for k in CELL)]
-        for key in failures:
-            del out[key]
-        out[json.dumps([run.get(key) for key in SAME])] = run
+    """Of runs that are the same but for when they finished, the last; a failure only of what never came to its end."""
+    runs = sorted([*known, *new], key=lambda run: run["finished"])
+    ended = {_key(run, CELL) for run in runs if not failed(run)}
+    out = {_key(run, SAME): run for run in runs if not failed(run) or _key(run, CELL) not in ended}
     return [out[key] for key in sorted(out)]
+
+
+def _key(run: Run, names: Sequence[str]) -> str:
+    return json.dumps([run.get(name) for name in names])
 
 
 def _number(value: float | None) -> float | None:
@@ -99,7 +110,7 @@ def grouped(runs: Iterable[Run], *keys: str) -> dict[tuple[Any, ...], list[Run]]
 
 def from_logs(run: Run) -> bool:
     """Learnt from logs alone."""
-    return "logs/name" in run and "offline/learning/steps" not in run
+    return "logs/name" in run and not any(key.startswith("offline/") for key in run)
 
 
 def without_logs(runs: Iterable[Run]) -> list[Run]:
@@ -113,20 +124,37 @@ def failed(run: Run) -> bool:
 
 
 def labelled(runs: Sequence[Run]) -> list[Run]:
-    """Runs of one problem with the `label` of their row: the solver, marked where its policy was chosen by true return, and
-    with the hash of its settings where it has run with several."""
-    several = [solver for (solver,), of in grouped(runs, "solver").items() if len(grouped(of, "settings")) > 1]
+    """Runs of one problem with the names of their row and column.
+
+    `label`: the solver, marked where its policy was chosen by true return, and with the hash of its settings where it has run
+    with several. `log`: the short name of its log (mixed of cluster-small-mixed-v0) where only one has it, and with the hash of
+    its content where it was recorded several times: on other held-out instances true returns are others.
+    """
+    several = {solver for (solver,), of in grouped(runs, "solver").items() if len(grouped(of, "settings")) > 1}
+    logs = [run for run in runs if "logs/hash" in run]
+    again = {name for (name,), of in grouped(logs, "logs/name").items() if len(grouped(of, "logs/hash")) > 1}
+    shorts = [_short(name) for (name,) in grouped(logs, "logs/name")]
     out = []
     for run in runs:
-        marks = ["(oracle)"] if run.get("learning/selection") == "oracle" else []
+        oracle = "oracle" in (run.get("learning/selection"), run.get("offline/learning/selection"))
+        marks = ["(oracle)"] if oracle else []
         marks += [f"#{run.get('settings')}"] if run["solver"] in several else []
         out.append({**run, "label": " ".join([run["solver"], *marks])})
+        if name := run.get("logs/name"):
+            short = name if shorts.count(_short(name)) > 1 else _short(name)
+            out[-1]["log"] = f"{short} #{run['logs/hash'][:8]}" if name in again and "logs/hash" in run else short
     return out
 
 
+def _short(name: str) -> str:
+    """cluster-small-mixed-v0 -> mixed."""
+    parts = name.split("-")
+    return parts[-2] if len(parts) > 2 else name
+
+
 def cells(runs: Iterable[Run]) -> dict[tuple[str, str], list[Run]]:
-    """(log, learner) -> its seeds."""
-    return {(log, label): of for (log, label), of in grouped(runs, "logs/name", "label").items()}
+    """(log, learner) -> its seeds, by their labels."""
+    return {(log, label): of for (log, label), of in grouped(runs, "log", "label").items()}
 
 
 # -- statistics --------------------------------------------------------------------------------------------------------
@@ -140,6 +168,13 @@ def gaps(runs: Sequence[Run]) -> Floats:
 def spread(runs: Sequence[Run]) -> Found:
     """Mean gap and its interval, NaN with one seed."""
     return stats.student_interval(gaps(runs))
+
+
+def difference(ours: Sequence[Run], theirs: Sequence[Run], level: float = 0.95) -> Found:
+    """Mean gap of `ours` less that of `theirs` on the same instances; no interval where one seed is all of a learner."""
+    found = stats.paired_difference(gaps(ours), gaps(theirs), level)
+    alone = any(len(side) == 1 and any(key.startswith("learning/") for key in side[0]) for side in (ours, theirs))
+    return (found[0], math.nan, math.nan) if alone else found
 
 
 def improvement(runs: Sequence[Run], tests: int = 1) -> Found:
@@ -171,7 +206,7 @@ def advantage(others: Sequence[Run], own: Sequence[Run], budget: int) -> Found:
     """How much better the best of `budget` policies drawn from `others` is than the best of as many of `own`, by true return.
 
     The interval has the standard error of the bootstrap within each learner, and Student's t with the seeds of `own`; NaN where
-    these are fewer than twice the budget: their best is then nearly the best of all, which no resampling tells from luck.
+    these are fewer than 4 or twice the budget: their best is then nearly the best of all, which no resampling tells from luck.
     """
     from scipy.stats import t
 

@@ -71,7 +71,41 @@ def test_failed_runs_and_several_settings_are_shown():
     assert "| sac | 15.0 (1 failed) | (1 failed) |" in text
     assert "| cql #aa | 15.0 |" in text
     assert "| cql #bb | 30.0 |" in text
-    assert "and so not shown: sjf on large." in text
+    assert "have no finished run on a log beside them: sjf on large." in text
+
+
+def test_what_is_not_shown_is_said():
+    started = run("ppo_greedy", policy="bc/policy.pt")
+    del started["logs/name"], started["logs/hash"]
+    failed = {"dataset": "small", "split": "test", "solver": "ppo_greedy", "seed": 0, "status": "failed", "gaps": []}
+    text = claims.page([run(), started, failed], "the command")
+    assert "without logs" not in text
+    assert "ppo_greedy on small (from bc/policy.pt); ppo_greedy on small (failed)." in text
+
+
+def test_recordings_of_one_name_are_columns_of_their_own():
+    text = claims.page([run(), run(seed=1), run(gaps=(0.5, 0.5), **{"logs/hash": "1" * 64})], "the command")
+    assert "| learner | mixed #00000000 | mixed #11111111 |" in text
+    assert "| bc | 15.0 [15.0, 15.0] | 50.0 |" in text
+    both = claims.page([run(), run(log="cluster-medium-mixed-v0", gaps=(0.5, 0.5))], "the command")
+    assert "| learner | cluster-small-mixed-v0 | cluster-medium-mixed-v0 |" in both
+
+
+def test_missing_gaps_and_learners_of_one_seed_are_told():
+    alone = {**run("ppo_greedy"), "learning/decisions_to_sjf": 1, "learning/decisions_to_best_rule": 1}
+    alone |= {"learning/decisions_to_nearly_final": 1}
+    del alone["logs/name"], alone["logs/hash"]
+    text = claims.page([run(), run(seed=1, gaps=(None, 0.3)), alone], "the command")
+    assert "1 of 6 gaps are missing" in text
+    assert "| bc | 25.0 |" in text  # beside one policy: no interval
+    assert "gaps are missing" not in claims.page([run()], "the command")
+
+
+def test_small_budgets_are_not_tested_with_few_seeds():
+    few = [run(solver, seed=seed, true=-1 - seed) for seed in range(3) for solver in ("bc", "cql")]
+    assert "Answer: mixed: not tested, too few seeds." in claims.page(few, "the command")
+    more = [run(solver, seed=seed, true=-1 - seed) for seed in range(5) for solver in ("bc", "cql")]
+    assert "Answer: mixed: no difference shown." in claims.page(more, "the command")
 
 
 def test_what_was_collected_is_kept_in_the_data_file(tmp_path, capsys):

@@ -112,6 +112,21 @@ def test_a_failure_is_forgotten_once_the_same_came_to_its_end():
     assert offline_runs.merged([failed, other], [done]) == offline_runs.merged([failed, other, done], [])
     assert len(offline_runs.merged([failed, other], [done])) == 2
     assert done in offline_runs.merged([failed], [done])
+    assert offline_runs.merged([done], [{**failed, "finished": 3.0}]) == [done]
+
+
+def test_policies_chosen_by_true_return_are_marked_wherever_they_went_on():
+    runs = [run(**{"learning/selection": "oracle"}), run("ppo_offline", **{"offline/learning/selection": "oracle"}), run("dqn")]
+    assert [one["label"] for one in offline_runs.labelled(runs)] == ["bc (oracle)", "ppo_offline (oracle)", "dqn"]
+
+
+def test_a_learner_with_one_seed_gives_no_interval_and_a_rule_does():
+    learner, rule = {"learning/steps": 10}, {"gaps": [0.3, 0.3], "solver": "best_rule"}
+    seeds = [run(seed=seed, gaps=(0.1 + seed / 10, 0.1)) for seed in range(3)]
+    assert offline_runs.difference(seeds, [rule])[0] == pytest.approx(-0.15)
+    assert math.isfinite(offline_runs.difference(seeds, [rule])[1])
+    assert math.isnan(offline_runs.difference(seeds, [{**rule, **learner}])[1])
+    assert math.isnan(offline_runs.difference([{**seeds[0], **learner}], seeds)[1])
 
 
 def test_settings_are_told_apart_whatever_the_log():
@@ -140,3 +155,5 @@ def test_runs_are_read_as_the_suite_writes_them(tmp_path):
     (folder / "instances.parquet").unlink()
     (failed,) = offline_runs.collect(tmp_path)
     assert (failed["status"], failed["logs/name"], failed["gaps"]) == ("failed", "some-v0", [])
+    (folder / "config.yaml").write_text("solver: {offline: {logs: {name: some-v0}}, online: {start: a/policy.pt}}\nseed: 0\n")
+    assert offline_runs.collect(tmp_path)[0]["policy"] == "a/policy.pt"
