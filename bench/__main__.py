@@ -169,7 +169,7 @@ class Setup:
         plain = _plain(config)
         plugin = _build("solver", config.solver)
         if getattr(plugin, "logs", None) is not None:
-            plugin.logs.cache = Path(config.cache) if config.cache else None
+            plugin.logs.cache, plugin.logs.command = Path(config.cache) if config.cache else None, _logs_command(config)
         dataset, instances = _load(json.dumps(plain["dataset"]), config.split)
         setting = _setting(config, plugin, instances)
         budget: Budget = _build("budget", config.budget)
@@ -246,6 +246,13 @@ def _build(where: str, config: Any) -> Any:
         if isinstance(cause, UserError):
             raise cause from None
         raise UserError(f"{where}: {line(cause)}") from error
+
+
+def _logs_command(config: DictConfig) -> str:
+    """What makes the log of a configuration again: a learner, and what was said of the log."""
+    told = (config.hydra if "hydra" in config else HydraConfig.get()).overrides.task
+    chosen = [override for override in told if re.match(r"[+~]*logs[=.@]", override)]
+    return shlex.join(["python", "-m", "bench", "+solver=bc", *chosen])
 
 
 def _user_cache() -> Path:

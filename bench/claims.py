@@ -44,6 +44,7 @@ from bench.offline_runs import (
     true_returns,
     without_logs,
 )
+from bench.record import selection
 
 ESTIMATORS = ("fqe", "dr", "wis", "is")
 USUAL = {
@@ -166,7 +167,7 @@ def _decisions(runs: Sequence[Run], goal: str) -> Floats:
 
 def claims(runs: Sequence[Run]) -> list[str]:
     """The four claims, each with intervals and an answer, from the policies that were chosen without the simulator."""
-    honest = [run for run in runs if run.get("learning/selection") != "oracle"]
+    honest = [run for run in runs if selection(run) != "oracle"]
     if not honest:
         return ["Every policy was chosen by true return, which answers none of them."]
     out = [

@@ -156,6 +156,7 @@ class Logs(Protocol):
     name: str
     setting: Setting  # how they were played
     cache: Path | None  # where recorded logs are kept, None: the user's cache
+    command: str | None  # what makes the log again, for its card
     rejected: Sequence[tuple[int, str]]  # rows of a user's own log that were left out, and why
 
     def episodes(self, progress: Callable[[int, int, str], None] = ...) -> Episodes:

@@ -57,10 +57,11 @@ class Episodes:
             self._wrong(f"length: must be at least 1 each and {decisions} in all")
         ends = np.zeros(decisions, dtype=bool)
         ends[np.cumsum(self.length) - 1] = True
-        told = np.where(self.truncated, True, self.terminated)
-        self._all("terminated, truncated", np.asarray(told == ends), "the last decision ends, no other")
+        told = self.terminated.astype(int) + self.truncated
+        self._all("terminated, truncated", told == ends, "the last decision has one of them, no other has any")
         self._all("reward", np.isfinite(self.reward), "must be finite")
-        self._all("observation", np.isfinite(self.observation[self.state]).all(axis=1), "must be finite")
+        finite = np.asarray(np.isfinite(self.observation).all(axis=1))
+        self._all("observation", finite[self.state] & finite[self.state + 1], "must be finite, as must be the one that follows")
         self._all("action", (self.action >= 0) & (self.action < self.layout.actions), f"must be 0 to {self.layout.actions - 1}")
         self._all("action", self.mask[np.arange(decisions), self.action], "is masked; illegal actions can not be learnt from")
         if self.probability is not None:
@@ -96,7 +97,7 @@ class Episodes:
 
     @functools.cached_property
     def hash(self) -> str:
-        """SHA-256 over all that was logged, as 64 hexadecimal digits."""
+        """SHA-256 over all that was logged, as 64 hexadecimal digits; what is last and not terminated is truncated."""
         digest = hashlib.sha256(repr((self.layout, self.objective, self.instance, self.behaviour)).encode())
         for column in (self.length, self.observation, self.action, self.reward, self.terminated, self.probability):
             digest.update(b"none" if column is None else np.ascontiguousarray(column).tobytes())

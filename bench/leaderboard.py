@@ -27,6 +27,7 @@ from bench.contracts import UserError
 from bench.instance import Instance, read_json
 from bench.instance_set import set_hash
 from bench.record import judge as judge_entry
+from bench.record import selection
 from bench.references import shipped
 from bench.tracking import StoredRun, stored_runs
 
@@ -177,7 +178,7 @@ def row(members: Sequence[Judged], rng: np.random.Generator) -> Row:
     first = members[0]
     record = first.record
     facts = {name: record.get(name) for name in ("solver", "information", *PROBLEM)}
-    facts |= {"logs": record.get("logs/name"), "selection": record.get("learning/selection")}  # oracle: chosen by true return
+    facts |= {"logs": record.get("logs/name"), "selection": selection(record)}
     out = dict.fromkeys(COLUMNS) | facts
     out |= {
         "configuration": first.configuration,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bench import dope, stats
 from bench.instance import read_json
+from bench.record import selection
 
 PROBLEM = ("dataset", "track", "objective", "mode", "backfill", "events", "observe", "split", "set_hash")
 CELL = (*PROBLEM, "solver", "seed", "logs/name", "settings")
@@ -136,8 +137,7 @@ def labelled(runs: Sequence[Run]) -> list[Run]:
     shorts = [_short(name) for (name,) in grouped(logs, "logs/name")]
     out = []
     for run in runs:
-        oracle = "oracle" in (run.get("learning/selection"), run.get("offline/learning/selection"))
-        marks = ["(oracle)"] if oracle else []
+        marks = ["(oracle)"] if selection(run) == "oracle" else []
         marks += [f"#{run.get('settings')}"] if run["solver"] in several else []
         out.append({**run, "label": " ".join([run["solver"], *marks])})
         if name := run.get("logs/name"):

@@ -233,6 +233,11 @@ def without_proof(entry: Entry) -> Entry:
     return {**entry, "result": {**entry["result"], "info": info}}
 
 
+def selection(record: Mapping[str, Any]) -> Any:
+    """What a policy learnt from a log was chosen by, also where it went on learning; `oracle`: by true return."""
+    return record.get("learning/selection") or record.get("offline/learning/selection")
+
+
 def identity(record: Mapping[str, Any]) -> tuple[Any, ...]:
     """Records that are equal in this were measured on the same problem and may stand in one table."""
     keys = ("dataset", "set_hash", "split", "track", "objective", "mode", "backfill", "events")

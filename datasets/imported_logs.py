@@ -10,7 +10,6 @@ to do what it did is not known.
 from __future__ import annotations
 
 import heapq
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +30,7 @@ from bench.schedule import Schedule
 from bench.setting import Setting
 from bench.simulator.tables import LEAVE
 from bench.simulator.tensors import TensorSimulator
+from datasets import minari_files
 from datasets.recorded_logs import cache_folder, silent, store
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ class ImportedLogs:
 
     Args:
         agents: mappings of `name`, capacity by resource, and optionally `speed` (1 if not given). The table has a column of
-            demands for each resource. A job is taken to need (its time) * (its agent's speed) / (an agent's speed) elsewhere.
+            demands for each resource, in the same units and counted in whole ones (for shares of a GPU give both in
+            hundredths). A job is taken to need (its time) * (its agent's speed) / (an agent's speed) elsewhere.
         columns: our name -> the table's, where they differ; ours are submit, start, end, agent and the resources.
         jobs: per episode; what is left over at the end is an episode of its own.
         reject: rows that break a rule are left out; with fewer than this share of good rows the file is refused. A row that its
@@ -67,12 +68,14 @@ class ImportedLogs:
         reject: float = 0.5,
         setting: Mapping[str, str] | None = None,
     ) -> None:
+        minari_files.check_name(name)
         self.name, self.path, self.columns = name, path, dict(columns or {})
         self.tick_seconds, self.jobs, self.reject = tick_seconds, jobs, reject
         self.agents = _checked(agents)
         self.resources = sorted({key for has in self.agents.values() for key in has} - {"name", "speed"})
         self.setting = Setting(**(setting or {"track": "online", "observe": "arrived"}))
         self.cache: Path | None = None
+        self.command: str | None = None
         self.rejected: list[tuple[int, str]] = []  # row of the table (from 0) and why
         if path is None:
             raise UserError("logs.path: give the file, CSV or Parquet, with columns submit, start, end, agent and the demands")
@@ -113,18 +116,9 @@ class ImportedLogs:
             parts.append(tape.episodes(self.name))
             progress(first + len(instances), len(pairs), f"replays {self.name}")
         log = replace(joined(self.name, parts), probability=None)
-        store(
-            cache_folder(self.cache) / "logs" / self.name, log, {"command": self.command, "rejected_rows": len(self.rejected)}
-        )
+        facts = {"command": self.command, "rejected_rows": len(self.rejected)}
+        store(cache_folder(self.cache) / "logs" / self.name, log, facts)
         return log
-
-    @property
-    def command(self) -> str:
-        """What imports it again."""
-        settings = {"path": self.path, "agents": list(self.agents.values()), "columns": self.columns,
-                    "tick_seconds": self.tick_seconds, "jobs": self.jobs, "reject": self.reject}  # fmt: skip
-        told = " ".join(f"'logs.{key}={json.dumps(value).replace(chr(34), '')}'" for key, value in settings.items() if value)
-        return f"python -m bench +solver=bc logs=imported {told}"
 
     def instances(self) -> Sequence[Instance]:
         """One per episode."""
@@ -148,7 +142,7 @@ class ImportedLogs:
         for first in range(0, len(table), self.jobs):
             part = table.iloc[first : first + self.jobs]
             agent = part["agent"].map(names.index).to_numpy()
-            demand = np.ceil(part[self.resources].to_numpy()).astype(np.int64)
+            demand = part[self.resources].to_numpy().astype(np.int64)
             release = ((part["submit"] - part["submit"].iloc[0]) // self.tick_seconds).to_numpy().astype(np.int64)
             start = np.ceil((part["start"] - part["submit"].iloc[0]) / self.tick_seconds).to_numpy().astype(np.int64)
             seconds = (part["end"] - part["start"]).to_numpy()[:, None] * speed[agent][:, None] / speed
@@ -175,6 +169,8 @@ class ImportedLogs:
         import pandas
 
         table = self._read()
+        if table.empty:
+            raise UserError(f"logs.path: {self.path} has no rows")
         needed = [*COLUMNS, *self.resources]
         theirs = {self.columns.get(name, name): name for name in needed}
         missing = [name for name in theirs if name not in table]
@@ -185,6 +181,8 @@ class ImportedLogs:
         table["agent"] = table["agent"].map(_name)
         for name in (*COLUMNS[:3], *self.resources):
             table[name] = _numbers(table[name], dates=name in COLUMNS)
+        demands = table[self.resources]
+        table[self.resources] = demands.where(demands < 0, np.ceil(demands))
         reasons = {
             f"{name} is missing or no number{' and no ISO date' if name in COLUMNS else ''}": table[name].isna()
             for name in (*COLUMNS[:3], *self.resources)
@@ -204,7 +202,7 @@ class ImportedLogs:
             self.rejected += [(int(row), reason) for row in np.flatnonzero(rows.to_numpy() & ~bad)]
             bad |= rows.to_numpy()
         crowded = self._crowded(table, np.flatnonzero(~bad))
-        self.rejected += [(row, "its agent has no room for it beside the rows running there") for row in crowded]
+        self.rejected += [(row, "its agent has no room for its whole units beside the rows running there") for row in crowded]
         bad[crowded] = True
         self.rejected.sort()
         if (~bad).sum() < max(1.0, self.reject * len(table)):

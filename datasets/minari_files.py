@@ -7,6 +7,7 @@ infos (`probability`), instance hash and behaviour policy in the episodes' attri
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +21,12 @@ from bench.simulator.view import Layout
 
 OWN = "scheduling"  # our key in Minari's metadata
 Progress = Callable[[int, int, str], None]
+
+
+def check_name(name: str) -> None:
+    """Raises UserError for what Minari takes for no data set's name."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+-v\d+", name):
+        raise UserError(f"logs.name: {name!r} must end in -v and a number, as Minari has it; such as {name}-v0")
 
 
 def write(folder: Path, episodes: Episodes, facts: Mapping[str, Any]) -> None:
@@ -64,7 +71,7 @@ def _card(episodes: Episodes, facts: Mapping[str, Any]) -> str:
     lines = [
         f"# {episodes.name}",
         "",
-        f"- command: `{facts.get('command', f'python -m bench +solver=bc logs={episodes.name}')}`",
+        *([f"- command: `{facts['command']}`"] if facts.get("command") else []),
         f"- hash: {episodes.hash}",
     ]
     lines += [f"- {name}: {value}" for name, value in facts.items() if name != "command"]
@@ -121,7 +128,9 @@ def _about(folder: Path) -> dict[str, Any]:
         return {**about, "layout": Layout(*about["layout"]), "objective": str(about["objective"]), "hash": str(about["hash"])}
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"logs: {folder} holds no log of this suite ({reason})") from None
+        raise UserError(
+            f"logs: {folder} holds no log of this suite ({reason}); it may be cut short, delete the folder"
+        ) from None
 
 
 def _minari_version() -> str:

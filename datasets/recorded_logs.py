@@ -98,9 +98,11 @@ class RecordedLogs:
     ) -> None:
         if seed < 0:
             raise UserError(f"logs.seed: must not be negative, got {seed}")
+        minari_files.check_name(name)
         self.name, self.data, self.behaviours, self.seed = name, data, dict(behaviours), seed
         self.setting = Setting(**(setting or {}))
         self.cache: Path | None = None
+        self.command: str | None = None
         self.rejected: list[tuple[int, str]] = []
 
     @property
@@ -118,7 +120,8 @@ class RecordedLogs:
             recorder = Recorder(self.name, self.data, self.setting, self.seed, progress)
             log = joined(self.name, [recorder.record(who, behaviour) for who, behaviour in self.behaviours.items()])
             seconds = round(time.perf_counter() - began, 1)
-            minari_files.write(self.folder, log, {**describe(log), "settings": self.settings, "seconds": seconds})
+            facts = {"settings": self.settings, "seconds": seconds, "command": self.command}
+            minari_files.write(self.folder, log, {**describe(log), **facts})
             return log
 
     def instances(self) -> Iterable[Instance]:
@@ -148,8 +151,10 @@ class JoinedLogs:
     """Several logs as one. `shares`: part -> how many of its episodes, evenly spread over it; all of a part not named."""
 
     def __init__(self, name: str, parts: Mapping[str, Any], shares: Mapping[str, int] | None = None) -> None:
+        minari_files.check_name(name)
         self.name, self.parts, self.shares = name, dict(parts), dict(shares or {})
         self.cache: Path | None = None
+        self.command: str | None = None
         self.rejected: list[tuple[int, str]] = []
         unknown = sorted(set(self.shares) - set(self.parts))
         if unknown:
@@ -168,14 +173,15 @@ class JoinedLogs:
         """The parts' episodes, part by part."""
         chosen = []
         for name, part in self.parts.items():
-            part.cache = self.cache
+            part.cache, part.command = self.cache, self.command
             log = part.episodes(progress)
             count = self.shares.get(name, len(log.length))
             if count > len(log.length):
                 raise UserError(f"logs.shares.{name}: {count} episodes asked for, {log.name} has {len(log.length)}")
             chosen.append(log.part(np.linspace(0, len(log.length) - 1, count).round().astype(np.int64)))
         log = joined(self.name, chosen)
-        store(cache_folder(self.cache) / "logs" / self.name, log, {"parts": {part.name: part.hash for part in chosen}})
+        facts = {"parts": {part.name: part.hash for part in chosen}, "command": self.command}
+        store(cache_folder(self.cache) / "logs" / self.name, log, facts)
         return log
 
     def instances(self) -> Iterable[Instance]:
@@ -223,7 +229,6 @@ class Recorder:
 
     def _play(self, who: str, policy: Any, behaviour: Behaviour, instances: Sequence[Instance]) -> Episodes:
         simulator, tape = TensorSimulator(instances, self.setting, window=self.window), Tape(who)
-        getattr(policy, "reset", lambda: None)()
         decider = self._decider(policy, behaviour, simulator)
         while simulator.playing.any():
             legal = simulator.state.mask.double()
@@ -238,6 +243,7 @@ class Recorder:
     def _decider(self, policy: Any, behaviour: Behaviour, simulator: TensorSimulator) -> Any:
         """A function that gives the probabilities (B, A) float64 of the actions in the simulator's current decisions."""
         if hasattr(policy, "distribution"):
+            getattr(policy, "reset", lambda: None)()
             return lambda: policy.distribution(from_simulator(simulator)).double()
         if isinstance(policy, Solver):
             plans = Plans([self._plan(policy, behaviour, instance) for instance in simulator.instances], simulator)
@@ -247,14 +253,17 @@ class Recorder:
                 return allowed / allowed.sum(dim=1, keepdim=True).clamp(min=1)
 
             return planned
-        return lambda: self._told(policy, simulator)
+        policies = [copy.deepcopy(policy) for _ in simulator.instances]  # one per episode: planners remember their plans
+        for one in policies:
+            getattr(one, "reset", lambda: None)()
+        return lambda: self._told(policies, simulator)
 
-    def _told(self, policy: Any, simulator: TensorSimulator) -> Tensor:
+    def _told(self, policies: Sequence[Any], simulator: TensorSimulator) -> Tensor:
         """Probability 1 for what a deterministic policy does in each environment."""
         chance, host = torch.zeros(simulator.state.mask.shape, dtype=torch.float64), simulator.host()
         for b in simulator.playing.nonzero().flatten().tolist():
             seen = host.observation(b)
-            chance[b, host.flat(policy.act(seen, self.rng), seen)] = 1.0
+            chance[b, host.flat(policies[b].act(seen, self.rng), seen)] = 1.0
         return chance
 
     def _plan(self, solver: Solver, behaviour: Behaviour, instance: Instance) -> Schedule:
@@ -273,8 +282,10 @@ class Recorder:
                 raise UserError(
                     f"logs: a replay's rewards are those its learner trained on; set policy.shaped=false for {self.name}"
                 )
+            if not hasattr(learner, "remember"):
+                raise UserError(f"logs: {type(learner).__name__} does not play while it learns, so there is nothing to replay")
             learner = copy.copy(learner)  # the configured one is to stay as it is: its settings are hashed
-            learner.remember(tape)  # type: ignore[attr-defined]
+            learner.remember(tape)
         with tempfile.TemporaryDirectory() as folder:
             log = _Quiet(Path(folder), self.progress, self.name)
             return learner.fit(self.data, self.setting, Budget(decisions=behaviour.decisions), self.rng, log)

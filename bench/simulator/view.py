@@ -81,10 +81,6 @@ class Layout(NamedTuple):
         """(B,) the scale that stands in `flat`; 0 in the zeros that stand for what follows the end."""
         return flat[:, -self.actions - 1]
 
-    def mask(self, flat: Tensor) -> Tensor:
-        """(B, K * M + 1) bool."""
-        return flat[:, -self.actions :] > 0
-
 
 def _near(column: Tensor) -> Tensor:
     return column.clamp(-LARGEST, LARGEST).float() if column.dtype != torch.bool else column.float()

@@ -85,7 +85,7 @@ def direct(told: Told, rng: np.random.Generator) -> Estimate:
 def bootstrap(
     rows: Floats, instance: NDArray[np.int64], value: Callable[[Floats], float], rng: np.random.Generator
 ) -> Estimate:
-    """`value` of rows (E, n), and its 95 % interval over resampled instances, each with all of its rows."""
+    """`value` of rows (E, n), and its 95 % interval over resampled instances, each with all of its rows; NaN with one."""
     together, count = np.argsort(instance, kind="stable"), np.bincount(instance)
     first, drawn = np.cumsum(count) - count, []
     for _ in range(RESAMPLES):
@@ -93,7 +93,7 @@ def bootstrap(
         of = count[picks]
         places = np.repeat(first[picks] - (np.cumsum(of) - of), of) + np.arange(of.sum())
         drawn.append(value(rows[together[places]]))
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    low, high = np.percentile(drawn, [2.5, 97.5]) if len(count) > 1 else (np.nan, np.nan)
     return Estimate(float(value(rows)), float(low), float(high))
 
 

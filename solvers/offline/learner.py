@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ class OfflineLearner(ABC):
         check_settings(self, "solver", RANGES)
         if self.selection not in SELECTIONS:
             raise UserError(f"solver.selection: {self.selection!r} must be one of {', '.join(SELECTIONS)}")
-        if self.checkpoint is None and self.logs is not None and self.logs.setting.observe == "arrived":
+        if self.logs is not None and self.logs.setting.observe == "arrived":
             self.observe = "arrived"
         if self.steps % (2 * self.candidates):
             raise UserError(f"solver.steps: {self.steps} must be a multiple of twice solver.candidates={self.candidates}")
@@ -174,7 +174,8 @@ class Study:
             self.log.progress(done, learner.steps, "learns from the log")
 
     def choose(self, data: Dataset, setting: Setting) -> Network:
-        """The candidate that the learner's `selection` prefers."""
+        """The candidate that the learner's `selection` prefers; what the choice costs is the method's."""
+        began = time.process_time()
         self.networks = [self._network(state) for state in self.epochs[-self.learner.candidates :]]
         self._evaluate()
         learner = self.learner
@@ -188,13 +189,14 @@ class Study:
             if not np.isfinite(value).all():
                 raise FloatingPointError("fitted Q evaluation is not finite; lower solver.lr")
         self.chosen = len(value) - 1 if learner.selection == "last" else int(np.argmax(value))
+        self.cpu_seconds += time.process_time() - began
         return self.networks[self.chosen]
 
     def account(self) -> dict[str, Any]:
         """Facts for the record: of the log, of the training, and each estimate of the chosen policy beside the truth.
 
-        `ope/ESTIMATOR`, `_low`, `_high`: the value and its interval; `_error`: its distance from `ope/true`, the mean return
-        on the held-out episodes' instances; `_rank`, `_regret_1`: over the candidates.
+        `ope/ESTIMATOR`, `_low`, `_high`: the value and its interval, None where there is none; `_error`: its distance from
+        `ope/true`, the mean return on the held-out episodes' instances; `_rank`, `_regret_1`: over the candidates.
         """
         true = self._true()
         returns = self.episodes.returns
@@ -210,7 +212,9 @@ class Study:
         }  # fmt: skip
         for name, estimates in self.estimates.items():
             values, chosen = np.array([one.value for one in estimates]), estimates[self.chosen]
-            facts |= {f"ope/{name}{'' if key == 'value' else f'_{key}'}": value for key, value in asdict(chosen).items()}
+            interval = {"low": chosen.low, "high": chosen.high}
+            facts[f"ope/{name}"] = chosen.value
+            facts |= {f"ope/{name}_{end}": None if np.isnan(value) else value for end, value in interval.items()}
             facts[f"ope/{name}_error"] = abs(chosen.value - facts["ope/true"])
             facts[f"ope/{name}_of_candidates"] = values.tolist()
             if len(values) > 1:
@@ -292,15 +296,15 @@ def split(episodes: Episodes, held_out: float, rng: np.random.Generator) -> tupl
         UserError: where one side would be empty.
     """
     names = sorted(set(episodes.instance))
-    drawn = rng.permutation(len(names))[: max(1, round(held_out * len(names)))]
+    drawn = rng.permutation(len(names))[: min(max(1, round(held_out * len(names))), len(names) - 1)]
     out = {names[i] for i in drawn}
     sides: tuple[list[int], list[int]] = ([], [])
     for e, name in enumerate(episodes.instance):
         sides[name in out].append(e)
     if not sides[0] or not sides[1]:
         raise UserError(
-            f"logs {episodes.name}: {len(names)} instances are too few to hold some out; at least 2 are needed, "
-            "an imported log is cut into more by a smaller logs.jobs"
+            f"logs {episodes.name}: episodes on at least 2 instances are needed, some of them to be held out, and here is one; "
+            "raise solver.episodes if it is set, an imported log is cut into more by a smaller logs.jobs"
         )
     return sides
 

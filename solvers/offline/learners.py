@@ -198,13 +198,15 @@ def calmed(network: PairNetwork | ConstrainedNetwork, feed: Feed) -> Any:
     legal = scores.isfinite()
     best = scores.amax(dim=1, keepdim=True)
     spread = (best - scores).masked_fill(~legal, 0.0).amax(dim=1, keepdim=True)
+    uniform = legal.sum(dim=1).double().log().mean()
     alike = (legal & (best - scores <= ALIKE * spread)).sum(dim=1).double().log().mean()
+    aim = min(max(CALM, float(alike) + 0.1 * CALM), (float(alike) + float(uniform)) / 2)
     low, high = -10.0, 20.0  # log of the factor
     for _ in range(30):
         middle = (low + high) / 2
         logp = (scores * math.exp(middle)).log_softmax(dim=1)
         entropy = -(logp.exp() * logp.clamp(min=-1e9)).sum(dim=1).mean()
-        low, high = (middle, high) if entropy > max(CALM, alike + 0.1 * CALM) else (low, middle)
+        low, high = (middle, high) if entropy > aim else (low, middle)
     for name in ("score", "wait"):
         last = getattr(network.values if isinstance(network, ConstrainedNetwork) else network, name)[2]
         last.weight.mul_(math.exp(low))

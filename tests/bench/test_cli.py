@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -102,7 +103,7 @@ def test_every_yaml_composes_and_builds_what_its_group_promises(group: str, name
         assert isinstance(built, Dataset)
         assert built.name == name
     elif group == "logs":
-        assert built.name == name
+        assert built.name in (name, f"{name}-v0")
         assert built.setting == Setting(**(config.logs.get("setting") or {}))
         assert callable(built.episodes)
         assert callable(built.instances)
@@ -257,6 +258,21 @@ def test_a_run_ends_in_a_table_against_reference_rules_and_random_play(place: Pa
     assert record["reference_proved"] == 1.0
     assert not (place / "work" / "mlflow.db").exists()
     assert (place / "cache" / "baselines" / "tiny").is_dir()
+
+
+def test_a_log_says_how_to_make_it_again(place: Path) -> None:
+    rows = [f"{60 * k},{60 * k + 30},{60 * k + 900 + 60 * (k % 3)},n{k % 2},1,4" for k in range(24)]
+    (place / "log.csv").write_text("\n".join(["submit,start,end,agent,gpu,cpu", *rows]))
+    agents = "logs.agents=[{name: n0, gpu: 9, cpu: 40}, {name: n1, gpu: 9, cpu: 40, speed: 2}]"
+    mine = ["logs=imported", f"logs.path={place}/log.csv", agents, "logs.name=mine-v0", "logs.jobs=4", "logs.reject=0"]
+    short = ["solver.steps=10", "solver.candidates=1", "solver.fqe_steps=5", *QUICK]
+    assert cli.main(["+solver=bc", *mine, *short]) == 0
+    cards = [place / "cache" / "logs" / "mine-v0" / "CARD.md"]
+    command = shlex.split(cards[0].read_text().split("command: `")[1].split("`")[0])
+    assert command == ["python", "-m", "bench", "+solver=bc", *mine]
+    cards.append(place / "again" / "logs" / "mine-v0" / "CARD.md")
+    assert cli.main([*command[3:], *short, f"cache={place}/again", "rerun=true"]) == 0
+    assert cards[0].read_text() == cards[1].read_text()
 
 
 def test_your_own_instances_run_without_a_configuration_of_their_own(place: Path) -> None:

@@ -93,10 +93,12 @@ def changed(column, at, value):
     [
         (lambda log: {"action": changed(log.action, 2, int(log.mask[2].argmin()))}, "at decision 2 of episode 0: is masked"),
         (lambda log: {"action": changed(log.action, 1, 10**6)}, "action 1000000 at decision 1 of episode 0: must be 0 to"),
+        (lambda log: {"truncated": log.terminated}, "terminated, truncated at decision .* has one of them, no other has any"),
+        (lambda log: {"observation": changed(log.observation, int(log.length[0]), np.nan)}, "as must be the one that follows"),
         (lambda log: {"reward": changed(log.reward, 0, np.nan)}, "reward nan at decision 0 of episode 0: must be finite"),
         (lambda log: {"probability": changed(log.probability, 0, 0.0)}, r"probability 0.0 at .*must lie in \(0, 1\]"),
         (lambda log: {"probability": log.probability[1:]}, "probability: shape"),
-        (lambda log: {"terminated": changed(log.terminated, 0, True)}, "the last decision ends, no other"),
+        (lambda log: {"terminated": changed(log.terminated, 0, True)}, "the last decision has one of them, no other has any"),
         (lambda log: {"observation": log.observation[:-1]}, "observation: shape"),
         (lambda log: {"length": changed(log.length, 0, 99)}, "length: must be at least 1 each"),
         (lambda log: {"observation": changed(log.observation, (0, 0), np.inf)}, "observation at decision 0 of episode 0"),

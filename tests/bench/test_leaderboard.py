@@ -106,6 +106,12 @@ def test_an_honest_run_is_recomputed_and_verified(tmp_path: Path) -> None:
     assert (row["reference"], row["hardware"], row["git_commit"]) == ("proved", "2 cores", "0123456789")
 
 
+@pytest.mark.parametrize("key", ["learning/selection", "offline/learning/selection"])
+def test_a_policy_chosen_by_true_return_is_marked(tmp_path: Path, key: str) -> None:
+    (row,) = judged_rows(tmp_path, honest(tmp_path / "a", **{key: "oracle"}))
+    assert row["selection"] == "oracle"
+
+
 @pytest.mark.parametrize(
     ("tampering", "said"),
     [

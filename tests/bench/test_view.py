@@ -32,7 +32,7 @@ def test_features_of_a_flat_vector_are_those_of_the_simulator(name):
         assert torch.isfinite(flat).all()
         for one, other in zip(features(layout.view(flat)), features(view), strict=True):
             assert torch.allclose(one.float(), other.float(), rtol=1e-4, atol=1e-5)
-        assert torch.equal(layout.mask(flat), view.mask)
+        assert torch.equal(layout.view(flat).mask, view.mask)
         assert torch.allclose(layout.scale(flat).double(), return_scale(simulator), rtol=1e-6)
         simulator.play_random(rng, 1)
 
@@ -43,7 +43,7 @@ def test_what_lies_where():
     assert layout.size == 5 * 3 + 6 + 24 + 12 + 8 + 8 + 4 * 2 + 1 + 7
     zeros = torch.zeros(2, layout.size)
     assert not layout.view(zeros).shown.any()
-    assert not layout.mask(zeros).any()
+    assert not layout.view(zeros).mask.any()
     assert all(torch.isfinite(column.float()).all() for column in features(layout.view(zeros)))
 
 

@@ -33,7 +33,7 @@ def _place(tmp_path, monkeypatch):
 
 def imported(path, text=GOOD, **settings):
     path.write_text(text)
-    return ImportedLogs("mine", str(path), **{"agents": AGENTS, "jobs": 3, **settings})
+    return ImportedLogs("mine-v0", str(path), **{"agents": AGENTS, "jobs": 3, **settings})
 
 
 def test_rows_become_decisions(tmp_path):
@@ -51,7 +51,7 @@ def test_rows_become_decisions(tmp_path):
     assert log.instance == (first.hash(), second.hash())
     pairs = [(int(a) // 2, int(a) % 2) for a in log.action[: log.length[0]] if a != log.layout.actions - 1]
     assert [agent for _, agent in pairs] == [0, 1, 0]
-    assert minari_files.read(tmp_path / "cache" / "logs" / "mine").hash == log.hash
+    assert minari_files.read(tmp_path / "cache" / "logs" / "mine-v0").hash == log.hash
 
 
 def test_parquet_other_names_and_dates(tmp_path):
@@ -60,13 +60,13 @@ def test_parquet_other_names_and_dates(tmp_path):
         table[name] = (pandas.Timestamp("2024-03-01", tz="utc") + pandas.to_timedelta(table[name], unit="s")).astype(str)
     table.rename(columns={"submit": "queued", "gpu": "gpus"}).to_parquet(tmp_path / "log.parquet")
     columns = {"submit": "queued", "gpu": "gpus"}
-    other = ImportedLogs("mine", str(tmp_path / "log.parquet"), AGENTS, columns, jobs=3)
+    other = ImportedLogs("mine-v0", str(tmp_path / "log.parquet"), AGENTS, columns, jobs=3)
     expected = imported(tmp_path / "log.csv").episodes().hash
     assert other.episodes().hash == expected
     for name in ("submit", "start", "end"):
         table[name] = pandas.to_datetime(table[name])
     table.to_parquet(tmp_path / "native.parquet")
-    assert ImportedLogs("mine", str(tmp_path / "native.parquet"), AGENTS, jobs=3).episodes().hash == expected
+    assert ImportedLogs("mine-v0", str(tmp_path / "native.parquet"), AGENTS, jobs=3).episodes().hash == expected
 
 
 def test_rejected_rows_are_reported(tmp_path):
@@ -84,7 +84,7 @@ def test_more_than_an_agent_has_room_for_is_rejected(tmp_path):
     full = GOOD.replace("0,0,600,a,2,4", "0,0,600,a,4,4") + "210,500,800,a,1,1\n220,590,650,a,4,1\n"
     logs = imported(tmp_path / "log.csv", full)
     logs.episodes()
-    assert logs.rejected == [(5, "its agent has no room for it beside the rows running there")]
+    assert logs.rejected == [(5, "its agent has no room for its whole units beside the rows running there")]
 
 
 def test_agents_that_are_numbers_stay_names_where_some_are_missing(tmp_path):
@@ -94,13 +94,22 @@ def test_agents_that_are_numbers_stay_names_where_some_are_missing(tmp_path):
     assert logs.rejected == [(5, "agent is none of 1, 2")]
 
 
-def test_its_card_says_how_to_import_it_again(tmp_path):
-    imported(tmp_path / "log.csv").episodes()
-    card = (tmp_path / "cache" / "logs" / "mine" / "CARD.md").read_text()
-    told = card.split("command: `")[1].split("`")[0]
-    assert told.startswith("python -m bench +solver=bc logs=imported 'logs.path=")
-    assert "'logs.agents=[{name: a, gpu: 4, cpu: 16}, {name: b, gpu: 2, cpu: 16, speed: 0.5}]'" in told
-    assert "'logs.jobs=3'" in told
+def test_demands_are_counted_in_whole_units(tmp_path):
+    """Half a GPU is one: what shared the last one with others has no room, instead of being made to wait."""
+    halves = "submit,start,end,agent,gpu,cpu\n" + "".join(f"{t},{t},{t + 600},b,0.5,2\n" for t in range(4))
+    logs = imported(tmp_path / "log.csv", halves + "5,5,600,b,-0.5,2\n", reject=0.2)
+    log = logs.episodes()
+    assert log.length.sum() == 2
+    assert [row for row, _ in logs.rejected] == [2, 3, 4]
+    assert logs.rejected[0][1] == "its agent has no room for its whole units beside the rows running there"
+    assert logs.rejected[2][1] == "a demand is negative or more than its agent has"
+    (instance,) = logs.instances()
+    assert (instance.demand[:, 1, instance.resources.index("gpu")] == 1).all()
+
+
+def test_a_name_that_minari_would_not_take(tmp_path):
+    with pytest.raises(UserError, match=r"logs.name: 'mine' must end in -v and a number.*mine-v0"):
+        ImportedLogs("mine", str(tmp_path / "log.csv"), AGENTS)
 
 
 def test_what_began_late_starts_when_it_could(tmp_path):
@@ -127,6 +136,7 @@ def test_what_began_late_starts_when_it_could(tmp_path):
         (GOOD, {"agents": [{"name": "a", "gpu": "two"}]}, r"agents\[0\].gpu: a whole number"),
         (GOOD, {"columns": {"submt": "queued"}}, "logs.columns: 'submt' is none of submit, start"),
         ("", {}, "cannot be read"),
+        (GOOD[:30], {}, "log.csv has no rows"),
     ],
 )
 def test_a_file_that_cannot_be_used(tmp_path, text, settings, said):
@@ -136,6 +146,6 @@ def test_a_file_that_cannot_be_used(tmp_path, text, settings, said):
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"does not exist"):
-        ImportedLogs("mine", str(tmp_path / "no.csv"), AGENTS).episodes()
+        ImportedLogs("mine-v0", str(tmp_path / "no.csv"), AGENTS).episodes()
     with pytest.raises(UserError, match=r"logs.path: give the file"):
-        ImportedLogs("mine", None, AGENTS).episodes()
+        ImportedLogs("mine-v0", None, AGENTS).episodes()

@@ -13,7 +13,9 @@ from bench.setting import Setting
 from bench.simulator import Simulator
 from datasets import minari_files
 from datasets.recorded_logs import Behaviour, JoinedLogs, RecordedLogs, Recorder, describe
+from solvers.allox import AlloX
 from solvers.cpsat import CpSat
+from solvers.offline.learners import BC
 from solvers.ppo import PPO
 from solvers.rules import SJF, WSPT, Random
 from tests.solvers.learning import Fixed, random_instance, small
@@ -104,6 +106,22 @@ def test_a_learner_is_trained_first_and_a_replay_holds_all_that_it_saw(tmp_path)
         shaped.episodes()
     with pytest.raises(UserError, match=r"SJF does not learn"):
         logs(tmp_path, "no-v0", sjf=Behaviour(SJF(), 5, replay=True)).episodes()
+    with pytest.raises(UserError, match=r"BC does not play while it learns"):
+        logs(tmp_path, "no-v0", bc=Behaviour(BC(logs=None), 5, replay=True)).episodes()
+
+
+def test_planners_remember_what_they_planned_for_one_episode_only(tmp_path):
+    """Episodes are played side by side; each is what it would be alone, and the log is read again as the one recorded."""
+    data = Fixed(lambda rng: random_instance(rng, n=8), 5)
+    setting = {"track": "online", "observe": "arrived"}
+    together = RecordedLogs("all-v0", data, {"allox": Behaviour(AlloX(), 5)}, setting)
+    together.cache = tmp_path
+    log = together.episodes()
+    for e, instance in enumerate(data.instances("train")):
+        alone = RecordedLogs(f"one-v{e}", Fixed(lambda rng, one=instance: one, 1), {"allox": Behaviour(AlloX(), 1)}, setting)
+        alone.cache = tmp_path
+        assert alone.episodes().returns.tolist() == log.part([e]).returns.tolist()
+    assert together.episodes().hash == log.hash
 
 
 def test_a_log_is_recorded_once_and_taken_for_no_other(tmp_path):
@@ -140,14 +158,14 @@ def test_several_behaviours_and_several_logs_are_one(tmp_path):
     assert mixed.episodes().hash == log.hash
     assert {i.hash() for i in mixed.instances()} >= set(log.instance)
     with pytest.raises(UserError, match=r"shares.rules: 7 episodes asked for, rules-v0 has 6"):
-        JoinedLogs("x", {"rules": rules}, {"rules": 7}).episodes()
+        JoinedLogs("x-v0", {"rules": rules}, {"rules": 7}).episodes()
     with pytest.raises(UserError, match=r"shares: rule is no part"):
-        JoinedLogs("x", {"rules": rules}, {"rule": 7})
+        JoinedLogs("x-v0", {"rules": rules}, {"rule": 7})
     with pytest.raises(UserError, match=r"shares.rules: at least 1 episode is needed, got 0; leave the part out"):
-        JoinedLogs("x", {"rules": rules}, {"rules": 0})
+        JoinedLogs("x-v0", {"rules": rules}, {"rules": 0})
     blind = RecordedLogs("blind-v0", DATA, {"random": Behaviour(Random(), 4)}, {"observe": "arrived"})
     with pytest.raises(UserError, match=r"parts.blind: was played with .*observe='arrived'.* only where these agree"):
-        JoinedLogs("x", {"rules": rules, "blind": blind})
+        JoinedLogs("x-v0", {"rules": rules, "blind": blind})
 
 
 @pytest.mark.parametrize(
@@ -160,11 +178,20 @@ def test_a_behaviour_that_means_nothing(settings):
 
 def test_a_seed_that_means_nothing():
     with pytest.raises(UserError, match=r"logs.seed: must not be negative, got -1"):
-        RecordedLogs("x", DATA, {"random": Behaviour(Random(), 4)}, seed=-1)
+        RecordedLogs("x-v0", DATA, {"random": Behaviour(Random(), 4)}, seed=-1)
+
+
+def test_a_name_that_minari_would_not_take():
+    with pytest.raises(UserError, match=r"logs.name: 'some' must end in -v and a number"):
+        RecordedLogs("some", DATA, {"random": Behaviour(Random(), 4)})
+    with pytest.raises(UserError, match=r"logs.name: 'some' must end in -v and a number"):
+        JoinedLogs("some", {})
 
 
 def test_a_data_card_counts(tmp_path):
-    log = logs(tmp_path, sjf=Behaviour(SJF(), 12), random=Behaviour(Random(), 12)).episodes()
+    made = logs(tmp_path, sjf=Behaviour(SJF(), 12), random=Behaviour(Random(), 12))
+    made.command = "python -m bench +solver=bc logs=some"
+    log = made.episodes()
     card = describe(log)
     assert card["episodes"] == 24
     assert card["instances"] == 12
@@ -177,4 +204,7 @@ def test_a_data_card_counts(tmp_path):
     text = (folder / "CARD.md").read_text()
     assert f"hash: {log.hash}" in text
     assert "return_mean" in text
-    assert "logs=some-v0" in text
+    assert "command: `python -m bench +solver=bc logs=some`" in text
+    made.command, made.name = None, "other-v0"
+    made.episodes()
+    assert "command" not in (tmp_path / "logs" / "other-v0" / "CARD.md").read_text()  # nobody said

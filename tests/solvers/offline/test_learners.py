@@ -169,7 +169,7 @@ def test_what_decides_by_its_past_is_no_start_for_ppo(tmp_path):
         ({"lr": 0.0}, "solver.lr: must be above 0"),
         ({"episodes": 0}, "solver.episodes: at least 1 is needed"),
         ({"logs": Logs(LOG, setting=Setting(objective="makespan"))}, "played with objective=makespan, the run has total_time"),
-        ({"logs": Logs(LOG.part([0]))}, "1 instances are too few to hold some out"),
+        ({"logs": Logs(LOG.part([0]))}, "at least 2 instances are needed.*; raise solver.episodes if it is set"),
         ({"logs": Logs(LOG, setting=Setting(observe="arrived"))}, "played with observe=arrived, the run has all; set observe="),
         ({"window": 3}, r"solver.window: 3, but logged shows up to \d+ tasks; set solver.window="),
         ({"checkpoint": "no.pt"}, "no.pt does not exist"),
@@ -189,6 +189,7 @@ def test_a_run_sees_what_its_log_shows(tmp_path):
     fit(learner("bc"), tmp_path)
     loaded = learner("bc", logs=None, checkpoint=str(tmp_path / "policy.pt"))
     assert played_as(loaded, Setting(observe="arrived")).observe == "arrived"
+    assert played_as(learner("bc", logs=blind, checkpoint="policy.pt"), Setting()).observe == "arrived"
     assert schedules(fit(loaded, tmp_path / "other")[0], list(DATA.instances("test"))[:2])
 
 
@@ -247,6 +248,24 @@ def test_the_policy_of_a_q_function_is_calm_and_as_greedy_as_before():
     assert torch.equal(logits.argmax(dim=1), before)
     entropy = torch.distributions.Categorical(logits=logits.clamp(min=-1e8)).entropy().mean()
     assert float(entropy.detach()) == pytest.approx(learners.CALM, rel=0.2)
+
+
+def test_few_choices_do_not_make_a_policy_uniform():
+    """Where most decisions are forced even uniform play has less entropy than CALM."""
+
+    def light(rng):
+        n = 1 + int(rng.random() < 0.25)  # a choice where there are two, forced afterwards
+        return Instance(rng.integers(1, 9, size=(n, 1)), np.ones((n, 1, 1)), [[1]], [0])
+
+    feed = Feed(logged(24, data=Fixed(light, 12))[0], CPU)
+    states = feed.states.at(feed.state)
+    uniform = states.mask.sum(dim=1).double().log().mean()
+    assert 0 < uniform < learners.CALM
+    torch.manual_seed(0)
+    network = learners.PairNetwork(8, 1)
+    logits = learners.calmed(network, feed)(states.features)[0]
+    entropy = torch.distributions.Categorical(logits=logits.clamp(min=-1e8)).entropy().mean()
+    assert float(entropy.detach()) == pytest.approx(float(uniform) / 2, rel=0.2)
 
 
 def test_actions_that_are_alike_do_not_make_scores_explode():
