@@ -288,7 +288,7 @@ def _ranking(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-# -- how it is written ------------------------------------------------------------------------------------------------
+# -- how it is written -----------------------------------------------------------------------------------------------
 
 
 def _table(runs: Sequence[Run], cell: Callable[[Sequence[Run]], str]) -> list[str]:

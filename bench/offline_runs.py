@@ -98,7 +98,7 @@ def _number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-# -- groups ------------------------------------------------------------------------------------------------------------
+# -- groups ----------------------------------------------------------------------------------------------------------
 
 
 def grouped(runs: Iterable[Run], *keys: str) -> dict[tuple[Any, ...], list[Run]]:
@@ -157,7 +157,7 @@ def cells(runs: Iterable[Run]) -> dict[tuple[str, str], list[Run]]:
     return {(log, label): of for (log, label), of in grouped(runs, "log", "label").items()}
 
 
-# -- statistics --------------------------------------------------------------------------------------------------------
+# -- statistics ------------------------------------------------------------------------------------------------------
 
 
 def gaps(runs: Sequence[Run]) -> Floats:
