@@ -73,6 +73,6 @@ def recorded(episodes: int) -> Any:
     data = build(read("dataset", "small") | {"train": episodes, "hashes": None})
     random = logs.Behaviour(build(read("solver", "random")), episodes)
     with tempfile.TemporaryDirectory() as folder:
-        log = logs.RecordedLogs("speed", data, {"random": random})
+        log = logs.RecordedLogs("speed-v0", data, {"random": random})
         log.cache = Path(folder)
         return log.episodes()

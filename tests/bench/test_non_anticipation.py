@@ -155,7 +155,7 @@ def test_no_decision_of_a_learned_policy_depends_on_tasks_of_the_future(name, tm
     if isinstance(learner, OfflineToOnline):
         learner = learner.online  # which goes on from what `offline` learns, as others here do
     if hasattr(learner, "logs"):
-        logs = RecordedLogs("played", data, {"random": Behaviour(AnyLegal(), 16)}, asdict(SETTINGS["fit"]))
+        logs = RecordedLogs("played-v0", data, {"random": Behaviour(AnyLegal(), 16)}, asdict(SETTINGS["fit"]))
         logs.cache = tmp_path
         small |= {"logs": logs, "steps": 8, "candidates": 2, "fqe_steps": 5, "batch": 32}
     else:
