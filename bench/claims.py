@@ -63,7 +63,11 @@ TOP = (1, 5, 10)  # the k of regret@k
 def page(runs: Sequence[Run], command: str) -> str:
     """The page, from the data."""
     count, left = sum(from_logs(run) for run in runs), []
-    lines = ["# Learning from logs", "", f"Written by `{command}` from {count} runs. Every cell that was run is shown."]
+    lines = [
+        "# Learning from logs",
+        "",
+        f"Written by `{command}` from {count} runs. Every cell that was run is shown, or named at the end.",
+    ]
     problems = sorted(grouped(runs, *PROBLEM).items(), key=lambda item: -len(item[1]))  # what was studied most comes first
     for problem, unlabelled in problems:
         title = _title(dict(zip(PROBLEM, problem, strict=True)))
@@ -208,12 +212,12 @@ def _noise_against_expert(runs: Sequence[Run]) -> list[str]:
         "learning from the one minus gap after learning from expert logs, in points (below 0: the claim holds); the answer is "
         "corrected for the number of learners:", "",
     ]  # fmt: skip
-    table, answers = cells(runs), []
-    expert = {solver: of for (log, solver), of in table.items() if log == "expert"}
+    table, answers = grouped(runs, "grade", "label"), []  # gaps are of the test split, whichever instances a log held out
+    expert = {solver: of for (grade, solver), of in table.items() if grade == "expert"}
     if not expert:
         return [*out, "Answer: not tested, no expert log was learnt from."]
     for name in ("noisy_expert", "random"):
-        both = [(solver, of, expert[solver]) for (log, solver), of in table.items() if log == name and solver in expert]
+        both = [(solver, of, expert[solver]) for (grade, solver), of in table.items() if grade == name and solver in expert]
         if not both:
             continue
         told = [f"{solver} {_percent(difference(ours, theirs))}" for solver, ours, theirs in both]

@@ -128,25 +128,26 @@ def labelled(runs: Sequence[Run]) -> list[Run]:
     """Runs of one problem with the names of their row and column.
 
     `label`: the solver, marked where its policy was chosen by true return, and with the hash of its settings where it has run
-    with several. `log`: the short name of its log (mixed of cluster-small-mixed-v0) where only one has it, and with the hash of
-    its content where it was recorded several times: on other held-out instances true returns are others.
+    with several. `grade`: that of its log (mixed of cluster-small-mixed-v0). `log`: the grade where one log alone has it, else
+    its name, with the hash of its content where it was recorded several times: their held-out instances differ.
     """
     several = {solver for (solver,), of in grouped(runs, "solver").items() if len(grouped(of, "settings")) > 1}
-    logs = [run for run in runs if "logs/hash" in run]
-    again = {name for (name,), of in grouped(logs, "logs/name").items() if len(grouped(of, "logs/hash")) > 1}
-    shorts = [_short(name) for (name,) in grouped(logs, "logs/name")]
+    logs = grouped((run for run in runs if "logs/name" in run), "logs/name")
+    again = {name for (name,), of in logs.items() if len({run["logs/hash"] for run in of if "logs/hash" in run}) > 1}
+    grades = [_grade(name) for (name,) in logs]
     out = []
     for run in runs:
         marks = ["(oracle)"] if selection(run) == "oracle" else []
         marks += [f"#{run.get('settings')}"] if run["solver"] in several else []
         out.append({**run, "label": " ".join([run["solver"], *marks])})
         if name := run.get("logs/name"):
-            short = name if shorts.count(_short(name)) > 1 else _short(name)
-            out[-1]["log"] = f"{short} #{run['logs/hash'][:8]}" if name in again and "logs/hash" in run else short
+            shown = name if grades.count(_grade(name)) > 1 else _grade(name)
+            mark = f" #{run['logs/hash'][:8]}" if name in again and "logs/hash" in run else ""
+            out[-1] |= {"grade": _grade(name), "log": f"{shown}{mark}"}
     return out
 
 
-def _short(name: str) -> str:
+def _grade(name: str) -> str:
     """cluster-small-mixed-v0 -> mixed."""
     parts = name.split("-")
     return parts[-2] if len(parts) > 2 else name

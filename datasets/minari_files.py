@@ -24,9 +24,12 @@ Progress = Callable[[int, int, str], None]
 
 
 def check_name(name: str) -> None:
-    """Raises UserError for what Minari takes for no data set's name."""
+    """Raises UserError for a name under which Minari, or a file system, may not find a log again."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+-v\d+", name):
-        raise UserError(f"logs.name: {name!r} must end in -v and a number, as Minari has it; such as {name}-v0")
+        better = re.sub(r"[^A-Za-z0-9_-]", "_", re.sub(r"-v\d+$", "", name)) or "mine"
+        raise UserError(
+            f"logs.name: {name!r} must be letters, digits, _ and -, then -v and a number, as Minari has it; such as {better}-v0"
+        )
 
 
 def write(folder: Path, episodes: Episodes, facts: Mapping[str, Any]) -> None:

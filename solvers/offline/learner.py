@@ -174,11 +174,12 @@ class Study:
             self.log.progress(done, learner.steps, "learns from the log")
 
     def choose(self, data: Dataset, setting: Setting) -> Network:
-        """The candidate that the learner's `selection` prefers; what the choice costs is the method's."""
-        began = time.process_time()
-        self.networks = [self._network(state) for state in self.epochs[-self.learner.candidates :]]
+        """The candidate that the learner's `selection` prefers; what it takes to choose is a cost of learning."""
+        learner, began = self.learner, time.process_time()
+        self.networks = [self._network(state) for state in self.epochs[-learner.candidates :]]
         self._evaluate()
-        learner = self.learner
+        if learner.selection != "fqe":  # estimates have no say
+            began = time.process_time()
         if learner.selection == "oracle":
             trials = list(data.instances("validation"))
             window = min(learner.window, max(instance.n_tasks for instance in trials))

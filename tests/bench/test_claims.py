@@ -87,8 +87,17 @@ def test_recordings_of_one_name_are_columns_of_their_own():
     text = claims.page([run(), run(seed=1), run(gaps=(0.5, 0.5), **{"logs/hash": "1" * 64})], "the command")
     assert "| learner | mixed #00000000 | mixed #11111111 |" in text
     assert "| bc | 15.0 [15.0, 15.0] | 50.0 |" in text
-    both = claims.page([run(), run(log="cluster-medium-mixed-v0", gaps=(0.5, 0.5))], "the command")
-    assert "| learner | cluster-small-mixed-v0 | cluster-medium-mixed-v0 |" in both
+    both = [run(), run(seed=1), run(log="cluster-medium-mixed-v0", status="failed", gaps=())]
+    del both[-1]["logs/hash"]  # which a failure does not know
+    text = claims.page(both, "the command")
+    assert "| learner | cluster-small-mixed-v0 | cluster-medium-mixed-v0 |" in text
+    assert "| bc | 15.0 [15.0, 15.0] | (1 failed) |" in text
+
+
+def test_experts_are_experts_whatever_their_recording():
+    seeds = [run(log=f"cluster-small-{grade}-v0", seed=seed) for grade in ("expert", "random") for seed in range(2)]
+    again = [{**one, "logs/hash": "1" * 64, "gaps": [0.3, 0.3]} for one in seeds if "expert" in one["logs/name"]]
+    assert "- random: bc -7.5 [" in claims.page([*seeds, *again], "the command")
 
 
 def test_missing_gaps_and_learners_of_one_seed_are_told():

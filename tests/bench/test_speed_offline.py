@@ -1,4 +1,4 @@
-"""The speed program of offline learning: a tiny run has every row, and each way of feeding learns."""
+"""The speed program of offline learning: a tiny run has a row for each way of feeding."""
 
 import pytest
 

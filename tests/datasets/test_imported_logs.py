@@ -108,7 +108,7 @@ def test_demands_are_counted_in_whole_units(tmp_path):
 
 
 def test_a_name_that_minari_would_not_take(tmp_path):
-    with pytest.raises(UserError, match=r"logs.name: 'mine' must end in -v and a number.*mine-v0"):
+    with pytest.raises(UserError, match=r"logs.name: 'mine' must be letters.*mine-v0"):
         ImportedLogs("mine", str(tmp_path / "log.csv"), AGENTS)
 
 

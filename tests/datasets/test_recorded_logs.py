@@ -182,10 +182,10 @@ def test_a_seed_that_means_nothing():
 
 
 def test_a_name_that_minari_would_not_take():
-    with pytest.raises(UserError, match=r"logs.name: 'some' must end in -v and a number"):
+    with pytest.raises(UserError, match=r"logs.name: 'some' must be letters, .* then -v and a number.* such as some-v0$"):
         RecordedLogs("some", DATA, {"random": Behaviour(Random(), 4)})
-    with pytest.raises(UserError, match=r"logs.name: 'some' must end in -v and a number"):
-        JoinedLogs("some", {})
+    with pytest.raises(UserError, match=r"logs.name: 'a b/c-v1' must be letters, .* such as a_b_c-v0$"):
+        JoinedLogs("a b/c-v1", {})
 
 
 def test_a_data_card_counts(tmp_path):

@@ -17,7 +17,7 @@ from bench.simulator.view import from_simulator
 from solvers.cpsat import CpSat
 from solvers.offline import learners
 from solvers.offline.feed import Feed
-from solvers.offline.learner import matched, split
+from solvers.offline.learner import Study, matched, split
 from solvers.offline.to_online import OfflineToOnline
 from solvers.policy import load_policy
 from solvers.ppo import PPO
@@ -191,6 +191,21 @@ def test_a_run_sees_what_its_log_shows(tmp_path):
     assert played_as(loaded, Setting(observe="arrived")).observe == "arrived"
     assert played_as(learner("bc", logs=blind, checkpoint="policy.pt"), Setting()).observe == "arrived"
     assert schedules(fit(loaded, tmp_path / "other")[0], list(DATA.instances("test"))[:2])
+
+
+@pytest.mark.parametrize(("selection", "seconds"), [("fqe", 100.0), ("last", 0.0), ("oracle", 0.0)])
+def test_what_it_takes_to_choose_is_a_cost_of_learning(tmp_path, monkeypatch, selection, seconds):
+    """By a clock that only the estimates take time on."""
+    now, evaluate = [0.0], Study._evaluate
+
+    def slowly(study):
+        now[0] += 100.0
+        evaluate(study)
+
+    monkeypatch.setattr("time.process_time", lambda: now[0])
+    monkeypatch.setattr(Study, "_evaluate", slowly)
+    _, notes = fit(learner("bc", selection=selection), tmp_path)
+    assert notes.facts["learning/cpu_seconds"] == seconds
 
 
 def test_a_log_on_other_instances_is_refused_before_anything_is_learnt(tmp_path):
