@@ -105,10 +105,12 @@ def test_an_evaluated_behaviour_is_worth_what_it_returned():
 
 
 def test_fitted_q_tells_good_policies_from_bad_ones():
-    """Three policies on random logs: their true order, from -5.7 to -1.3, and nearly the values of the two that work.
+    """Three policies on random logs: their true order and about their values, from -1.3 to -5.7.
 
-    That of the worst, which mostly waits where the log does not, depends on the training: -5.1 to -14 over 19 of them.
+    In one thread, as learners compute: the worst mostly waits where the log does not, and what is said of it depends on the
+    last bits (-5.1 to -14 over 19 trainings with other batches, steps and rates).
     """
+    torch.set_num_threads(1)
     log, simulator = logged(episodes=400)
     feed = Feed(log, CPU, reward_scale=10.0)
     networks, true = [], []
@@ -127,8 +129,8 @@ def test_fitted_q_tells_good_policies_from_bad_ones():
     values = [evaluation.direct(evaluation.told_of(feed, q[..., c], actions[:, c]), RNG(0)).value for c in range(3)]
     truth = np.array(true)[chosen]
     assert dope.rank_correlation(values, truth) == 1.0
+    assert values == pytest.approx(truth, rel=0.25)
     assert values[1:] == pytest.approx(truth[1:], rel=0.1)
-    assert values[0] < 2 * truth[1]
 
 
 def test_without_probabilities_importance_sampling_refuses():
