@@ -251,7 +251,7 @@ def _build(where: str, config: Any) -> Any:
 def _logs_command(config: DictConfig) -> str:
     """What makes the log of a configuration again: a learner, and what was said of the log."""
     told = (config.hydra if "hydra" in config else HydraConfig.get()).overrides.task
-    chosen = [override for override in told if re.match(r"[+~]*logs[=.@]", override)]
+    chosen = [str(one.input_line) for one in _parsed(told) if one.key_or_group.partition(".")[0] == "logs"]
     return shlex.join(["python", "-m", "bench", "+solver=bc", *chosen])
 
 

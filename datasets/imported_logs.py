@@ -30,8 +30,7 @@ from bench.schedule import Schedule
 from bench.setting import Setting
 from bench.simulator.tables import LEAVE
 from bench.simulator.tensors import TensorSimulator
-from datasets import minari_files
-from datasets.recorded_logs import cache_folder, silent, store
+from datasets.stored_logs import StoredLogs, silent
 
 if TYPE_CHECKING:
     import pandas
@@ -41,7 +40,7 @@ TOGETHER = 64  # episodes replayed at once
 SHOWN = 10  # rejected rows that the message names
 
 
-class ImportedLogs:
+class ImportedLogs(StoredLogs):
     """The table `path` (CSV or Parquet) as a log.
 
     Args:
@@ -68,15 +67,12 @@ class ImportedLogs:
         reject: float = 0.5,
         setting: Mapping[str, str] | None = None,
     ) -> None:
-        minari_files.check_name(name)
-        self.name, self.path, self.columns = name, path, dict(columns or {})
+        super().__init__(name)
+        self.path, self.columns = path, dict(columns or {})
         self.tick_seconds, self.jobs, self.reject = tick_seconds, jobs, reject
         self.agents = _checked(agents)
         self.resources = sorted({key for has in self.agents.values() for key in has} - {"name", "speed"})
         self.setting = Setting(**(setting or {"track": "online", "observe": "arrived"}))
-        self.cache: Path | None = None
-        self.command: str | None = None
-        self.rejected: list[tuple[int, str]] = []  # row of the table (from 0) and why
         if path is None:
             raise UserError("logs.path: give the file, CSV or Parquet, with columns submit, start, end, agent and the demands")
         if not Path(path).expanduser().is_file():
@@ -116,8 +112,7 @@ class ImportedLogs:
             parts.append(tape.episodes(self.name))
             progress(first + len(instances), len(pairs), f"replays {self.name}")
         log = replace(joined(self.name, parts), probability=None)
-        facts = {"command": self.command, "rejected_rows": len(self.rejected)}
-        store(cache_folder(self.cache) / "logs" / self.name, log, facts)
+        self.store(log, {"rejected_rows": len(self.rejected)})
         return log
 
     def instances(self) -> Sequence[Instance]:

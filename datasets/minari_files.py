@@ -7,7 +7,6 @@ infos (`probability`), instance hash and behaviour policy in the episodes' attri
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,15 +20,6 @@ from bench.simulator.view import Layout
 
 OWN = "scheduling"  # our key in Minari's metadata
 Progress = Callable[[int, int, str], None]
-
-
-def check_name(name: str) -> None:
-    """Raises UserError for a name under which Minari, or a file system, may not find a log again."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]+-v\d+", name):
-        better = re.sub(r"[^A-Za-z0-9_-]", "_", re.sub(r"-v\d+$", "", name)) or "mine"
-        raise UserError(
-            f"logs.name: {name!r} must be letters, digits, _ and -, then -v and a number, as Minari has it; such as {better}-v0"
-        )
 
 
 def write(folder: Path, episodes: Episodes, facts: Mapping[str, Any]) -> None:

@@ -14,7 +14,6 @@ import copy
 import hashlib
 import itertools
 import json
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
 from bench.contracts import Budget, Dataset, Learner, Solver, UserError
@@ -37,13 +35,9 @@ from bench.simulator.tables import LEAVE
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_simulator
 from datasets import minari_files
-from datasets._files import CACHE
+from datasets.stored_logs import StoredLogs, silent
 
 TOGETHER = 256  # episodes played at once
-
-
-def silent(done: int, total: int, note: str) -> None:
-    """Progress shown to nobody."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +75,8 @@ class Behaviour:
             raise UserError(f"logs.behaviours: seconds must be above 0, got {self.seconds}")
 
 
-class RecordedLogs:
-    """A log by one or several behaviours. `cache`: the folder whose `logs` holds it; None: BENCH_CACHE or the user's.
+class RecordedLogs(StoredLogs):
+    """A log by one or several behaviours.
 
     Raises:
         UserError: where a log of this name was recorded from other settings, or its file cannot be read.
@@ -98,30 +92,19 @@ class RecordedLogs:
     ) -> None:
         if seed < 0:
             raise UserError(f"logs.seed: must not be negative, got {seed}")
-        minari_files.check_name(name)
-        self.name, self.data, self.behaviours, self.seed = name, data, dict(behaviours), seed
+        super().__init__(name)
+        self.data, self.behaviours, self.seed = data, dict(behaviours), seed
         self.setting = Setting(**(setting or {}))
-        self.cache: Path | None = None
-        self.command: str | None = None
-        self.rejected: list[tuple[int, str]] = []
-
-    @property
-    def folder(self) -> Path:
-        """Where the log lies."""
-        return cache_folder(self.cache) / "logs" / self.name
 
     def episodes(self, progress: minari_files.Progress = silent) -> Episodes:
         """The log, recorded now if it was not."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder.with_name(f".{self.name}.lock")):
+        with self.locked():
             if self.folder.exists():
                 return self._read()
             began = time.perf_counter()
             recorder = Recorder(self.name, self.data, self.setting, self.seed, progress)
             log = joined(self.name, [recorder.record(who, behaviour) for who, behaviour in self.behaviours.items()])
-            seconds = round(time.perf_counter() - began, 1)
-            facts = {"settings": self.settings, "seconds": seconds, "command": self.command}
-            minari_files.write(self.folder, log, {**describe(log), **facts})
+            self.write(log, {"settings": self.settings, "seconds": round(time.perf_counter() - began, 1)})
             return log
 
     def instances(self) -> Iterable[Instance]:
@@ -147,15 +130,12 @@ class RecordedLogs:
         return minari_files.read(self.folder)
 
 
-class JoinedLogs:
+class JoinedLogs(StoredLogs):
     """Several logs as one. `shares`: part -> how many of its episodes, evenly spread over it; all of a part not named."""
 
     def __init__(self, name: str, parts: Mapping[str, Any], shares: Mapping[str, int] | None = None) -> None:
-        minari_files.check_name(name)
-        self.name, self.parts, self.shares = name, dict(parts), dict(shares or {})
-        self.cache: Path | None = None
-        self.command: str | None = None
-        self.rejected: list[tuple[int, str]] = []
+        super().__init__(name)
+        self.parts, self.shares = dict(parts), dict(shares or {})
         unknown = sorted(set(self.shares) - set(self.parts))
         if unknown:
             raise UserError(f"logs.shares: {unknown[0]} is no part; there are {', '.join(self.parts)}")
@@ -180,8 +160,7 @@ class JoinedLogs:
                 raise UserError(f"logs.shares.{name}: {count} episodes asked for, {log.name} has {len(log.length)}")
             chosen.append(log.part(np.linspace(0, len(log.length) - 1, count).round().astype(np.int64)))
         log = joined(self.name, chosen)
-        facts = {"parts": {part.name: part.hash for part in chosen}, "command": self.command}
-        store(cache_folder(self.cache) / "logs" / self.name, log, facts)
+        self.store(log, {"parts": {part.name: part.hash for part in chosen}})
         return log
 
     def instances(self) -> Iterable[Instance]:
@@ -306,47 +285,6 @@ class _Quiet:
     def progress(self, done: int, total: int, note: str = "") -> None:
         """To whoever records."""
         self._progress(done, total, f"trains for {self._name}")
-
-
-def store(folder: Path, log: Episodes, facts: Mapping[str, Any]) -> None:
-    """Keep a log that is made anew from what is stored elsewhere, unless it lies there already."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if not folder.exists() or minari_files.card(folder)["hash"] != log.hash:
-            minari_files.write(folder, log, {**describe(log), **facts})
-
-
-def describe(log: Episodes) -> dict[str, Any]:
-    """The facts of a data card: size, returns, coverage (distinct legal actions taken per distinct state, over those legal)."""
-    returns, rows = log.returns, log.observation[log.state]
-    states = {row.tobytes() for row in rows}
-    pairs = {row.tobytes() + bytes(action) for row, action in zip(rows, log.action[:, None], strict=True)}
-    legal = log.mask.sum(axis=1)
-    return {
-        "episodes": len(log.length),
-        "decisions": len(log.action),
-        "instances": len(set(log.instance)),
-        "return_mean": float(returns.mean()),
-        "return_std": float(returns.std()),
-        "return_min": float(returns.min()),
-        "return_max": float(returns.max()),
-        "return_by_behaviour": log.return_by_behaviour,
-        "distinct_states": len(states),
-        "actions_per_state": len(pairs) / len(states),
-        "legal_per_state": float(legal.mean()),
-        "probabilities": log.probability is not None,
-    }
-
-
-def cache_folder(cache: Path | None) -> Path:
-    """`cache`, or BENCH_CACHE, or the user's own."""
-    if cache is None and "BENCH_CACHE" in os.environ:
-        return Path(os.environ["BENCH_CACHE"])
-    if cache is None:
-        import pooch
-
-        return Path(pooch.os_cache(CACHE))
-    return cache
 
 
 def _described(plugin: Any) -> Any:
