@@ -32,14 +32,16 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench import instance_set, options, provenance, report, tuning
-from bench.catalogue import CONF, GROUPS, members, own_packages
-from bench.contracts import SPLITS, Budget, Dataset, UserError
+from bench.cli import options, report, tuning
+from bench.contracts import SPLITS, Budget, Dataset
+from bench.errors import UserError
 from bench.instance import Instance, InstanceError, read_json, write_json
-from bench.job import Job
+from bench.plugins import CONF, GROUPS, members, own_packages
 from bench.references import References
 from bench.rollout import played_as
-from bench.runner import Record, line, run
+from bench.run import instance_set, provenance
+from bench.run.job import Job
+from bench.run.runner import Record, line, run
 from bench.setting import Setting, SettingError
 from bench.tracking import flatten
 
@@ -65,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """List what there is, or run; returns the exit status (0 done, 1 something failed, 2 bad input, 130 interrupted)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments:
-        report.listing(report.output(), {group: members(group) for group in (*GROUPS, "tuning")}, EXAMPLE)
+        report.listing(
+            report.output(), {group: members(group) for group in (*GROUPS, "tuning")}, EXAMPLE
+        )
         return 0
     try:
         own_packages()
@@ -79,10 +83,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _start(arguments: list[str]) -> int:
     flags = get_args_parser().parse_args(arguments)
-    flags.overrides = [f"+{text}" if text.startswith(("solver=", "tuning=")) else text for text in flags.overrides]
-    known = [text for text in arguments if text not in flags.overrides and f"+{text}" not in flags.overrides]
+    flags.overrides = [
+        f"+{text}" if text.startswith(("solver=", "tuning=")) else text for text in flags.overrides
+    ]
+    known = [
+        text
+        for text in arguments
+        if text not in flags.overrides and f"+{text}" not in flags.overrides
+    ]
     if flags.multirun and (flags.cfg or flags.info):
-        raise UserError("--multirun: what a sweep means cannot be shown at once; leave -m out and name one job")
+        raise UserError(
+            "--multirun: what a sweep means cannot be shown at once; leave -m out and name one job"
+        )
     if flags.help or flags.hydra_help or flags.cfg or flags.info or flags.shell_completion:
         return _hydra([*known, *flags.overrides])
     flags.multirun = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
@@ -130,7 +142,11 @@ def task(config: DictConfig) -> float | None:
     report.show(console, [record], baselines, setup.job.folder(setup.runs))
     if config.ship:
         command = f"python -m bench {' '.join(HydraConfig.get().overrides.task)}"
-        print(setup.references.ship(setup.job.dataset.name, setup.job.instances, config.objective, command))
+        print(
+            setup.references.ship(
+                setup.job.dataset.name, setup.job.instances, config.objective, command
+            )
+        )
     _say(console, f"Run: {setup.job.folder(setup.runs)}", setup.tracker.how_to_open())
     sys.exit(int(record["status"] == "failed" or bool(record["errors"])))
 
@@ -140,12 +156,24 @@ def _sweep_job(config: DictConfig, choices: Mapping[str, str]) -> float | None:
     folder, value = Path(config.runs) / "sweeps" / config.sweep, None
     try:
         setup = Setup.of(config, name)
-        with report.Bars(shown=choices["hydra/launcher"] == "basic") as bars:  # not from many processes at once
+        with report.Bars(
+            shown=choices["hydra/launcher"] == "basic"
+        ) as bars:  # not from many processes at once
             record = setup.run(bars, _parent(setup.tracker, config.sweep, folder))
         value = tuning.value(record, setup.job.instances[0].sense)
     except Exception as error:  # one bad job is a row
-        facts = {"solver": name, "dataset": config.dataset.name, "seed": config.seed, "errors": 1, "feasible": 0.0}
-        record = {**facts, "status": "failed", "error": str(error) if isinstance(error, WRONG) else line(error)}
+        facts = {
+            "solver": name,
+            "dataset": config.dataset.name,
+            "seed": config.seed,
+            "errors": 1,
+            "feasible": 0.0,
+        }
+        record = {
+            **facts,
+            "status": "failed",
+            "error": str(error) if isinstance(error, WRONG) else line(error),
+        }
     write_json(folder / f"{number}.json", {**record, "values": _values(config)})
     print(f"[{number}] {report.one_line(record)}", flush=True)
     return value
@@ -169,12 +197,17 @@ class Setup:
         plain = _plain(config)
         plugin = _build("solver", config.solver)
         if getattr(plugin, "logs", None) is not None:
-            plugin.logs.cache, plugin.logs.command = Path(config.cache) if config.cache else None, _logs_command(config)
+            plugin.logs.cache, plugin.logs.command = (
+                Path(config.cache) if config.cache else None,
+                _logs_command(config),
+            )
         dataset, instances = _load(json.dumps(plain["dataset"]), config.split)
         setting = _setting(config, plugin, instances)
         budget: Budget = _build("budget", config.budget)
         kept = {key: plain[key] for key in ("solver", "dataset")}
-        job = Job(name, plugin, dataset, instances, setting, budget, config.seed, config.split, kept)
+        job = Job(
+            name, plugin, dataset, instances, setting, budget, config.seed, config.split, kept
+        )
         references = References(
             config.cache or _user_cache(), _build("reference.solver", config.reference.solver), config.reference.seconds,
             budget.threads, config.reference.solver["_target_"].rsplit(".", 1)[-1].lower(), config.reference.shipped,
@@ -189,12 +222,23 @@ class Setup:
     def run(self, bars: report.Bars, parent: Any = None) -> Record:
         """The record of the job."""
         self.tracker.prepare()
-        return run(self.job, self.runs, self.references, self.tracker, parent, self.config.rerun, progress=bars)
+        return run(
+            self.job,
+            self.runs,
+            self.references,
+            self.tracker,
+            parent,
+            self.config.rerun,
+            progress=bars,
+        )
 
     def compare(self, bars: report.Bars) -> list[Record]:
         """See to the references; the records of the baselines on the job's instances, which are kept in the cache."""
         self.references.ensure(self.job.instances, self.job.setting, bars)
-        runs, off = self.references.cache / "baselines", _build("tracking", OmegaConf.load(CONF / "tracking" / "off.yaml"))
+        runs, off = (
+            self.references.cache / "baselines",
+            _build("tracking", OmegaConf.load(CONF / "tracking" / "off.yaml")),
+        )
         jobs = list(self._baselines())
         records = []
         for i, job in enumerate(jobs):
@@ -209,14 +253,24 @@ class Setup:
             plugin = _build(f"baselines.{name}", config)
             setting = _setting(self.config, plugin, self.job.instances)
             kept = {"solver": _plain(config), "dataset": self.job.config["dataset"]}
-            yield replace(self.job, solver=name, plugin=plugin, setting=setting, budget=Budget(), seed=0, config=kept)
+            yield replace(
+                self.job,
+                solver=name,
+                plugin=plugin,
+                setting=setting,
+                budget=Budget(),
+                seed=0,
+                config=kept,
+            )
 
 
 def _setting(config: DictConfig, plugin: Any, instances: Sequence[Instance]) -> Setting:
     """`auto` made concrete: the track by the instances' sharing, what is observed by the plug-in and the track."""
     shared = "assign" if instances[0].sharing == "budget" else "schedule"
     track = shared if config.track == "auto" else config.track
-    observe = ("arrived" if track == "online" else "all") if config.observe == "auto" else config.observe
+    observe = (
+        ("arrived" if track == "online" else "all") if config.observe == "auto" else config.observe
+    )
     setting = Setting(track=track, observe=observe, **{key: config[key] for key in SETTING})
     return played_as(plugin, setting) if config.observe == "auto" else setting
 
@@ -251,7 +305,9 @@ def _build(where: str, config: Any) -> Any:
 def _logs_command(config: DictConfig) -> str:
     """What makes the log of a configuration again: a learner, and what was said of the log."""
     told = (config.hydra if "hydra" in config else HydraConfig.get()).overrides.task
-    chosen = [str(one.input_line) for one in _parsed(told) if one.key_or_group.partition(".")[0] == "logs"]
+    chosen = [
+        str(one.input_line) for one in _parsed(told) if one.key_or_group.partition(".")[0] == "logs"
+    ]
     return shlex.join(["python", "-m", "bench", "+solver=bc", *chosen])
 
 
@@ -268,11 +324,16 @@ class Sweep:
     """The jobs of a `-m` command: all built before the first one starts, one MLflow run above them, one table at the end."""
 
     def __init__(self, configs: Sequence[DictConfig]) -> None:
-        self.setups = [Setup.of(config, _name(config, config.hydra.runtime.choices)) for config in configs]
+        self.setups = [
+            Setup.of(config, _name(config, config.hydra.runtime.choices)) for config in configs
+        ]
         decisive = sorted(json.dumps([one.job.key, one.job.solver]) for one in self.setups)
         self.key = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
         self.folder = self.setups[0].runs / "sweeps" / self.key
-        self.problems = {(one.job.set_hash, replace(one.job.setting, observe="arrived")): one for one in self.setups}
+        self.problems = {
+            (one.job.set_hash, replace(one.job.setting, observe="arrived")): one
+            for one in self.setups
+        }
 
     def prepare(self) -> None:
         """The store's schema, the run above the jobs, references and baselines: once, before any parallel work."""
@@ -288,26 +349,40 @@ class Sweep:
 
     def finish(self) -> int:
         """The table over all jobs, and the status: 1 where one failed or is missing."""
-        numbers = sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdigit())
+        numbers = sorted(
+            int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdigit()
+        )
         records = {number: read_json(self.folder / f"{number}.json") for number in numbers}
-        failed = [record for record in records.values() if record["status"] == "failed" or record["errors"]]
+        failed = [
+            record
+            for record in records.values()
+            if record["status"] == "failed" or record["errors"]
+        ]
         console, tracker = report.output(), self.setups[0].tracker
         parent = _parent(tracker, self.key, self.folder)
-        parent.summary({"jobs": len(records), "failed": len(failed), **self.show(console, records, parent)})
+        parent.summary(
+            {"jobs": len(records), "failed": len(failed), **self.show(console, records, parent)}
+        )
         parent.finish("finished")
-        _say(console, f"{len(records)} jobs, {len(failed)} failed. Runs: {self.setups[0].runs}", tracker.how_to_open())
+        _say(
+            console,
+            f"{len(records)} jobs, {len(failed)} failed. Runs: {self.setups[0].runs}",
+            tracker.how_to_open(),
+        )
         return int(bool(failed) or not records)
 
     def show(self, console: Any, records: Mapping[int, Record], parent: Any) -> dict[str, float]:
         """The table of the jobs, number -> record; returns what else the run above them is to hold."""
         with report.Bars() as bars:
-            baselines = [record for setup in self.problems.values() for record in setup.compare(bars)]
+            baselines = [
+                record for setup in self.problems.values() for record in setup.compare(bars)
+            ]
         report.show(console, list(records.values()), baselines, self.folder)
         return {}
 
 
 class Search(Sweep):
-    """A sweep whose jobs are suggested one after the other by what came out before; see `bench.tuning` for what it leaves.
+    """A sweep whose jobs are suggested one after the other by what came out before; see `bench.cli.tuning` for what it leaves.
 
     It begins with the solver's own values. Optuna starts anew each time: with a seed it makes the same suggestions, and the
     trials that are finished are found by their folders.
@@ -319,7 +394,9 @@ class Search(Sweep):
         self.space = {key: str(one.input_line).partition("=")[2] for key, one in varied.items()}
         self.sampler = _plain(config.hydra.sweeper.sampler)
         self.command = shlex.join(["python", "-m", "bench", "-m", *overrides])
-        decisive = json.dumps([self.key, self.space, self.sampler, config.hydra.sweeper.get("n_jobs")])
+        decisive = json.dumps(
+            [self.key, self.space, self.sampler, config.hydra.sweeper.get("n_jobs")]
+        )
         self.key = hashlib.sha256(decisive.encode()).hexdigest()[:16]
         self.folder = self.folder.with_name(self.key)
 
@@ -336,11 +413,17 @@ class Search(Sweep):
         """The trials, best first, and `trials.json`."""
         (setup,) = self.setups
         sense, choices = setup.job.instances[0].sense, setup.config.hydra.runtime.choices
-        found = tuning.report(self.default, records, sense, self.space, self.sampler, setup.job.budget, self.command)
+        found = tuning.report(
+            self.default, records, sense, self.space, self.sampler, setup.job.budget, self.command
+        )
         tuning.write(self.folder / "trials.json", found)
         parent.artifact(self.folder / "trials.json")
         report.trials(console, found)
-        shipped = [f"Shipped: {tuning.ship(choices.get('tuning', setup.job.solver), found)}"] if setup.config.ship else []
+        shipped = (
+            [f"Shipped: {tuning.ship(choices.get('tuning', setup.job.solver), found)}"]
+            if setup.config.ship
+            else []
+        )
         _say(console, f"Trials: {self.folder / 'trials.json'}", *shipped)
         values = {"default": found["default"]["value"], "best": (found["best"] or {}).get("value")}
         return {key: value for key, value in values.items() if value is not None}
@@ -357,12 +440,20 @@ def _parent(tracker: Any, key: str, folder: Path) -> Any:
 def _composed(flags: argparse.Namespace) -> list[DictConfig]:
     """The configuration of every job of a command, with Hydra's own part under `hydra`."""
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        extra = [f"hydra.searchpath=[file://{Path(flags.config_dir).absolute()}]"] if flags.config_dir else []
+        extra = (
+            [f"hydra.searchpath=[file://{Path(flags.config_dir).absolute()}]"]
+            if flags.config_dir
+            else []
+        )
         if not flags.multirun:
             return [_compose([*flags.overrides, *extra])]
         extra.append("hydra.mode=MULTIRUN")
         parsed = _parsed(flags.overrides)
-        of_sweep = [str(one.input_line) for one in parsed if re.match(r"tuning$|hydra[./]", one.key_or_group)]
+        of_sweep = [
+            str(one.input_line)
+            for one in parsed
+            if re.match(r"tuning$|hydra[./]", one.key_or_group)
+        ]
         swept = _compose([*of_sweep, *extra])
         if _searches(swept):
             return [_compose([*_fixed(swept, flags.overrides), *extra])]
@@ -405,7 +496,11 @@ def _parameters(config: DictConfig, overrides: Sequence[str]) -> dict[str, Overr
 
 def _fixed(config: DictConfig, overrides: Sequence[str]) -> list[str]:
     """What holds for every trial of a search."""
-    return [str(one.input_line) for one in _parameters(config, overrides).values() if not one.is_sweep_override()]
+    return [
+        str(one.input_line)
+        for one in _parameters(config, overrides).values()
+        if not one.is_sweep_override()
+    ]
 
 
 def _varied(config: DictConfig, overrides: Sequence[str]) -> dict[str, Override]:
@@ -414,7 +509,9 @@ def _varied(config: DictConfig, overrides: Sequence[str]) -> dict[str, Override]
     Raises:
         UserError: for a parameter that is no key of the solver, a value that the solver does not take, or no parameter at all.
     """
-    found = {key: one for key, one in _parameters(config, overrides).items() if one.is_sweep_override()}
+    found = {
+        key: one for key, one in _parameters(config, overrides).items() if one.is_sweep_override()
+    }
     for key, one in found.items():
         if not key.startswith("solver."):
             raise UserError(f"{key}: a search varies keys of the solver only, such as solver.lr")
@@ -425,7 +522,9 @@ def _varied(config: DictConfig, overrides: Sequence[str]) -> dict[str, Override]
             OmegaConf.update(changed, key, value)
             _build("solver", _checked(changed).solver)
     if not found:
-        raise UserError("hydra.sweeper.params: a search needs parameters, such as solver.lr=interval(1e-4,1e-2)")
+        raise UserError(
+            "hydra.sweeper.params: a search needs parameters, such as solver.lr=interval(1e-4,1e-2)"
+        )
     return found
 
 
@@ -443,13 +542,21 @@ def _compose(overrides: list[str]) -> DictConfig:
     except MissingConfigException as error:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         if group == "hydra/sweeper":
-            raise UserError(f'{group}={name}: the plug-in is missing; pip install -e ".[tuning]"') from None
-        raise options.unknown(f"{group}={name}", f"{group}:", name, error.options or members(group)) from None
+            raise UserError(
+                f'{group}={name}: the plug-in is missing; pip install -e ".[tuning]"'
+            ) from None
+        raise options.unknown(
+            f"{group}={name}", f"{group}:", name, error.options or members(group)
+        ) from None
     except HydraException as error:
         key = re.search(r"Could not override '([^']+)'", str(error))
         if key is None:
             raise
-        groups = [text for text in overrides if text.split("=")[0].lstrip("+") in (*GROUPS, "hydra.searchpath")]
+        groups = [
+            text
+            for text in overrides
+            if text.split("=")[0].lstrip("+") in (*GROUPS, "hydra.searchpath")
+        ]
         raise _unknown(key[1], _plain(hydra.compose("config", groups))) from None
     return config
 
@@ -460,14 +567,28 @@ def _checked(config: DictConfig) -> DictConfig:
     solver = plain.get("solver", {})
     learner = solver.get("offline", solver)
     if "logs" in learner and learner["logs"] is None and not learner.get("checkpoint"):
-        raise UserError(f"logs: this solver learns from logs; type logs=NAME, one of {', '.join(sorted(members('logs')))}")
-    known = {key: value for key, value in _plain(OmegaConf.load(CONF / "config.yaml")).items() if key != "defaults"}
+        raise UserError(
+            f"logs: this solver learns from logs; type logs=NAME, one of {', '.join(sorted(members('logs')))}"
+        )
+    known = {
+        key: value
+        for key, value in _plain(OmegaConf.load(CONF / "config.yaml")).items()
+        if key != "defaults"
+    }
     for key in plain:
         if key not in known and key not in GROUPS:
             raise _unknown(key, {**known, **dict.fromkeys(GROUPS)})
     if "solver" not in plain:
-        raise UserError(f"solver: missing; type +solver=NAME, one of {', '.join(sorted(members('solver')))}")
-    for key, kind in (("seed", int), ("rerun", bool), ("ship", bool), ("runs", str), ("baselines", list)):
+        raise UserError(
+            f"solver: missing; type +solver=NAME, one of {', '.join(sorted(members('solver')))}"
+        )
+    for key, kind in (
+        ("seed", int),
+        ("rerun", bool),
+        ("ship", bool),
+        ("runs", str),
+        ("baselines", list),
+    ):
         if not options.fits(plain[key], kind):
             raise UserError(f"{key}: {options.words(kind)} is needed, got {plain[key]!r}")
     if plain["seed"] < 0:
@@ -499,8 +620,12 @@ def _found(target: str) -> Any:
 def _unknown(key: str, config: Mapping[str, Any]) -> UserError:
     """The error for a key that is not there: `config` holds those beside it."""
     above, _, name = key.rpartition(".")
-    beside: Any = functools.reduce(lambda part, step: part.get(step) or {}, above.split(".") if above else [], config)
-    keys = [one for one in beside if one not in options.SPECIAL] if isinstance(beside, Mapping) else []
+    beside: Any = functools.reduce(
+        lambda part, step: part.get(step) or {}, above.split(".") if above else [], config
+    )
+    keys = (
+        [one for one in beside if one not in options.SPECIAL] if isinstance(beside, Mapping) else []
+    )
     return options.unknown(key, "Keys:", name, keys or list(flatten(config)))
 
 
@@ -525,7 +650,11 @@ def _wrong(error: Exception) -> int:
     """Say in one line what the user got wrong; the status for it."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
-    where = f"{error.override}: " if isinstance(error, OverrideParseException) and error.override else ""
+    where = (
+        f"{error.override}: "
+        if isinstance(error, OverrideParseException) and error.override
+        else ""
+    )
     print(where + " ".join(str(error).split()), file=sys.stderr)
     return 2
 

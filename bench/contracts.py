@@ -14,20 +14,17 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from bench.errors import UserError
 from bench.instance import Instance
 from bench.observation import Observation
 from bench.schedule import Schedule
 from bench.setting import Setting
 
 if TYPE_CHECKING:  # needs torch
-    from bench.episodes import Episodes
+    from bench.logs.episodes import Episodes
 
 SPLITS = ("train", "validation", "test")
 STATUSES = ("optimal", "feasible", "infeasible", "unknown")
-
-
-class UserError(Exception):
-    """Bad input by the user: shown as one line, exit status 2. The message names the field and the fix."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,12 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("seconds", "decisions", "threads"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or math.isinf(value):
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not value > 0
+                or math.isinf(value)
+            ):
                 raise UserError(f"budget.{name}: a positive number is needed, got {value!r}")
 
 
@@ -62,9 +64,13 @@ class Result:
     schedule: Schedule
     status: str = "feasible"  # optimal | feasible | infeasible | unknown
     lower_bound: float = -math.inf  # proved lower bound on the objective; -inf = none
-    trajectory: tuple[tuple[float, float, float], ...] = ()  # (seconds, objective, bound), seconds not decreasing
+    trajectory: tuple[
+        tuple[float, float, float], ...
+    ] = ()  # (seconds, objective, bound), seconds not decreasing
     latency: tuple[float, ...] = ()  # seconds each decision took, for solvers that decide online
-    info: Mapping[str, Any] = field(default_factory=dict)  # small JSON values worth keeping (names of bounds, counts, ...)
+    info: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # small JSON values worth keeping (names of bounds, counts, ...)
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -73,7 +79,9 @@ class Result:
             raise ValueError("lower_bound: must not be NaN")
         for i, point in enumerate(self.trajectory):
             if len(point) != 3 or (i and point[0] < self.trajectory[i - 1][0]):
-                raise ValueError(f"trajectory[{i}]: needs (seconds, objective, bound) with seconds not decreasing")
+                raise ValueError(
+                    f"trajectory[{i}]: needs (seconds, objective, bound) with seconds not decreasing"
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON (infinities as null); `from_dict` is its inverse."""
@@ -91,14 +99,22 @@ class Result:
     def from_dict(cls, data: Mapping[str, Any]) -> Result:
         """Inverse of `to_dict`. Raises ValueError for a newer schema."""
         if data["schema"] > 1:
-            raise ValueError(f"schema: {data['schema']} is newer than 1, the newest this version reads; upgrade")
+            raise ValueError(
+                f"schema: {data['schema']} is newer than 1, the newest this version reads; upgrade"
+            )
         bound = data["lower_bound"]
         points = tuple(
-            (p[0], math.inf if p[1] is None else p[1], -math.inf if p[2] is None else p[2]) for p in data["trajectory"]
+            (p[0], math.inf if p[1] is None else p[1], -math.inf if p[2] is None else p[2])
+            for p in data["trajectory"]
         )
         schedule = Schedule.from_dict(data["schedule"])
         return cls(
-            schedule, data["status"], -math.inf if bound is None else bound, points, tuple(data["latency"]), data["info"]
+            schedule,
+            data["status"],
+            -math.inf if bound is None else bound,
+            points,
+            tuple(data["latency"]),
+            data["info"],
         )
 
 
@@ -115,7 +131,9 @@ class Solver(Protocol):
     instance its seconds.
     """
 
-    def solve(self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator) -> Result:
+    def solve(
+        self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
+    ) -> Result:
         """A schedule for `instance` under `setting` within `budget`; all randomness comes from `rng`."""
 
 
@@ -136,7 +154,9 @@ class Policy(Protocol):
 class Learner(Protocol):
     """Turns training instances into a policy, or into a solver that plans with one."""
 
-    def fit(self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log) -> Policy | Solver:
+    def fit(
+        self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log
+    ) -> Policy | Solver:
         """Train on data's train split, choose on its validation split, never touch its test split."""
 
 

@@ -71,11 +71,15 @@ class Instance:
 
     def __post_init__(self) -> None:
         if self.schema > SCHEMA:
-            raise InstanceError(f"schema: {self.schema} is newer than {SCHEMA}, the newest this version reads; upgrade")
+            raise InstanceError(
+                f"schema: {self.schema} is newer than {SCHEMA}, the newest this version reads; upgrade"
+            )
         duration = self._array("duration", self.duration, 2)
         n, t = duration.shape
         if n == 0 or t == 0:
-            raise InstanceError(f"duration: shape {duration.shape}, needs at least one task and one agent type")
+            raise InstanceError(
+                f"duration: shape {duration.shape}, needs at least one task and one agent type"
+            )
         demand = self._array("demand", self.demand, 3)
         r = demand.shape[2]
         capacity = self._array("capacity", self.capacity, 2)
@@ -130,7 +134,9 @@ class Instance:
     def may_kill(self) -> bool:
         """True where a running task can be caught by an outage: unannounced, or announced but its estimate was wrong."""
         wrong = not np.array_equal(self.estimate, self.duration)
-        return bool(self.outages) and (wrong or any(not outage.announced for outage in self.outages))
+        return bool(self.outages) and (
+            wrong or any(not outage.announced for outage in self.outages)
+        )
 
     def shortest(self) -> Ints:
         """(N,) ticks: min_t p_jt over the types on which some agent can run j alone."""
@@ -160,7 +166,9 @@ class Instance:
     def hash(self) -> str:
         """SHA-256 over all that defines the problem (not its name), as 64 hexadecimal digits."""
         payload = {key: value for key, value in self.to_dict().items() if key != "name"}
-        return hashlib.sha256(json.dumps(payload, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps(payload, sort_keys=True, separators=(",", ":")).encode()
+        ).hexdigest()
 
     # -- JSON ----------------------------------------------------------------------------------------------
 
@@ -186,7 +194,9 @@ class Instance:
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(data) - known)
         if unknown:
-            raise InstanceError(f"{unknown[0]}: unknown field; known are {', '.join(sorted(known))}")
+            raise InstanceError(
+                f"{unknown[0]}: unknown field; known are {', '.join(sorted(known))}"
+            )
         for name in ("duration", "demand", "capacity", "agent_type"):
             if data.get(name) is None:
                 raise InstanceError(f"{name}: missing")
@@ -194,7 +204,9 @@ class Instance:
         if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
             raise InstanceError(f"schema: a whole number of at least 1 is needed, got {schema!r}")
         if schema > SCHEMA:
-            raise InstanceError(f"schema: {schema} is newer than {SCHEMA}, the newest this version reads; upgrade")
+            raise InstanceError(
+                f"schema: {schema} is newer than {SCHEMA}, the newest this version reads; upgrade"
+            )
         return cls(**{key: value for key, value in data.items() if value is not None})
 
     def write(self, path: str | Path) -> None:
@@ -218,32 +230,44 @@ class Instance:
         return array
 
     def _checked_names(self, r: int) -> tuple[str, ...]:
-        if not isinstance(self.resources, list | tuple) or not all(isinstance(name, str) for name in self.resources):
+        if not isinstance(self.resources, list | tuple) or not all(
+            isinstance(name, str) for name in self.resources
+        ):
             raise InstanceError(f"resources: a list of names is needed, got {self.resources!r}")
         return tuple(self.resources) or tuple(f"resource{i}" for i in range(r))
 
     def _checked_outages(self) -> tuple[Outage, ...]:
         out = []
         if not isinstance(self.outages, list | tuple):
-            raise InstanceError(f"outages: a list of (agent, start, end, announced) is needed, got {self.outages!r}")
+            raise InstanceError(
+                f"outages: a list of (agent, start, end, announced) is needed, got {self.outages!r}"
+            )
         for i, raw in enumerate(self.outages):
             try:
                 outage = Outage(**raw) if isinstance(raw, Mapping) else Outage(*raw)
             except TypeError:
-                raise InstanceError(f"outages[{i}]: needs agent, start, end and optionally announced") from None
+                raise InstanceError(
+                    f"outages[{i}]: needs agent, start, end and optionally announced"
+                ) from None
             numbers = whole_numbers(f"outages[{i}]", outage[:3], 1)
             if not isinstance(outage.announced, bool):
-                raise InstanceError(f"outages[{i}].announced: true or false is needed, got {outage.announced!r}")
+                raise InstanceError(
+                    f"outages[{i}].announced: true or false is needed, got {outage.announced!r}"
+                )
             agent, start, end = (int(x) for x in numbers)
             if not 0 <= agent < len(self.capacity):
-                raise InstanceError(f"outages[{i}].agent: {agent} is outside [0, {len(self.capacity)})")
+                raise InstanceError(
+                    f"outages[{i}].agent: {agent} is outside [0, {len(self.capacity)})"
+                )
             if not 0 <= start < end:
                 raise InstanceError(f"outages[{i}]: [{start}, {end}) must satisfy 0 <= start < end")
             out.append(Outage(agent, start, end, outage.announced))
         out.sort(key=lambda outage: outage[:3])
         for before, after in itertools.pairwise(out):
             if before.agent == after.agent and after.start < before.end:
-                raise InstanceError(f"outages: two overlap on agent {after.agent} at tick {after.start}; merge them")
+                raise InstanceError(
+                    f"outages: two overlap on agent {after.agent} at tick {after.start}; merge them"
+                )
         return tuple(out)
 
     def _check_shapes(self, n: int, m: int, t: int, r: int) -> None:
@@ -262,7 +286,12 @@ class Instance:
     def _check_values(self) -> None:
         for field in ("duration", "estimate"):
             value = getattr(self, field)
-            _rule(field, value, (value >= 1) | (value == NOT_ELIGIBLE), "must be at least 1, or exactly -1 (not eligible)")
+            _rule(
+                field,
+                value,
+                (value >= 1) | (value == NOT_ELIGIBLE),
+                "must be at least 1, or exactly -1 (not eligible)",
+            )
         same = (self.estimate == NOT_ELIGIBLE) == (self.duration == NOT_ELIGIBLE)
         _rule("estimate", self.estimate, same, "must be -1 exactly where duration is -1")
         for field in ("demand", "capacity", "release", "weight", "due", "tenant", "quota"):
@@ -271,11 +300,21 @@ class Instance:
                 _rule(field, value, value >= 0, "must not be negative")
         _rule("agent_type", self.agent_type, (self.agent_type >= 0) & (self.agent_type < self.n_types),
               f"must be a type in [0, {self.n_types})")  # fmt: skip
-        _rule("kind", self.kind, (self.kind >= 0) & (self.kind < len(KINDS)), f"must be in [0, {len(KINDS)}): {KINDS}")
+        _rule(
+            "kind",
+            self.kind,
+            (self.kind >= 0) & (self.kind < len(KINDS)),
+            f"must be in [0, {len(KINDS)}): {KINDS}",
+        )
         if self.quota is not None:
             if self.tenant is None:
                 raise InstanceError("tenant: needed where quota is given")
-            _rule("tenant", self.tenant, self.tenant < self.n_tenants, f"must be in [0, {self.n_tenants}), a row of quota")
+            _rule(
+                "tenant",
+                self.tenant,
+                self.tenant < self.n_tenants,
+                f"must be in [0, {self.n_tenants}), a row of quota",
+            )
         if self.sharing not in ("time", "budget"):
             raise InstanceError(f"sharing: {self.sharing!r} must be 'time' or 'budget'")
         if self.sense not in ("min", "max"):
@@ -289,9 +328,13 @@ class Instance:
             if self.release.any():
                 raise InstanceError("release: must be 0 with `budget` sharing, which has no clock")
             if self.due is not None or self.outages:
-                raise InstanceError("due, outages: must be absent with `budget` sharing, which has no clock")
+                raise InstanceError(
+                    "due, outages: must be absent with `budget` sharing, which has no clock"
+                )
         elif self.sense != "min" or self.offset:
-            raise InstanceError("sense, offset: only `budget` sharing maps costs; `time` sharing needs 'min' and 0")
+            raise InstanceError(
+                "sense, offset: only `budget` sharing maps costs; `time` sharing needs 'min' and 0"
+            )
 
     def _check_runnable(self) -> None:
         stuck = np.flatnonzero(~self.runnable().any(axis=1))

@@ -30,9 +30,17 @@ def active(instance: Instance, schedule: Schedule) -> Schedule:
     end = np.zeros(instance.n_tasks, dtype=np.int64)
     for position, j in enumerate(order):
         placed = order[:position]
-        blocked = [np.array([o[1:3] for o in instance.outages if o.agent == agent[j]], dtype=np.int64).reshape(-1, 2)]
+        blocked = [
+            np.array(
+                [o[1:3] for o in instance.outages if o.agent == agent[j]], dtype=np.int64
+            ).reshape(-1, 2)
+        ]
         rivals = placed[agent[placed] == agent[j]]
-        blocked.append(_full(start[rivals], end[rivals], demand[rivals], instance.capacity[agent[j]] - demand[j]))
+        blocked.append(
+            _full(
+                start[rivals], end[rivals], demand[rivals], instance.capacity[agent[j]] - demand[j]
+            )
+        )
         if instance.quota is not None and instance.tenant is not None:
             own = placed[instance.tenant[placed] == instance.tenant[j]]
             free = instance.quota[instance.tenant[j]] - demand[j]
@@ -52,14 +60,18 @@ def _last_pieces(instance: Instance, schedule: Schedule) -> tuple[Ints, Ints]:
     for j, a in enumerate(agent):
         if a < 0 or not fits_alone(instance, j)[a]:
             where = "no piece" if a < 0 else f"agent {a}, which can not run it"
-            raise ScheduleError(f"task {j}: has {where}; only a complete schedule can be left-shifted")
+            raise ScheduleError(
+                f"task {j}: has {where}; only a complete schedule can be left-shifted"
+            )
     return agent, np.lexsort((np.arange(instance.n_tasks), begin))
 
 
 def fits_alone(instance: Instance, task: int) -> NDArray[np.bool_]:
     """(M,): the agents on which `task` is eligible and would fit if nothing else ran, its tenant's quota included."""
     demand = instance.demand[task, instance.agent_type]
-    fits = (instance.duration[task, instance.agent_type] > 0) & (demand <= instance.capacity).all(axis=1)
+    fits = (instance.duration[task, instance.agent_type] > 0) & (demand <= instance.capacity).all(
+        axis=1
+    )
     if instance.quota is not None and instance.tenant is not None:
         fits &= (demand <= instance.quota[instance.tenant[task]]).all(axis=1)
     return fits

@@ -56,7 +56,11 @@ def penalty(instance: Instance, name: str) -> float:
         latest = instance.longest()
     else:
         latest = np.full(instance.n_tasks, horizon(instance))
-    return 1.0 + _value(instance, Outcome(everything, latest, latest, (latest - instance.release).astype(float)), name)
+    return 1.0 + _value(
+        instance,
+        Outcome(everything, latest, latest, (latest - instance.release).astype(float)),
+        name,
+    )
 
 
 def horizon(instance: Instance) -> int:
@@ -64,7 +68,9 @@ def horizon(instance: Instance) -> int:
 
     After the last release and the last outage some task runs at every tick, so: max(r_j, outage ends) + sum_j longest_j.
     """
-    settled = max(int(instance.release.max()), max((outage.end for outage in instance.outages), default=0))
+    settled = max(
+        int(instance.release.max()), max((outage.end for outage in instance.outages), default=0)
+    )
     return settled + int(instance.longest().sum())
 
 
@@ -76,13 +82,19 @@ def trivial_bound(instance: Instance, name: str) -> float:
     _check(instance, name)
     everything, shortest = np.ones(instance.n_tasks, dtype=bool), instance.shortest()
     alone = instance.release + shortest
-    bound = _value(instance, Outcome(everything, instance.release, alone, shortest.astype(float)), name)
+    bound = _value(
+        instance, Outcome(everything, instance.release, alone, shortest.astype(float)), name
+    )
     return max(bound, _energy_bound(instance)) if name == "makespan" else bound
 
 
 def _energy_bound(instance: Instance) -> float:
     """max over r and resources of r + ceil(least unit-ticks of the tasks released from r on / units of all agents)."""
-    work = np.where(instance.runnable()[..., None], instance.duration[..., None].astype(float) * instance.demand, np.inf)
+    work = np.where(
+        instance.runnable()[..., None],
+        instance.duration[..., None].astype(float) * instance.demand,
+        np.inf,
+    )
     order = np.argsort(-instance.release, kind="stable")
     least = np.cumsum(work.min(axis=1)[order], axis=0)
     units = np.maximum(instance.capacity.sum(axis=0), 1)
@@ -91,7 +103,9 @@ def _energy_bound(instance: Instance) -> float:
 
 def _check(instance: Instance, name: str) -> None:
     """Raise SettingError where `instance` does not have objective `name`."""
-    Setting(track="assign" if instance.sharing == "budget" else "schedule", objective=name).check(instance)
+    Setting(track="assign" if instance.sharing == "budget" else "schedule", objective=name).check(
+        instance
+    )
 
 
 def _objective(instance: Instance, outcome: Outcome, name: str) -> float:
@@ -116,7 +130,9 @@ def _value(instance: Instance, outcome: Outcome, name: str) -> float:
 def _bounded_slowdown(instance: Instance, outcome: Outcome) -> Floats:
     """(N,) max(1, T_j / max(p_j, 10 s)), p_j the shortest duration over the types that can run j."""
     tick = instance.tick_seconds
-    return np.maximum(1.0, outcome.flow * tick / np.maximum(instance.shortest() * tick, SLOWDOWN_FLOOR))
+    return np.maximum(
+        1.0, outcome.flow * tick / np.maximum(instance.shortest() * tick, SLOWDOWN_FLOOR)
+    )
 
 
 def _outcome(instance: Instance, schedule: Schedule) -> Outcome:
@@ -124,9 +140,14 @@ def _outcome(instance: Instance, schedule: Schedule) -> Outcome:
     exists = (schedule.task < instance.n_tasks) & (schedule.agent < instance.n_agents)
     rows = np.flatnonzero(exists)
     rows = rows[np.lexsort((schedule.end[rows], schedule.task[rows]))]
-    task, agent, start, end = (column[rows] for column in (schedule.task, schedule.agent, schedule.start, schedule.end))
+    task, agent, start, end = (
+        column[rows] for column in (schedule.task, schedule.agent, schedule.start, schedule.end)
+    )
     last = np.append(task[1:] != task[:-1], True)[: len(task)]
-    done, completion = np.zeros(instance.n_tasks, dtype=bool), np.zeros(instance.n_tasks, dtype=np.int64)
+    done, completion = (
+        np.zeros(instance.n_tasks, dtype=bool),
+        np.zeros(instance.n_tasks, dtype=np.int64),
+    )
     done[task[last]] = (end - start == instance.duration[task, instance.agent_type[agent]])[last]
     completion[task[last]] = end[last]
     first, origin = np.full(instance.n_tasks, np.iinfo(np.int64).max), instance.release.copy()
@@ -160,7 +181,10 @@ def metrics(instance: Instance, schedule: Schedule) -> dict[str, float]:
         "qos_violation_rate": _qos_violation_rate(instance, outcome),
         "jain_index": _jain_index(instance, outcome, timed),
         "finish_time_fairness_worst": _worst(_finish_time_fairness(instance, outcome)[timed]),
-        **{f"jct_mean_{kind}": _mean(jct[timed & (instance.kind == k)]) for k, kind in enumerate(KINDS)},
+        **{
+            f"jct_mean_{kind}": _mean(jct[timed & (instance.kind == k)])
+            for k, kind in enumerate(KINDS)
+        },
         "unassigned": float((~outcome.done).sum()),
     }
 
@@ -197,7 +221,9 @@ def _utilisation(instance: Instance, schedule: Schedule) -> dict[str, float]:
     share = np.full(instance.n_resources, math.nan)
     if instance.sharing == "time":
         np.divide(busy, available, out=share, where=available > 0)
-    return {f"utilisation_{name}": float(x) for name, x in zip(instance.resources, share, strict=True)}
+    return {
+        f"utilisation_{name}": float(x) for name, x in zip(instance.resources, share, strict=True)
+    }
 
 
 def _qos_violation_rate(instance: Instance, outcome: Outcome) -> float:
@@ -225,22 +251,38 @@ def _finish_time_fairness(instance: Instance, outcome: Outcome) -> Floats:
     all agents while none that has the resource is there.
     """
     done, release = outcome.done, instance.release
-    stay = np.where(done, outcome.completion, np.maximum(release, outcome.completion.max()))  # (N,) in the system till then
+    stay = np.where(
+        done, outcome.completion, np.maximum(release, outcome.completion.max())
+    )  # (N,) in the system till then
     edges = [edge for outage in instance.outages for edge in (outage.start, outage.end)]
     tick = np.unique(np.concatenate([release, stay, np.array(edges, dtype=np.int64)]))  # (E,)
-    fastest = np.where(instance.runnable(), instance.duration, np.iinfo(np.int64).max).argmin(axis=1)
-    demanded = _level(tick, release, stay, instance.demand[np.arange(instance.n_tasks), fastest])  # (E, R)
-    away = [instance.capacity[outage.agent] for outage in instance.outages] or np.zeros((0, instance.n_resources))
-    available = instance.capacity.sum(axis=0) - _level(tick, edges[::2], edges[1::2], np.asarray(away))
+    fastest = np.where(instance.runnable(), instance.duration, np.iinfo(np.int64).max).argmin(
+        axis=1
+    )
+    demanded = _level(
+        tick, release, stay, instance.demand[np.arange(instance.n_tasks), fastest]
+    )  # (E, R)
+    away = [instance.capacity[outage.agent] for outage in instance.outages] or np.zeros(
+        (0, instance.n_resources)
+    )
+    available = instance.capacity.sum(axis=0) - _level(
+        tick, edges[::2], edges[1::2], np.asarray(away)
+    )
     available = np.where(available > 0, available, np.maximum(instance.capacity.sum(axis=0), 1))
-    contention = np.maximum(1.0, (demanded / available).max(axis=1, initial=0.0))  # (E,) over [tick_i, tick_i+1)
+    contention = np.maximum(
+        1.0, (demanded / available).max(axis=1, initial=0.0)
+    )  # (E,) over [tick_i, tick_i+1)
     integral = np.concatenate([[0.0], np.cumsum(contention[:-1] * np.diff(tick))])
     over_stay = integral[np.searchsorted(tick, stay)] - integral[np.searchsorted(tick, release)]
     rho = np.full(instance.n_tasks, math.nan)
-    return np.divide(outcome.flow**2, instance.shortest() * over_stay, out=rho, where=done & (over_stay > 0))
+    return np.divide(
+        outcome.flow**2, instance.shortest() * over_stay, out=rho, where=done & (over_stay > 0)
+    )
 
 
-def _level(tick: Ints, start: Sequence[int] | Ints, end: Sequence[int] | Ints, amount: NDArray[np.number]) -> Floats:
+def _level(
+    tick: Ints, start: Sequence[int] | Ints, end: Sequence[int] | Ints, amount: NDArray[np.number]
+) -> Floats:
     """(E, R) sum of the amounts (K, R) whose [start, end) covers each of the ticks (E,): sorted, with every start and end."""
     change = np.zeros((len(tick), amount.shape[1]))
     np.add.at(change, np.searchsorted(tick, start), amount)
@@ -249,7 +291,10 @@ def _level(tick: Ints, start: Sequence[int] | Ints, end: Sequence[int] | Ints, a
 
 
 def _summary(name: str, values: Floats) -> dict[str, float]:
-    return {f"{name}_mean": _mean(values), **{f"{name}_p{q}": _percentile(values, q) for q in (50, 99)}}
+    return {
+        f"{name}_mean": _mean(values),
+        **{f"{name}_p{q}": _percentile(values, q) for q in (50, 99)},
+    }
 
 
 def _mean(values: Floats) -> float:

@@ -20,7 +20,9 @@ class PolicySolver:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
-    def solve(self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator) -> Result:
+    def solve(
+        self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
+    ) -> Result:
         """One episode, decision by decision, each one timed. The budget does not bind: a policy decides online."""
         window = getattr(self.policy, "window", None)
         simulator = Simulator([instance], setting, window=window)
@@ -34,7 +36,12 @@ class PolicySolver:
             simulator.step(np.array([simulator.flat(action, observation)]))
         status = "infeasible" if simulator.dead_end(0) else "feasible"
         facts: dict[str, Any] = getattr(self.policy, "facts", dict)()
-        return Result(simulator.schedule(0), status, latency=tuple(latency), info={"decisions": len(latency), **facts})
+        return Result(
+            simulator.schedule(0),
+            status,
+            latency=tuple(latency),
+            info={"decisions": len(latency), **facts},
+        )
 
 
 def as_solver(plugin: Any) -> Solver:

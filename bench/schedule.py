@@ -35,7 +35,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if self.schema > SCHEMA:
-            raise ScheduleError(f"schema: {self.schema} is newer than {SCHEMA}, the newest this version reads; upgrade")
+            raise ScheduleError(
+                f"schema: {self.schema} is newer than {SCHEMA}, the newest this version reads; upgrade"
+            )
         for column in ("task", "agent", "start", "end"):
             try:
                 array = whole_numbers(column, getattr(self, column), 1)
@@ -44,7 +46,9 @@ class Schedule:
             array.flags.writeable = False
             object.__setattr__(self, column, array)
             if len(array) != len(self.task):
-                raise ScheduleError(f"{column}: {len(array)} entries, expected {len(self.task)} as in `task`")
+                raise ScheduleError(
+                    f"{column}: {len(array)} entries, expected {len(self.task)} as in `task`"
+                )
             if (array < 0).any():
                 raise ScheduleError(f"{column}[{int(np.argmax(array < 0))}]: must not be negative")
         backwards = self.end <= self.start
@@ -57,14 +61,20 @@ class Schedule:
         return cls(*np.zeros((4, 0), dtype=np.int64))
 
     @classmethod
-    def from_assignment(cls, instance: Instance, agent: ArrayLike, start: ArrayLike | None = None) -> Schedule:
+    def from_assignment(
+        cls, instance: Instance, agent: ArrayLike, start: ArrayLike | None = None
+    ) -> Schedule:
         """One piece per task from agents (N,) and start ticks (N,) (default 0, as with `budget` sharing).
 
         A negative agent leaves the task out. An agent that is not eligible gives a piece of one tick, for `verify` to report.
         """
         agent = np.asarray(agent, dtype=np.int64)
         task = np.flatnonzero(agent >= 0)
-        begin = np.zeros(len(agent), dtype=np.int64) if start is None else np.asarray(start, dtype=np.int64)
+        begin = (
+            np.zeros(len(agent), dtype=np.int64)
+            if start is None
+            else np.asarray(start, dtype=np.int64)
+        )
         length = np.maximum(instance.duration[task, instance.agent_type[agent[task]]], 1)
         return cls(task, agent[task], begin[task], begin[task] + length)
 
@@ -83,7 +93,9 @@ class Schedule:
                 raise ScheduleError(f"{column}: missing")
         unknown = sorted(set(data) - {"schema", "task", "agent", "start", "end"})
         if unknown:
-            raise ScheduleError(f"{unknown[0]}: unknown column; known are schema, task, agent, start, end")
+            raise ScheduleError(
+                f"{unknown[0]}: unknown column; known are schema, task, agent, start, end"
+            )
         schema = data.get("schema", SCHEMA)
         if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
             raise ScheduleError(f"schema: a whole number of at least 1 is needed, got {schema!r}")

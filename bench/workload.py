@@ -61,8 +61,12 @@ class Workload:
     tasks: Sequence[Task]
     agents: Sequence[Agent]
     types: Sequence[AgentType]
-    rate: Mapping[str, Mapping[str, float]]  # rate[model][type]: throughput over the reference's; absent = not eligible
-    speedup: Mapping[int, float] = field(default_factory=lambda: {1: 1.0})  # GPUs -> speedup, linear in between
+    rate: Mapping[
+        str, Mapping[str, float]
+    ]  # rate[model][type]: throughput over the reference's; absent = not eligible
+    speedup: Mapping[int, float] = field(
+        default_factory=lambda: {1: 1.0}
+    )  # GPUs -> speedup, linear in between
     quota: Sequence[Sequence[int]] | None = None  # (U, 3) units of RESOURCES
     outages: Sequence[tuple[int, float, float]] = ()  # (agent, start, end) in seconds, announced
     tick_seconds: float = 60.0
@@ -81,7 +85,11 @@ class Workload:
                 for task, row in zip(self.tasks, seconds, strict=True)
             ],
             "demand": [
-                [(task.gpus if kind.accelerated else 0, task.cpus, task.memory) for kind in self.types] for task in self.tasks
+                [
+                    (task.gpus if kind.accelerated else 0, task.cpus, task.memory)
+                    for kind in self.types
+                ]
+                for task in self.tasks
             ],
             "capacity": [agent[1:] for agent in self.agents],
             "agent_type": [index[agent.type] for agent in self.agents],
@@ -91,7 +99,10 @@ class Workload:
             "tenant": [task.tenant for task in self.tasks],
             "quota": self.quota,
             "kind": [KINDS.index(task.kind) for task in self.tasks],
-            "outages": tuple(Outage(agent, _up(start, tick), _up(end, tick)) for agent, start, end in self.outages),
+            "outages": tuple(
+                Outage(agent, _up(start, tick), _up(end, tick))
+                for agent, start, end in self.outages
+            ),
             "resources": RESOURCES,
             "tick_seconds": tick,
             "name": self.name,
@@ -104,13 +115,17 @@ class Workload:
         if rate is None:
             return None
         workers = task.gpus if kind.accelerated else 1
-        return task.data / kind.bandwidth + task.compute / (rate * interpolate(self.speedup, max(workers, 1)))
+        return task.data / kind.bandwidth + task.compute / (
+            rate * interpolate(self.speedup, max(workers, 1))
+        )
 
     def _check(self) -> None:
         names = [kind.name for kind in self.types]
         for i, agent in enumerate(self.agents):
             if agent.type not in names:
-                raise InstanceError(f"agents[{i}].type: {agent.type!r} is not one of {', '.join(names)}")
+                raise InstanceError(
+                    f"agents[{i}].type: {agent.type!r} is not one of {', '.join(names)}"
+                )
         for kind in self.types:
             _positive(f"types[{kind.name}].bandwidth", kind.bandwidth)
         for model, row in self.rate.items():
@@ -124,12 +139,16 @@ class Workload:
             if task.model not in self.rate:
                 raise InstanceError(f"tasks[{i}].model: {task.model!r} has no row in `rate`")
             if task.kind not in KINDS:
-                raise InstanceError(f"tasks[{i}].kind: {task.kind!r} must be one of {', '.join(KINDS)}")
+                raise InstanceError(
+                    f"tasks[{i}].kind: {task.kind!r} must be one of {', '.join(KINDS)}"
+                )
             _positive(f"tasks[{i}].misjudged", task.misjudged)
             for quantity in ("compute", "data"):
                 value = getattr(task, quantity)
                 if not (math.isfinite(value) and value >= 0):
-                    raise InstanceError(f"tasks[{i}].{quantity}: {value} must be a number of at least 0")
+                    raise InstanceError(
+                        f"tasks[{i}].{quantity}: {value} must be a number of at least 0"
+                    )
 
 
 def ticks(seconds: float | None, tick_seconds: float) -> int:
@@ -153,7 +172,9 @@ def interpolate(points: Mapping[Any, float], x: float) -> float:
 
 
 def _up(seconds: float | None, tick: float) -> int:
-    return math.ceil(round((seconds or 0.0) / tick, 9))  # 9 digits: 0.3 / 0.1 is three ticks, not four
+    return math.ceil(
+        round((seconds or 0.0) / tick, 9)
+    )  # 9 digits: 0.3 / 0.1 is three ticks, not four
 
 
 def _positive(name: str, value: float) -> None:

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from bench.instance import Instance
 from bench.workload import Agent, AgentType, Task, Workload, interpolate
 from datasets._random import generator
@@ -75,7 +75,12 @@ DATA = {  # quantile -> MB
     "preprocess": {0.0: 5_000, 0.5: 60_000, 1.0: 500_000},
     "deploy": {0.0: 500, 0.5: 15_000, 1.0: 150_000},
 }
-MEMORY = {0.0: 4_096, 0.5: 16_384, 0.9: 57_344, 1.0: 114_688}  # quantile -> MiB per GPU (per task without GPUs)
+MEMORY = {
+    0.0: 4_096,
+    0.5: 16_384,
+    0.9: 57_344,
+    1.0: 114_688,
+}  # quantile -> MiB per GPU (per task without GPUs)
 DRAWS = 14  # uniform numbers per task
 
 
@@ -118,21 +123,35 @@ class Cluster:
         self.name, self.hashes, self.seed = name, dict(hashes or {}), seed
         self.sizes = {"train": train, "validation": validation, "test": test}
         self.agents = [
-            Agent(row["type"], row["gpus"], row["cpus"], row["memory"]) for row in agents for _ in range(row.get("count", 1))
+            Agent(row["type"], row["gpus"], row["cpus"], row["memory"])
+            for row in agents
+            for _ in range(row.get("count", 1))
         ]
         used = {agent.type for agent in self.agents}
         self.types = [kind for kind in TYPES if kind.name in used]
-        self.tasks, self.load, self.tick_seconds, self.arrivals = tuple(tasks), load, tick_seconds, arrivals
+        self.tasks, self.load, self.tick_seconds, self.arrivals = (
+            tuple(tasks),
+            load,
+            tick_seconds,
+            arrivals,
+        )
         self.longest, self.slack = longest, tuple(slack)
         self.tenants, self.quota_share = dict(enumerate(tenants)), quota_share
-        self.weights = {int(weight): share for weight, share in (weights or {1: 0.7, 2: 0.2, 4: 0.1}).items()}
-        self.estimate_error, self.outages, self.outage_seconds = estimate_error, outages, outage_seconds
+        self.weights = {
+            int(weight): share for weight, share in (weights or {1: 0.7, 2: 0.2, 4: 0.1}).items()
+        }
+        self.estimate_error, self.outages, self.outage_seconds = (
+            estimate_error,
+            outages,
+            outage_seconds,
+        )
         self._check(used)
         self._accelerated = {kind.name for kind in self.types if kind.accelerated}
         self._widest = max(agent.gpus for agent in self.agents)
         self._hosts: dict[tuple[str, int], Agent] = {}
         self._levels = {
-            name: interpolate({seconds: q for q, seconds in table.items()}, longest) for name, table in SECONDS.items()
+            name: interpolate({seconds: q for q, seconds in table.items()}, longest)
+            for name, table in SECONDS.items()
         }
 
     def instances(self, split: str) -> Iterator[Instance]:
@@ -145,12 +164,20 @@ class Cluster:
         low, high = self.tasks
         n = low + int(rng.random() * (high - low + 1))
         drawn = [self._task(row) for row in rng.random((n, DRAWS)).tolist()]
-        workload = Workload(drawn, self.agents, self.types, RATE, SPEEDUP, None, (), self.tick_seconds, "")
+        workload = Workload(
+            drawn, self.agents, self.types, RATE, SPEEDUP, None, (), self.tick_seconds, ""
+        )
         fastest = [self._fastest(workload, task) for task in drawn]
-        span = sum(max(task.gpus, 0) * p for task, p in zip(drawn, fastest, strict=True)) / self._gpus() / self.load
+        span = (
+            sum(max(task.gpus, 0) * p for task, p in zip(drawn, fastest, strict=True))
+            / self._gpus()
+            / self.load
+        )
         released = self._arrivals(rng, n)
         tasks = [
-            task._replace(release=round(at * span, 3), due=round(at * span + (task.due or 0.0) * p, 3))
+            task._replace(
+                release=round(at * span, 3), due=round(at * span + (task.due or 0.0) * p, 3)
+            )
             for task, at, p in zip(drawn, released, fastest, strict=True)
         ]
         return Workload(
@@ -187,7 +214,11 @@ class Cluster:
     def _host(self, model: str, gpus: int) -> Agent:
         """The roomiest agent for `gpus` GPUs of `model`: demands are cut to what it has, so that every task can run."""
         if (model, gpus) not in self._hosts:
-            able = [a for a in self.agents if a.type in RATE[model] and (a.gpus >= gpus or a.type not in self._accelerated)]
+            able = [
+                a
+                for a in self.agents
+                if a.type in RATE[model] and (a.gpus >= gpus or a.type not in self._accelerated)
+            ]
             self._hosts[model, gpus] = max(able, key=lambda agent: (agent.memory, agent.cpus))
         return self._hosts[model, gpus]
 
@@ -197,7 +228,10 @@ class Cluster:
 
     def _fits(self, task: Task, kind: AgentType) -> bool:
         need = (task.gpus if kind.accelerated else 0, task.cpus, task.memory)
-        return any(a.type == kind.name and all(x <= y for x, y in zip(need, a[1:], strict=True)) for a in self.agents)
+        return any(
+            a.type == kind.name and all(x <= y for x, y in zip(need, a[1:], strict=True))
+            for a in self.agents
+        )
 
     # -- the whole -----------------------------------------------------------------------------------------
 
@@ -216,12 +250,19 @@ class Cluster:
         fields = ("gpus", "cpus", "memory")
         total = [sum(getattr(agent, field) for agent in self.agents) for field in fields]
         largest = [max(getattr(task, field) for task in tasks) for field in fields]
-        return [[max(math.ceil(self.quota_share * a), b) for a, b in zip(total, largest, strict=True)] for _ in self.tenants]
+        return [
+            [max(math.ceil(self.quota_share * a), b) for a, b in zip(total, largest, strict=True)]
+            for _ in self.tenants
+        ]
 
     def _outages(self, rng: np.random.Generator, span: float) -> list[tuple[int, float, float]]:
         draws = rng.random((len(self.agents), 2)).tolist()
         order = sorted(range(len(draws)), key=lambda agent: draws[agent][0])[: self.outages]
-        return [(a, start, start + self.outage_seconds) for a in order for start in [round(draws[a][1] * span, 3)]]
+        return [
+            (a, start, start + self.outage_seconds)
+            for a in order
+            for start in [round(draws[a][1] * span, 3)]
+        ]
 
     def _gpus(self) -> int:
         return sum(agent.gpus for agent in self.agents)
@@ -231,8 +272,11 @@ class Cluster:
         rules: dict[str, bool] = {
             f"agents: unknown type {unknown}; known are {[kind.name for kind in TYPES]}": not unknown,
             "agents: at least one needs GPUs": self._gpus() > 0,
-            "agents: a type `cpu` has no GPUs": all(a.gpus == 0 for a in self.agents if a.type == "cpu"),
-            f"arrivals: {self.arrivals!r} must be poisson, bursty or mixed": self.arrivals in ("poisson", "bursty", "mixed"),
+            "agents: a type `cpu` has no GPUs": all(
+                a.gpus == 0 for a in self.agents if a.type == "cpu"
+            ),
+            f"arrivals: {self.arrivals!r} must be poisson, bursty or mixed": self.arrivals
+            in ("poisson", "bursty", "mixed"),
             f"tasks: {self.tasks} must be smallest and largest N, 1 <= smallest <= largest": (
                 len(self.tasks) == 2 and 1 <= self.tasks[0] <= self.tasks[1]
             ),
@@ -240,7 +284,9 @@ class Cluster:
                 min(self.load, self.tick_seconds, self.longest, self.outage_seconds) > 0
             ),
             f"estimate_error: {self.estimate_error} must be at least 0": self.estimate_error >= 0,
-            f"outages: {self.outages} must lie between 0 and the number of agents": 0 <= self.outages <= len(self.agents),
+            f"outages: {self.outages} must lie between 0 and the number of agents": 0
+            <= self.outages
+            <= len(self.agents),
             f"slack: {self.slack} must be smallest and largest, both at least 1": (
                 len(self.slack) == 2 and 1 <= self.slack[0] <= self.slack[1]
             ),

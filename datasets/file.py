@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from bench.contracts import SPLITS, UserError
+from bench.contracts import SPLITS
+from bench.errors import UserError
 from bench.instance import Instance, InstanceError, read_json
 from datasets._files import find
 
@@ -21,7 +22,11 @@ class Files:
     """
 
     def __init__(
-        self, name: str = "file", path: str | None = None, pattern: str = "*.json*", hashes: Mapping[str, str] | None = None
+        self,
+        name: str = "file",
+        path: str | None = None,
+        pattern: str = "*.json*",
+        hashes: Mapping[str, str] | None = None,
     ) -> None:
         self.name, self.path, self.pattern, self.hashes = name, path, pattern, dict(hashes or {})
 
@@ -42,5 +47,7 @@ class Files:
         if folder and any((folder / name).is_dir() for name in SPLITS):
             return find(folder / split, {}, NEED, self.pattern)
         if split != "test":
-            raise UserError(f"dataset.path: {self.path} has no split {split}; put those instances in a subfolder {split}/")
+            raise UserError(
+                f"dataset.path: {self.path} has no split {split}; put those instances in a subfolder {split}/"
+            )
         return find(self.path, {}, NEED, self.pattern)

@@ -12,14 +12,26 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from bench.instance import NOT_ELIGIBLE, Instance, Ints
 from bench.workload import interpolate
 from datasets._random import generator
 from datasets.cluster import GPU_SHARE, pick
 
-TICKS = {0.0: 20, 0.25: 36, 0.5: 63, 0.75: 112, 1.0: 200}  # quantile -> ticks on an average agent, log-uniform
-FACTOR = {0.0: 0.5, 0.25: 0.707, 0.5: 1.0, 0.75: 1.414, 1.0: 2.0}  # quantile -> of those ticks on one agent, log-uniform
+TICKS = {
+    0.0: 20,
+    0.25: 36,
+    0.5: 63,
+    0.75: 112,
+    1.0: 200,
+}  # quantile -> ticks on an average agent, log-uniform
+FACTOR = {
+    0.0: 0.5,
+    0.25: 0.707,
+    0.5: 1.0,
+    0.75: 1.414,
+    1.0: 2.0,
+}  # quantile -> of those ticks on one agent, log-uniform
 MEMORY = {0.0: 8, 0.5: 32, 0.9: 96, 1.0: 128}  # quantile -> GiB per GPU that a task holds
 ROOM = 32  # GiB per GPU that an agent has
 NOT_THERE = 0.2  # how often a task is not eligible on an agent
@@ -49,13 +61,21 @@ class Gangs:
         seed: int = 0,
         hashes: Mapping[str, str] | None = None,
     ) -> None:
-        self.name, self.tasks, self.gpus, self.loads, self.seed = name, tasks, tuple(gpus), tuple(loads), seed
+        self.name, self.tasks, self.gpus, self.loads, self.seed = (
+            name,
+            tasks,
+            tuple(gpus),
+            tuple(loads),
+            seed,
+        )
         self.sizes = {"train": train, "validation": validation, "test": test}
         self.hashes = dict(hashes or {})
         if tasks < 1:
             raise UserError(f"dataset.tasks: {tasks} must be at least 1")
         if not self.gpus or min(self.gpus) < 1:
-            raise UserError(f"dataset.gpus: {list(self.gpus)} must be the GPUs of each agent, at least 1")
+            raise UserError(
+                f"dataset.gpus: {list(self.gpus)} must be the GPUs of each agent, at least 1"
+            )
         if not self.loads or min(self.loads) <= 0:
             raise UserError(f"dataset.loads: {list(self.loads)} must be positive")
 
@@ -63,7 +83,9 @@ class Gangs:
         """Lazily; instance i depends on (split, i, seed) alone."""
         for i in range(self.sizes[split]):
             load = self.loads[i % len(self.loads)]
-            yield self._draw(generator(split, i, self.seed), load, f"{self.name}-{split}-{i}-load{load}")
+            yield self._draw(
+                generator(split, i, self.seed), load, f"{self.name}-{split}-{i}-load{load}"
+            )
 
     def _draw(self, rng: np.random.Generator, load: float, name: str) -> Instance:
         widest = max(self.gpus)
@@ -73,7 +95,9 @@ class Gangs:
             duration.append(self._ticks(rng, interpolate(TICKS, u[1])))
             memory.append(min(gang[-1] * int(interpolate(MEMORY, u[2])), widest * ROOM))
             weight.append(pick(WEIGHT_SHARE, u[3]))
-        demand = np.repeat(np.stack([gang, memory], axis=1)[:, None], len(self.gpus), axis=1)  # (N, M, 2)
+        demand = np.repeat(
+            np.stack([gang, memory], axis=1)[:, None], len(self.gpus), axis=1
+        )  # (N, M, 2)
         capacity = np.array([(gpus, gpus * ROOM) for gpus in self.gpus])
         fits = (demand <= capacity).all(axis=2) & (np.array(duration) != NOT_ELIGIBLE)
         shortest = np.where(fits, duration, np.iinfo(np.int64).max).min(axis=1)
@@ -95,7 +119,9 @@ class Gangs:
         safe = self.gpus.index(max(self.gpus))
         draws = rng.random((len(self.gpus), 2)).tolist()
         return [
-            NOT_ELIGIBLE if absent < NOT_THERE and a != safe else max(1, round(ticks * interpolate(FACTOR, u)))
+            NOT_ELIGIBLE
+            if absent < NOT_THERE and a != safe
+            else max(1, round(ticks * interpolate(FACTOR, u)))
             for a, (absent, u) in enumerate(draws)
         ]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from bench.instance import Instance, InstanceError, Ints
 from datasets._files import find, number, read_text
 from datasets._random import generator
@@ -48,7 +48,13 @@ class Gap:
         hashes: Mapping[str, str] | None = None,
     ) -> None:
         _check(sense, recipe)
-        self.name, self.path, self.sense, self.pattern, self.max_tasks = name, path, sense, pattern, max_tasks
+        self.name, self.path, self.sense, self.pattern, self.max_tasks = (
+            name,
+            path,
+            sense,
+            pattern,
+            max_tasks,
+        )
         self.recipe, self.sizes = recipe, {"train": train, "validation": validation}
         self.downloads, self.hashes = dict(downloads or {}), dict(hashes or {})
         self._read: list[Instance] | None = None
@@ -62,14 +68,27 @@ class Gap:
             return
         for i in range(self.sizes[split]):
             like = self._read[i % len(self._read)]
-            yield draw(self.recipe, like.n_agents, like.n_tasks, generator(split, i, 0), self.sense, f"{self.name}-{split}-{i}")
+            yield draw(
+                self.recipe,
+                like.n_agents,
+                like.n_tasks,
+                generator(split, i, 0),
+                self.sense,
+                f"{self.name}-{split}-{i}",
+            )
 
     def _files(self) -> list[Instance]:
         files = find(self.path, self.downloads, NEED, self.pattern)
         read = [problem for file in files for problem in read_gap(file, self.sense)]
-        kept = [problem for problem in read if self.max_tasks is None or problem.n_tasks <= self.max_tasks]
+        kept = [
+            problem
+            for problem in read
+            if self.max_tasks is None or problem.n_tasks <= self.max_tasks
+        ]
         if not kept:
-            raise UserError(f"dataset.max_tasks: none of {len(read)} problems has at most {self.max_tasks} tasks; raise it")
+            raise UserError(
+                f"dataset.max_tasks: none of {len(read)} problems has at most {self.max_tasks} tasks; raise it"
+            )
         return kept
 
 
@@ -90,7 +109,14 @@ class GapRecipe:
         hashes: Mapping[str, str] | None = None,
     ) -> None:
         _check(sense, recipe)
-        self.name, self.recipe, self.agents, self.tasks, self.sense, self.seed = name, recipe, agents, tasks, sense, seed
+        self.name, self.recipe, self.agents, self.tasks, self.sense, self.seed = (
+            name,
+            recipe,
+            agents,
+            tasks,
+            sense,
+            seed,
+        )
         self.sizes = {"train": train, "validation": validation, "test": test}
         self.hashes = dict(hashes or {})
 
@@ -98,23 +124,31 @@ class GapRecipe:
         """Instance i depends on (split, i, seed) alone."""
         for i in range(self.sizes[split]):
             rng = generator(split, i, self.seed)
-            yield draw(self.recipe, self.agents, self.tasks, rng, self.sense, f"{self.name}-{split}-{i}")
+            yield draw(
+                self.recipe, self.agents, self.tasks, rng, self.sense, f"{self.name}-{split}-{i}"
+            )
 
 
 def read_gap(path: Path, sense: str) -> list[Instance]:
     """The problems of one file. Raises UserError naming the file and the place."""
     text = read_text(path)
     values = _whole(path, text)
-    several = len(text.split("\n", 1)[0].split()) == 1 and (len(values) < 2 or len(values) != _length(*values[:2]))
+    several = len(text.split("\n", 1)[0].split()) == 1 and (
+        len(values) < 2 or len(values) != _length(*values[:2])
+    )
     count, at, out = (int(values[0]), 1, []) if several and len(values) else (1, 0, [])
     name = path.name.removesuffix(".gz").removesuffix(".txt")
     for i in range(count):
         if len(values) < at + 2 or min(values[at : at + 2]) < 1:
-            raise UserError(f"{path}: number {at + 1}: problem {i + 1} must begin with m n, agents and tasks, both at least 1")
+            raise UserError(
+                f"{path}: number {at + 1}: problem {i + 1} must begin with m n, agents and tasks, both at least 1"
+            )
         m, n = (int(x) for x in values[at : at + 2])
         end = at + _length(m, n)
         if len(values) < end:
-            raise UserError(f"{path}: cut short: problem {i + 1} ({m} x {n}) needs {end} numbers, the file has {len(values)}")
+            raise UserError(
+                f"{path}: cut short: problem {i + 1} ({m} x {n}) needs {end} numbers, the file has {len(values)}"
+            )
         matrices = values[at + 2 : end - m].reshape(2, m, n)
         try:
             label = f"{name}-{i + 1}" if several else name
@@ -123,7 +157,9 @@ def read_gap(path: Path, sense: str) -> list[Instance]:
             raise UserError(f"{path}: problem {i + 1}: {error}") from None
         at = end
     if at != len(values) or not count:
-        raise UserError(f"{path}: {len(values)} numbers, but its sizes account for {at}: not a GAP file, or a damaged one")
+        raise UserError(
+            f"{path}: {len(values)} numbers, but its sizes account for {at}: not a GAP file, or a damaged one"
+        )
     return out
 
 
@@ -146,7 +182,9 @@ def build(cost: Ints, use: Ints, capacity: Ints, sense: str, name: str = "") -> 
     )
 
 
-def draw(recipe: str, m: int, n: int, rng: np.random.Generator, sense: str, name: str = "") -> Instance:
+def draw(
+    recipe: str, m: int, n: int, rng: np.random.Generator, sense: str, name: str = ""
+) -> Instance:
     """One problem of class c, d or e with m agents and n tasks; capacity = 0.8 * sum_j use_ij / m.
 
     c: use U[5, 25], cost U[10, 50]. d: use U[1, 100], cost 111 - use + U[-10, 10]. e: use 1 - 10 ln U(0, 1], cost
@@ -160,11 +198,15 @@ def draw(recipe: str, m: int, n: int, rng: np.random.Generator, sense: str, name
         use = 1 + np.floor(100 * u)
         cost = 111 - use - 10 + np.floor(21 * v)
     else:
-        exact = np.array([[1 - 10 * math.log(1 - x) for x in row] for row in u.tolist()])  # scalar log: same everywhere
+        exact = np.array(
+            [[1 - 10 * math.log(1 - x) for x in row] for row in u.tolist()]
+        )  # scalar log: same everywhere
         use, cost = np.round(exact), np.round(1000 / np.round(exact, 6) - 10 * v)
     capacity = np.maximum(np.floor(0.8 * use.sum(axis=0) / m), use.min(axis=1).max())
     cost += max(0, 1 - cost.min())
-    return build(cost.astype(np.int64), use.astype(np.int64), capacity.astype(np.int64), sense, name)
+    return build(
+        cost.astype(np.int64), use.astype(np.int64), capacity.astype(np.int64), sense, name
+    )
 
 
 def _length(m: int, n: int) -> int:
@@ -181,7 +223,9 @@ def _whole(path: Path, text: str) -> Ints:
         for token in line.split():
             value = number(token, f"{path}: line {i}")
             if value != int(value) or abs(value) > 10**12:
-                raise UserError(f"{path}: line {i}: {token!r} is not a whole number of at most 12 digits") from None
+                raise UserError(
+                    f"{path}: line {i}: {token!r} is not a whole number of at most 12 digits"
+                ) from None
     return np.array([int(float(token)) for token in text.split()], dtype=np.int64)
 
 

@@ -12,14 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from bench.instance import LARGEST, Instance
 from bench.workload import ticks
 from datasets._files import find, number, read_text, windows
 
-NEED = (
-    "a job file as CSV with the columns norm_job_submit_time, ddl and one per GPU type (from https://github.com/dos-lab/Hydra)"
-)
+NEED = "a job file as CSV with the columns norm_job_submit_time, ddl and one per GPU type (from https://github.com/dos-lab/Hydra)"
 NO_DUE = LARGEST  # tick: due dates are all or none in an instance
 
 
@@ -58,7 +56,13 @@ class Hydra:
             raise UserError(f"dataset.jobs: {list(jobs)} must list numbers of jobs, all at least 1")
         if not tick_seconds > 0:
             raise UserError(f"dataset.tick_seconds: {tick_seconds} must be positive")
-        self.name, self.agents, self.jobs, self.path, self.tick_seconds = name, dict(agents), list(jobs), path, tick_seconds
+        self.name, self.agents, self.jobs, self.path, self.tick_seconds = (
+            name,
+            dict(agents),
+            list(jobs),
+            path,
+            tick_seconds,
+        )
         self.splits = {**splits, "test": {"jobs": max(jobs), "starts": [0]}}
         self.hashes = dict(hashes or {})
         self._jobs: list[Job] | None = None
@@ -68,7 +72,9 @@ class Hydra:
         if self._jobs is None:
             [file, *more] = find(self.path, {}, NEED, "*.csv*")
             if more:
-                raise UserError(f"dataset.path: {self.path} holds {1 + len(more)} CSV files; name one of them")
+                raise UserError(
+                    f"dataset.path: {self.path} holds {1 + len(more)} CSV files; name one of them"
+                )
             self._jobs = read_hydra(file, list(self.agents))
         starts, size = windows(self.splits, len(self._jobs))[split]
         if split == "test":
@@ -86,7 +92,10 @@ class Hydra:
             "capacity": [[1]] * sum(counts),
             "agent_type": [t for t, count in enumerate(counts) for _ in range(count)],
             "release": [math.ceil((job.submit - zero) / tick) for job in jobs],
-            "due": [NO_DUE if math.isinf(job.due) else math.ceil((job.due - zero) / tick) for job in jobs],
+            "due": [
+                NO_DUE if math.isinf(job.due) else math.ceil((job.due - zero) / tick)
+                for job in jobs
+            ],
             "resources": ("gpu",),
             "tick_seconds": tick,
             "name": name,
@@ -100,12 +109,16 @@ def read_hydra(path: Path, types: Sequence[str]) -> list[Job]:
     header = next(rows, [])
     missing = [column for column in ("norm_job_submit_time", "ddl", *types) if column not in header]
     if missing:
-        raise UserError(f"{path}: line 1: column {missing[0]} is missing; found {', '.join(header) or 'nothing'}")
+        raise UserError(
+            f"{path}: line 1: column {missing[0]} is missing; found {', '.join(header) or 'nothing'}"
+        )
     jobs = []
     for i, row in enumerate(rows, 2):
         where = f"{path}: line {i}"
         if len(row) != len(header):
-            raise UserError(f"{where}: {len(row)} fields, expected {len(header)}; the file may be cut short")
+            raise UserError(
+                f"{where}: {len(row)} fields, expected {len(header)}; the file may be cut short"
+            )
         field = dict(zip(header, row, strict=True))
         submit = number(field["norm_job_submit_time"], f"{where}, norm_job_submit_time")
         due = math.inf if field["ddl"] == "inf" else submit + number(field["ddl"], f"{where}, ddl")
@@ -113,6 +126,8 @@ def read_hydra(path: Path, types: Sequence[str]) -> list[Job]:
         if submit < 0 or due < submit:
             raise UserError(f"{where}: norm_job_submit_time and ddl must not be negative")
         if min(seconds) <= 0:
-            raise UserError(f"{where}, {types[seconds.index(min(seconds))]}: {min(seconds):g} must be positive")
+            raise UserError(
+                f"{where}, {types[seconds.index(min(seconds))]}: {min(seconds):g} must be positive"
+            )
         jobs.append(Job(submit, due, seconds))
     return jobs

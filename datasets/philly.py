@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from bench.instance import Instance
 from bench.workload import ticks
 from datasets._files import find, number, read_text, windows
@@ -56,7 +56,9 @@ class Philly:
         hashes: Mapping[str, str] | None = None,
     ) -> None:
         if not agents or min(agents) < 1:
-            raise UserError(f"dataset.agents: {list(agents)} must list the GPUs of each machine, all at least 1")
+            raise UserError(
+                f"dataset.agents: {list(agents)} must list the GPUs of each machine, all at least 1"
+            )
         if not tick_seconds > 0:
             raise UserError(f"dataset.tick_seconds: {tick_seconds} must be positive")
         self.name, self.splits, self.agents, self.path = name, splits, list(agents), path
@@ -73,14 +75,21 @@ class Philly:
     def _read(self) -> list[Job]:
         if self._jobs is None:
             files = find(self.path, {}, NEED, "*.csv*")
-            rows = [job for file in files for job in read_philly(file) if self.cluster in (None, job.cluster)]
+            rows = [
+                job
+                for file in files
+                for job in read_philly(file)
+                if self.cluster in (None, job.cluster)
+            ]
             wide = sum(job.gpus > max(self.agents) for job in rows)
             empty = sum(job.duration <= 0 or job.gpus < 1 for job in rows)
             log.info("%s: %d jobs, %d left out as wider than every agent, %d without time or GPUs", self.name, len(rows), wide,
                      empty)  # fmt: skip
             kept = [job for job in rows if 1 <= job.gpus <= max(self.agents) and job.duration > 0]
             if not kept:
-                raise UserError(f"dataset.cluster: no job of {self.cluster!r} fits the agents; check cluster and agents")
+                raise UserError(
+                    f"dataset.cluster: no job of {self.cluster!r} fits the agents; check cluster and agents"
+                )
             self._jobs = sorted(kept, key=lambda job: job.submit)
         return self._jobs
 
@@ -103,21 +112,36 @@ def read_philly(path: Path) -> list[Job]:
     """The rows of one CSV, gzip or plain. Raises UserError naming the line and field."""
     rows = csv.reader(read_text(path).splitlines())
     header = next(rows, [])
-    missing = [column for column in ("timestamp", "duration", "num_gpus", "cluster") if column not in header]
+    missing = [
+        column
+        for column in ("timestamp", "duration", "num_gpus", "cluster")
+        if column not in header
+    ]
     if missing:
-        raise UserError(f"{path}: line 1: column {missing[0]} is missing; found {', '.join(header) or 'nothing'}")
-    when, duration, gpus, cluster = (header.index(column) for column in ("timestamp", "duration", "num_gpus", "cluster"))
+        raise UserError(
+            f"{path}: line 1: column {missing[0]} is missing; found {', '.join(header) or 'nothing'}"
+        )
+    when, duration, gpus, cluster = (
+        header.index(column) for column in ("timestamp", "duration", "num_gpus", "cluster")
+    )
     jobs = []
     for i, row in enumerate(rows, 2):
         where = f"{path}: line {i}"
         if len(row) != len(header):
-            raise UserError(f"{where}: {len(row)} fields, expected {len(header)}; the file may be cut short")
+            raise UserError(
+                f"{where}: {len(row)} fields, expected {len(header)}; the file may be cut short"
+            )
         try:
             moment = datetime.fromisoformat(row[when])
             submit = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         except ValueError:
-            raise UserError(f"{where}, timestamp: {row[when]!r} is not a date and time like 2017-10-01 00:00:45") from None
-        seconds, held = number(row[duration], f"{where}, duration"), number(row[gpus], f"{where}, num_gpus")
+            raise UserError(
+                f"{where}, timestamp: {row[when]!r} is not a date and time like 2017-10-01 00:00:45"
+            ) from None
+        seconds, held = (
+            number(row[duration], f"{where}, duration"),
+            number(row[gpus], f"{where}, num_gpus"),
+        )
         if seconds < 0:
             raise UserError(f"{where}, duration: {seconds:g} must not be negative")
         if held != int(held) or held < 0:

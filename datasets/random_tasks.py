@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from bench.instance import Instance
 from bench.workload import Agent, AgentType, Task, Workload
 from datasets._random import generator
@@ -66,12 +66,22 @@ class RandomTasks:
         seed: int = 0,
         hashes: Mapping[str, str] | None = None,
     ) -> None:
-        self.agents = [Agent(row["type"], row["gpus"], row["cpus"], row["memory"]) for row in agents]
-        self.generate, self.name, self.tasks, self.tick_seconds, self.seed = generate, name, tuple(tasks), tick_seconds, seed
+        self.agents = [
+            Agent(row["type"], row["gpus"], row["cpus"], row["memory"]) for row in agents
+        ]
+        self.generate, self.name, self.tasks, self.tick_seconds, self.seed = (
+            generate,
+            name,
+            tuple(tasks),
+            tick_seconds,
+            seed,
+        )
         self.sizes = {"train": train, "validation": validation, "test": test}
         self.hashes = dict(hashes or {})
         if len(self.tasks) != 2 or not 1 <= self.tasks[0] <= self.tasks[1]:
-            raise UserError(f"dataset.tasks: {self.tasks} must be smallest and largest N, 1 <= smallest <= largest")
+            raise UserError(
+                f"dataset.tasks: {self.tasks} must be smallest and largest N, 1 <= smallest <= largest"
+            )
 
     def instances(self, split: str) -> Iterator[Instance]:
         """Lazily; instance i depends on (split, i, seed) alone."""
@@ -81,6 +91,10 @@ class RandomTasks:
             n = low + int(rng.random() * (high - low + 1))
             tasks = self.generate(rng, n)
             if len(tasks) != n or any(task.release for task in tasks):
-                raise UserError(f"dataset.generate: gave {len(tasks)} tasks; {n} are needed, all released at 0")
+                raise UserError(
+                    f"dataset.generate: gave {len(tasks)} tasks; {n} are needed, all released at 0"
+                )
             name = f"{self.name}-{split}-{i}"
-            yield Workload(tasks, self.agents, TYPES, RATE, SPEEDUP, tick_seconds=self.tick_seconds, name=name).compile()
+            yield Workload(
+                tasks, self.agents, TYPES, RATE, SPEEDUP, tick_seconds=self.tick_seconds, name=name
+            ).compile()

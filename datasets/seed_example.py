@@ -11,15 +11,22 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from bench.instance import Instance
 from datasets._random import generator
 
 COMPUTE, DATA = (500, 200, 800), (10, 5, 20)
 GPUS, MEMORY = (1, 2, 4), (16, 32, 64)
-READINGS: dict[str, dict[str, tuple[int, bool]]] = {  # sharing -> name -> (tasks an agent takes, is memory counted)
+READINGS: dict[
+    str, dict[str, tuple[int, bool]]
+] = {  # sharing -> name -> (tasks an agent takes, is memory counted)
     "time": {"one at a time": (1, False)},
-    "budget": {"free": (3, False), "memory": (3, True), "one each": (1, False), "one each, memory": (1, True)},
+    "budget": {
+        "free": (3, False),
+        "memory": (3, True),
+        "one each": (1, False),
+        "one each, memory": (1, True),
+    },
 }
 
 
@@ -54,12 +61,23 @@ class SeedExample:
             name, (slots, memory) = readings[i % len(readings)]
             rng = generator(split, i, 0)
             compute = 100 * rng.integers(1, 10, size=3) + (40 if split == "train" else 20)
-            yield build(compute, rng.integers(2, 17, size=3), self.reading, slots, memory, f"{split} {i}, {name}")
+            yield build(
+                compute,
+                rng.integers(2, 17, size=3),
+                self.reading,
+                slots,
+                memory,
+                f"{split} {i}, {name}",
+            )
 
 
-def build(compute: ArrayLike, data: ArrayLike, sharing: str, slots: int, memory: bool, name: str) -> Instance:
+def build(
+    compute: ArrayLike, data: ArrayLike, sharing: str, slots: int, memory: bool, name: str
+) -> Instance:
     """Tasks of `compute` (3,) and `data` (3,) on the example's agents: `slots` tasks each and, where counted, `memory`."""
-    demand = np.stack([np.ones(3, dtype=np.int64), np.asarray(data)], axis=1)[:, : 1 + memory]  # (3, R)
+    demand = np.stack([np.ones(3, dtype=np.int64), np.asarray(data)], axis=1)[
+        :, : 1 + memory
+    ]  # (3, R)
     capacity = np.stack([np.full(3, slots), np.asarray(MEMORY)], axis=1)[:, : 1 + memory]  # (3, R)
     return Instance(
         duration=np.asarray(compute)[:, None] // np.asarray(GPUS)[None, :],  # (3, 3)

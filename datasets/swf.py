@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from bench.instance import Instance
 from datasets._files import find, number, read_text, windows
 
@@ -53,7 +53,13 @@ class Swf:
         downloads: Mapping[str, str] | None = None,
         hashes: Mapping[str, str] | None = None,
     ) -> None:
-        self.name, self.splits, self.path, self.agents, self.processors = name, splits, path, agents, processors
+        self.name, self.splits, self.path, self.agents, self.processors = (
+            name,
+            splits,
+            path,
+            agents,
+            processors,
+        )
         self.downloads, self.hashes = dict(downloads or {}), dict(hashes or {})
         self._trace: tuple[list[Job], int] | None = None
 
@@ -62,14 +68,18 @@ class Swf:
         jobs, processors = self.trace()
         starts, size = windows(self.splits, len(jobs))[split]
         for start in starts:
-            yield on_pools(jobs[start : start + size], processors, self.agents, f"{self.name}-{start}")
+            yield on_pools(
+                jobs[start : start + size], processors, self.agents, f"{self.name}-{start}"
+            )
 
     def trace(self) -> tuple[list[Job], int]:
         """All jobs, and the processors of one pool; read once."""
         if self._trace is None:
             [file, *more] = find(self.path, self.downloads, NEED, "*.swf*")
             if more:
-                raise UserError(f"dataset.path: {self.path} holds {1 + len(more)} traces; name one of them")
+                raise UserError(
+                    f"dataset.path: {self.path} holds {1 + len(more)} traces; name one of them"
+                )
             self._trace = read_swf(file, self.processors)
         return self._trace
 
@@ -98,8 +108,14 @@ def read_swf(path: Path, processors: int | None = None) -> tuple[list[Job], int]
     text = read_text(path)
     size = processors or _header(text, "MaxProcs") or _header(text, "MaxNodes")
     if size is None:
-        raise UserError(f"dataset.processors: {path} has no `; MaxProcs:` line; set the number of processors")
-    rows = [_row(path, i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip() and line.lstrip()[0] != ";"]
+        raise UserError(
+            f"dataset.processors: {path} has no `; MaxProcs:` line; set the number of processors"
+        )
+    rows = [
+        _row(path, i, line)
+        for i, line in enumerate(text.splitlines(), 1)
+        if line.strip() and line.lstrip()[0] != ";"
+    ]
     jobs = [job for job in rows if job.submit >= 0 and job.run >= 1 and 1 <= job.processors <= size]
     if len(jobs) < len(rows):
         log.warning("%s: %d of %d jobs left out: no run time, no processors, or more than %d", path, len(rows) - len(jobs),
@@ -112,11 +128,15 @@ def read_swf(path: Path, processors: int | None = None) -> tuple[list[Job], int]
 def _row(path: Path, i: int, line: str) -> Job:
     fields = line.split()
     if len(fields) != FIELDS:
-        raise UserError(f"{path}: line {i}: {len(fields)} fields, expected {FIELDS}; the file may be cut short")
+        raise UserError(
+            f"{path}: line {i}: {len(fields)} fields, expected {FIELDS}; the file may be cut short"
+        )
     submit, run, allocated, wanted, requested = (
         int(number(fields[k - 1], f"{path}: line {i}, field {k}")) for k in (2, 4, 5, 8, 9)
     )
-    return Job(submit, run, wanted if wanted > 0 else allocated, requested if requested > 0 else run)
+    return Job(
+        submit, run, wanted if wanted > 0 else allocated, requested if requested > 0 else run
+    )
 
 
 def _header(text: str, field: str) -> int | None:

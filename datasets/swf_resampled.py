@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from bench.instance import Instance
 from datasets._random import generator
 from datasets.swf import Job, Swf, on_pools
@@ -41,7 +41,13 @@ class SwfResampled:
         seed: int = 0,
         hashes: Mapping[str, str] | None = None,
     ) -> None:
-        self.name, self.source, self.fitted, self.jobs, self.sizes = name, trace, tuple(fitted), dict(jobs), dict(sizes)
+        self.name, self.source, self.fitted, self.jobs, self.sizes = (
+            name,
+            trace,
+            tuple(fitted),
+            dict(jobs),
+            dict(sizes),
+        )
         self.block, self.stretch, self.seed, self.hashes = block, stretch, seed, dict(hashes or {})
 
     def instances(self, split: str) -> Iterator[Instance]:
@@ -61,10 +67,15 @@ class SwfResampled:
     def _draw(self, table: Any, count: int, rng: np.random.Generator) -> list[Job]:
         """`count` jobs from the rows of `table` (submit, run, processors, requested)."""
         gaps = np.diff(table[:, 0], prepend=table[0, 0])
-        starts = 1 + (rng.random(-(-count // self.block)) * (len(table) - self.block)).astype(np.int64)
+        starts = 1 + (rng.random(-(-count // self.block)) * (len(table) - self.block)).astype(
+            np.int64
+        )
         rows = (starts[:, None] + np.arange(self.block)).ravel()[:count]
         submit = table[int(rng.random() * len(table)), 0] + np.cumsum(gaps[rows]) - gaps[rows[0]]
         factor = (1.0 + self.stretch) ** (2.0 * rng.random(count) - 1.0)
-        run, requested = (np.maximum(1, np.rint(table[rows, column] * factor)).astype(np.int64) for column in (1, 3))
+        run, requested = (
+            np.maximum(1, np.rint(table[rows, column] * factor)).astype(np.int64)
+            for column in (1, 3)
+        )
         columns = (submit, run, table[rows, 2], requested)
         return [Job(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from solvers.rollouts import Rollout, entropy, log_probability
-from solvers.training import Descent, NetworkLearner
+from solvers.rl.rollouts import Rollout, entropy, log_probability
+from solvers.rl.training import Descent, NetworkLearner
 
 
 @dataclass(kw_only=True)
@@ -40,12 +40,22 @@ class A2C(NetworkLearner):
         error = (relative * rollout.unit - target) / training.spread
         losses = actor_critic(logits, rollout.action, advantage / training.spread, error)
         policy, value, spread = losses
-        training.backward(policy + self.value_weight * value - self.entropy * training.left * spread)
+        training.backward(
+            policy + self.value_weight * value - self.entropy * training.left * spread
+        )
         training.step()
-        return dict(zip(("losses/policy", "losses/value", "losses/entropy"), torch.stack(losses).tolist(), strict=True))
+        return dict(
+            zip(
+                ("losses/policy", "losses/value", "losses/entropy"),
+                torch.stack(losses).tolist(),
+                strict=True,
+            )
+        )
 
 
-def actor_critic(logits: Tensor, action: Tensor, advantage: Tensor, error: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def actor_critic(
+    logits: Tensor, action: Tensor, advantage: Tensor, error: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """The policy's loss (its gradient is the policy gradient), half the mean squared error, the entropy; n decisions each."""
     policy = -(advantage * log_probability(logits, action)).mean()
     return policy, 0.5 * error.square().mean(), entropy(logits).mean()

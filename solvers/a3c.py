@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch import multiprocessing as processes
 
-from bench.contracts import Log, UserError
+from bench.contracts import Log
+from bench.errors import UserError
 from bench.instance import Instance
 from bench.setting import Setting
 from solvers.a2c import A2C
-from solvers.training import Descent, Training, new_network, simulator_for
+from solvers.rl.training import Descent, Training, new_network, simulator_for
 
 LOOK = 0.1  # seconds between two looks of the watching process
 
@@ -39,7 +40,9 @@ class A3C(A2C):
 
     def __post_init__(self) -> None:
         if self.device == "cuda":
-            raise UserError("solver.device: a3c learns in processes on the CPU; set solver.device=cpu, or take a2c for a GPU")
+            raise UserError(
+                "solver.device: a3c learns in processes on the CPU; set solver.device=cpu, or take a2c for a GPU"
+            )
         super().__post_init__()
         self.device = "cpu"
 
@@ -48,13 +51,17 @@ class A3C(A2C):
         if training.done:
             return
         shared = Shared.of(training, self.workers)
-        seeds = training.player.generator.initial_seed() + training.decisions  # a resumed run plays something new
+        seeds = (
+            training.player.generator.initial_seed() + training.decisions
+        )  # a resumed run plays something new
         context = processes.get_context("spawn")
         stop, heard = context.Event(), context.SimpleQueue()
         setting = training.player.simulator.setting
         crew = [
             context.Process(
-                target=work, args=(self, rank, train, setting, seeds, shared, training.total, stop, heard), daemon=True
+                target=work,
+                args=(self, rank, train, setting, seeds, shared, training.total, stop, heard),
+                daemon=True,
             )
             for rank in range(self.workers)
         ]
@@ -68,7 +75,9 @@ class A3C(A2C):
                 worker.join(timeout=10.0)
                 worker.kill()
 
-    def _watch(self, training: Training, shared: Shared, crew: Sequence[Any], heard: Any, log: Log) -> None:
+    def _watch(
+        self, training: Training, shared: Shared, crew: Sequence[Any], heard: Any, log: Log
+    ) -> None:
         price, every = training.price, self.envs * self.steps * self.workers
         spent, waited, began = price.cpu_seconds, price.seconds, time.perf_counter()
         while not training.done:
@@ -86,7 +95,9 @@ class A3C(A2C):
                 continue
             missed, training.decisions = (played - training.decisions) / every, played
             price.cpu_seconds = spent + float(shared.cpu_seconds.sum())
-            price.seconds = waited + time.perf_counter() - began  # validation goes on beside the learning
+            price.seconds = (
+                waited + time.perf_counter() - began
+            )  # validation goes on beside the learning
             training.looked(values, log, missed)
 
 
@@ -102,7 +113,9 @@ class Shared(NamedTuple):
     def of(cls, training: Training, workers: int) -> Shared:
         """The weights of a training and its optimizer's squares, moved to shared memory."""
         weights = [parameter.data.share_memory_() for parameter in training.network.parameters()]
-        states = [training.optimizer.state[parameter] for parameter in training.network.parameters()]
+        states = [
+            training.optimizer.state[parameter] for parameter in training.network.parameters()
+        ]
         for state, weight in zip(states, weights, strict=True):
             state.setdefault("step", torch.zeros(()))
             state["square_avg"] = state.get("square_avg", torch.zeros_like(weight)).share_memory_()
@@ -116,7 +129,13 @@ class Worker(Descent):
     """Descends on a copy of the shared weights, and moves these instead of its own."""
 
     def __init__(
-        self, learner: A3C, instances: list[Instance], setting: Setting, seed: int, shared: Shared, total: int
+        self,
+        learner: A3C,
+        instances: list[Instance],
+        setting: Setting,
+        seed: int,
+        shared: Shared,
+        total: int,
     ) -> None:
         torch.manual_seed(seed)
         simulator = simulator_for(learner, instances, setting, torch.device("cpu"))
@@ -157,9 +176,14 @@ def work(
 ) -> None:  # fmt: skip
     """What one process does until it is told to stop, its starter is gone, or the budget is spent."""
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process, and the starter sees to it
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches every process, and the starter sees to it
     seed = int(np.random.SeedSequence([seeds, rank]).generate_state(1)[0])
-    worker, starter = Worker(learner, instances, setting, seed, shared, total), processes.parent_process()
+    worker, starter = (
+        Worker(learner, instances, setting, seed, shared, total),
+        processes.parent_process(),
+    )
     assert starter is not None  # nobody calls this but `learn`
     try:
         while not stop.is_set() and starter.is_alive():

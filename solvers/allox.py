@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from bench.instance import Ints
 from bench.observation import Observation
-from solvers.dispatch import Floats, runnable
+from solvers.dispatch.plan import Planner, Step
+from solvers.dispatch.quantities import Floats, runnable
 from solvers.matching import EFT
-from solvers.plan import Planner, Step
 
 
 class AlloX(Planner):
@@ -42,7 +42,9 @@ class AlloX(Planner):
         machine, position = matching(ticks, machines.free - observation.time)
         found, free = [], machines.free.copy()
         for i in np.lexsort((-position, machine)):  # machine by machine, first to run first
-            found.append(Step(int(free[machine[i]]), keys[tasks[i]], int(machines.agent[machine[i]])))
+            found.append(
+                Step(int(free[machine[i]]), keys[tasks[i]], int(machines.agent[machine[i]]))
+            )
             free[machine[i]] += int(ticks[i, machine[i]])
         return found
 
@@ -83,9 +85,17 @@ def _machines(observation: Observation, possible: NDArray[np.bool_]) -> Machines
     for a in np.flatnonzero(possible.any(axis=0)):
         typical = np.median(observation.demand[possible[:, a], observation.agent_type[a]], axis=0)
         needed = typical > 0
-        fitting = np.floor(observation.capacity[a, needed] / typical[needed]).min(initial=possible[:, a].sum())
+        fitting = np.floor(observation.capacity[a, needed] / typical[needed]).min(
+            initial=possible[:, a].sum()
+        )
         slots = max(1, int(fitting))
-        held = np.sort(np.maximum(observation.running_end[observation.running_agent == a], observation.time + 1))
-        free.append(np.concatenate([np.full(slots, observation.time), held])[-slots:])  # the last `slots` to come free
+        held = np.sort(
+            np.maximum(
+                observation.running_end[observation.running_agent == a], observation.time + 1
+            )
+        )
+        free.append(
+            np.concatenate([np.full(slots, observation.time), held])[-slots:]
+        )  # the last `slots` to come free
         agent.append(np.full(slots, a))
     return Machines(np.concatenate(agent), np.concatenate(free))

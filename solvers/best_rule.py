@@ -25,12 +25,23 @@ class BestRule:
     def __init__(self, rules: Sequence[Policy]) -> None:
         self.rules = list(rules)
 
-    def solve(self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator) -> Result:
+    def solve(
+        self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
+    ) -> Result:
         """The best rule's schedule; `info` names the rule."""
-        results = [PolicySolver(rule).solve(instance, played_as(rule, setting), budget, rng) for rule in self.rules]
-        values = [metrics.objective(instance, result.schedule, setting.objective) for result in results]
+        results = [
+            PolicySolver(rule).solve(instance, played_as(rule, setting), budget, rng)
+            for rule in self.rules
+        ]
+        values = [
+            metrics.objective(instance, result.schedule, setting.objective) for result in results
+        ]
         best = int(np.argmin(values))
-        return Result(results[best].schedule, results[best].status, info={"rule": type(self.rules[best]).__name__})
+        return Result(
+            results[best].schedule,
+            results[best].status,
+            info={"rule": type(self.rules[best]).__name__},
+        )
 
     def __call__(self, instance: Instance, setting: Setting, rng: np.random.Generator) -> Schedule:
         """The schedule alone, as CpSat's `warm_start`."""

@@ -23,20 +23,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.contracts import Budget, Dataset, Log, UserError
+from bench.contracts import Budget, Dataset, Log
+from bench.errors import UserError
 from bench.instance import Instance
 from bench.observation import Observation
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_observation
-from solvers.journal import Journal
-from solvers.network import Network
-from solvers.policy import NetworkPolicy
+from solvers.networks.pairwise import Network
+from solvers.networks.policy import NetworkPolicy
 from solvers.ppo import PPO, clipped_gain, normalised
-from solvers.rollouts import Player, Rollout, log_probability, play_greedily, visible_load
-from solvers.settings import AT_LEAST_0, check_settings
+from solvers.rl.recent_decisions import Journal
+from solvers.rl.rollouts import Player, Rollout, log_probability, play_greedily, visible_load
+from solvers.rl.settings import AT_LEAST_0, check_settings
 
-STEPS = (1.0, 0.5, 0.25)  # shares of an update, tried in turn (as by the line search of TRPO, Schulman et al. 2015)
+STEPS = (
+    1.0,
+    0.5,
+    0.25,
+)  # shares of an update, tried in turn (as by the line search of TRPO, Schulman et al. 2015)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +65,15 @@ class Adaptation:
     tolerance: float = 0.02
 
     def __post_init__(self) -> None:
-        may_be_0 = ("temperature", "rehearsals", "seconds_per_update", "lr", "kl_weight", "max_kl", "tolerance")
+        may_be_0 = (
+            "temperature",
+            "rehearsals",
+            "seconds_per_update",
+            "lr",
+            "kl_weight",
+            "max_kl",
+            "tolerance",
+        )
         check_settings(self, "solver.adaptation", dict.fromkeys(may_be_0, AT_LEAST_0))
         if not self.temperature and not self.rehearsals:
             raise UserError(
@@ -82,7 +95,9 @@ class ContinualPPO(PPO):
                 f"solver.decoding: a policy that goes on learning decides step by step; set greedy, not {self.decoding}"
             )
 
-    def fit(self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log) -> ContinualPolicy:
+    def fit(
+        self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log
+    ) -> ContinualPolicy:
         """As PPO's; raises UserError for `budget` sharing too, where nothing ever arrives."""
         if setting.track not in self.tracks:
             raise UserError(
@@ -100,12 +115,18 @@ class ContinualPolicy(NetworkPolicy):
     """
 
     def __init__(
-        self, deployed: NetworkPolicy, learner: ContinualPPO, setting: Setting, clock: Callable[[], float] = time.perf_counter
+        self,
+        deployed: NetworkPolicy,
+        learner: ContinualPPO,
+        setting: Setting,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         super().__init__(deployed.network, deployed.window, deployed.device)
         self.deployed, self.learner, self.clock = deployed.network, learner, clock
         self.rules, self.objective = learner.adaptation, setting.objective
-        self.setting = replace(setting, track="online", observe="arrived")  # in which the recent past is played
+        self.setting = replace(
+            setting, track="online", observe="arrived"
+        )  # in which the recent past is played
         self.shaped = deployed.shaped  # as the critic was trained
         self.reset()
 
@@ -117,7 +138,15 @@ class ContinualPolicy(NetworkPolicy):
 
     def facts(self) -> dict[str, Any]:
         """How many updates were tried and what became of them."""
-        names = ("updates", "kept", "moved_too_far", "did_worse", "out_of_time", "rollbacks", "minibatches")
+        names = (
+            "updates",
+            "kept",
+            "moved_too_far",
+            "did_worse",
+            "out_of_time",
+            "rollbacks",
+            "minibatches",
+        )
         return {name: self.counts[name] for name in names}
 
     @torch.no_grad()
@@ -140,7 +169,9 @@ class ContinualPolicy(NetworkPolicy):
         began = self.clock()
         past = self.journal.instance(observation)
         deployed = self._played(past, self.deployed)
-        allowance = Allowance(self.clock, began + self.rules.seconds_per_update, len(STEPS) * (self.clock() - began))
+        allowance = Allowance(
+            self.clock, began + self.rules.seconds_per_update, len(STEPS) * (self.clock() - began)
+        )
         current = deployed if self.network is self.deployed else self._played(past, self.network)
         if current < deployed - self.rules.tolerance * abs(deployed):
             self.counts["rollbacks"] += 1
@@ -170,7 +201,11 @@ class ContinualPolicy(NetworkPolicy):
 
     def _played(self, past: Instance, network: Network) -> float:
         """Return of the greedy policy on the recent past."""
-        return float(play_greedily(network, TensorSimulator([past], self.setting, 1, self.window, device=self.device))[0])
+        return float(
+            play_greedily(
+                network, TensorSimulator([past], self.setting, 1, self.window, device=self.device)
+            )[0]
+        )
 
     def _moved(self, candidate: Network) -> float:
         """Mean KL from the deployed policy to the candidate over the logged decisions, in nats."""
@@ -178,13 +213,19 @@ class ContinualPolicy(NetworkPolicy):
         return float(divergence(self.deployed(seen)[0], candidate(seen)[0]).mean())
 
     def _candidate(
-        self, observation: Observation, past: Instance, rng: np.random.Generator, allowance: Allowance
+        self,
+        observation: Observation,
+        past: Instance,
+        rng: np.random.Generator,
+        allowance: Allowance,
     ) -> Network | None:
         """The current network after some minibatches; None where the time allows for none."""
         generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
         candidate = copy.deepcopy(self.network)
         lessons = self._lessons(observation, past, generator, allowance)
-        batches = itertools.islice(shuffled(lessons, self.rules.minibatch, generator), self.rules.minibatches_per_update)
+        batches = itertools.islice(
+            shuffled(lessons, self.rules.minibatch, generator), self.rules.minibatches_per_update
+        )
         optimizer, done = torch.optim.Adam(candidate.parameters(), lr=self.rules.lr, eps=1e-5), 0
         for lesson, rows in batches:
             if not allowance.lasts():
@@ -200,17 +241,28 @@ class ContinualPolicy(NetworkPolicy):
         return candidate if done else None
 
     def _lessons(
-        self, observation: Observation, past: Instance, generator: torch.Generator, allowance: Allowance
+        self,
+        observation: Observation,
+        past: Instance,
+        generator: torch.Generator,
+        allowance: Allowance,
     ) -> list[Lesson]:
         """The logged decisions where they were drawn, and a rehearsal where the time allows for it."""
         lessons = []
         if self.rules.temperature:
             seen = self.network.see(from_observation(observation, self.device))
-            following = float(self.network(seen)[1]) * float(visible_load(seen, self.objective, self.shaped))
+            following = float(self.network(seen)[1]) * float(
+                visible_load(seen, self.objective, self.shaped)
+            )
             lessons.append(self._lesson(self.journal.rollout(following), self.rules.temperature))
         if self.rules.rehearsals and allowance.lasts(more=1.0):
             simulator = TensorSimulator(
-                [past], self.setting, self.rules.rehearsals, self.window, self.shaped, device=self.device
+                [past],
+                self.setting,
+                self.rules.rehearsals,
+                self.window,
+                self.shaped,
+                device=self.device,
             )
             rehearsal = Player(self.network, simulator, generator).episodes(self.rules.rehearsals)
             lessons.append(self._lesson(rehearsal, 1.0))
@@ -220,16 +272,23 @@ class ContinualPolicy(NetworkPolicy):
         """With advantages, and what the deployed policy would have done."""
         advantage, target = rollout.advantages(self.learner.gamma, self.learner.lam)
         taken = rollout.taken.flatten().nonzero()[:, 0]
-        return Lesson(rollout, temperature, taken, advantage, target, self.deployed(rollout.seen)[0])
+        return Lesson(
+            rollout, temperature, taken, advantage, target, self.deployed(rollout.seen)[0]
+        )
 
     def _loss(self, network: Network, lesson: Lesson, rows: Tensor) -> Tensor:
         """PPO's clipped surrogate and value loss on the decisions `rows`, and the KL from the deployed policy."""
         learner, rollout = self.learner, lesson.rollout
         logits, relative = network(rollout.seen.at(rows))
-        ratio = (log_probability(logits / lesson.temperature, rollout.action[rows]) - rollout.logp[rows]).exp()
+        ratio = (
+            log_probability(logits / lesson.temperature, rollout.action[rows]) - rollout.logp[rows]
+        ).exp()
         policy = -clipped_gain(ratio, normalised(lesson.advantage[rows]), learner.clip).mean()
         value = learner.value_loss(
-            relative * rollout.unit[rows], rollout.value.flatten()[rows], lesson.target[rows], lesson.spread
+            relative * rollout.unit[rows],
+            rollout.value.flatten()[rows],
+            lesson.target[rows],
+            lesson.spread,
         )
         moved = divergence(lesson.deployed[rows], logits).mean()
         return policy + learner.value_weight * 0.5 * value + self.rules.kl_weight * moved
@@ -263,14 +322,18 @@ class Allowance(NamedTuple):
         return self.clock() + (1.0 + more) * self.reserve < self.deadline
 
 
-def shuffled(lessons: Sequence[Lesson], minibatch: int, generator: torch.Generator) -> Iterator[tuple[Lesson, Tensor]]:
+def shuffled(
+    lessons: Sequence[Lesson], minibatch: int, generator: torch.Generator
+) -> Iterator[tuple[Lesson, Tensor]]:
     """Minibatches without end, from the lessons in turn; each lesson passes through all it has before it starts again."""
     sources = [_passes(lesson, minibatch, generator) for lesson in lessons]
     for source in itertools.cycle(sources):
         yield next(source)
 
 
-def _passes(lesson: Lesson, minibatch: int, generator: torch.Generator) -> Iterator[tuple[Lesson, Tensor]]:
+def _passes(
+    lesson: Lesson, minibatch: int, generator: torch.Generator
+) -> Iterator[tuple[Lesson, Tensor]]:
     while True:
         order = torch.randperm(len(lesson.taken), generator=generator, device=lesson.taken.device)
         for rows in lesson.taken[order].split(minibatch):

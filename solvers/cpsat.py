@@ -1,7 +1,7 @@
 """The exact reference: CP-SAT (Perron & Furnon, OR-Tools) on the `assign` and `schedule` problems, with a proved bound.
 
 With `time` sharing, what a first short try leaves open is improved by local search and bounded by relaxations
-(`solvers.bounds`); the plan, the bound and the starts that the two rule out go into the model. It plans with everything known,
+(`solvers.exact.bounds`); the plan, the bound and the starts that the two rule out go into the model. It plans with everything known,
 so it may not enter track=online. `commit` mode is solved as the free problem: a plan that chooses its starts freely is a
 relaxation of one that commits to a queue order, so every bound holds there too. Where outages kill tasks, the pieces that
 survive form a plan of the free problem with the same completions, so they hold there as well.
@@ -10,36 +10,38 @@ survive form a plan of the free problem with the same completions, so they hold 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
 from ortools.sat.python import cp_model
 
-from bench.contracts import Budget, Result, UserError
+from bench.contracts import Budget, Result
+from bench.errors import UserError
 from bench.instance import Instance
 from bench.left_shift import active
-from bench.schedule import Schedule, ScheduleError
+from bench.schedule import Schedule
 from bench.setting import Setting
-from bench.verify import verify
-from solvers.assignment.model import AssignModel
-from solvers.bounds import Root, quick, root, trivial
-from solvers.cpsat_model import ScheduleModel
-from solvers.schedule_search import fastest, improve
-from solvers.terms import Terms, completion
-from solvers.trace import Trace
-from solvers.warm_up import warm_up
+from solvers.exact.annealing import fastest, improve
+from solvers.exact.assignment.model import AssignModel
+from solvers.exact.bounds import Root, quick, root, trivial
+from solvers.exact.compile_kernels import warm_up
+from solvers.exact.cp_sat import Incumbents, WarmStart, first_plan, new_solver
+from solvers.exact.objective_terms import Terms, completion
+from solvers.exact.schedule_model import ScheduleModel
+from solvers.exact.search_log import Trace
 
-TOLERANCE = Fraction(1, 10**9)  # an objective this close to its bound, relative, counts as proved (only fractions need it)
+TOLERANCE = Fraction(
+    1, 10**9
+)  # an objective this close to its bound, relative, counts as proved (only fractions need it)
 TRY_SHARE = 0.02  # of the budget, for CP-SAT alone: what is easy needs no more
 TRIED_PAIRS = 2000  # tasks x agents; larger models take longer to build than such a try
 SEARCH_SHARE = 0.35  # of the budget, for the local search at most
 BOUNDS_SHARE = 0.25  # of the budget, for the relaxations at most
 LEAST_SECONDS = 0.02  # with less than this neither is begun
 PATIENCE = 6  # rounds of annealing without a better plan after which the local search ends
-PROBED_VARIABLES = 5000  # in larger models probing takes minutes (30 s at 500 tasks x 32 agents) and gains little
-
-WarmStart = Callable[[Instance, Setting, np.random.Generator], Schedule]
+PROBED_VARIABLES = (
+    5000  # in larger models probing takes minutes (30 s at 500 tasks x 32 agents) and gains little
+)
 
 
 class CpSat:
@@ -60,16 +62,24 @@ class CpSat:
 
         `bounds`, `local_search`: whether relaxations and local search come first; with neither this is the plain model.
         """
-        self.threads, self.warm_start, self.bounds, self.local_search, self.log = threads, warm_start, bounds, local_search, log
+        self.threads, self.warm_start, self.bounds, self.local_search, self.log = (
+            threads,
+            warm_start,
+            bounds,
+            local_search,
+            log,
+        )
 
     def warm_up(self) -> None:
         """Compile what is compiled late."""
         warm_up(self, "time")
 
-    def solve(self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator) -> Result:
+    def solve(
+        self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
+    ) -> Result:
         """The best plan found and a proved bound. Status `optimal`: bound and objective agree (TOLERANCE, where not exact).
 
-        `info` names the bound and holds its proof (see `solvers.bounds`; a bound that CP-SAT raised has no proof but its own
+        `info` names the bound and holds its proof (see `solvers.exact.bounds`; a bound that CP-SAT raised has no proof but its own
         search) and the value of every bound.
 
         Raises:
@@ -89,8 +99,12 @@ class CpSat:
             left = budget.seconds - (time.perf_counter() - began)
             best, done = self._search(instance, best, relaxed, left, budget, rng, trace)
             if best is None:
-                return trace.result(Schedule.empty(), "infeasible" if done else "unknown", relaxed.bounds)
-        proved = trace.objective - trace.bound <= (0 if terms.whole else TOLERANCE * trace.objective)
+                return trace.result(
+                    Schedule.empty(), "infeasible" if done else "unknown", relaxed.bounds
+                )
+        proved = trace.objective - trace.bound <= (
+            0 if terms.whole else TOLERANCE * trace.objective
+        )
         return trace.result(best, "optimal" if proved else "feasible", relaxed.bounds)
 
     def _search(
@@ -113,9 +127,13 @@ class CpSat:
         solver.best_bound_callback = lambda bound: trace.searched(bound, model.scale)
         status = solver.solve(model.model, Incumbents(model, trace))
         if status == cp_model.MODEL_INVALID:
-            raise UserError("tick_seconds: weights times ticks leave the 64-bit integers CP-SAT counts in; use longer ticks")
+            raise UserError(
+                "tick_seconds: weights times ticks leave the 64-bit integers CP-SAT counts in; use longer ticks"
+            )
         if status == cp_model.INFEASIBLE and best is not None:
-            raise RuntimeError("CP-SAT finds no schedule, and a verified one is known: a bound or a window is wrong")
+            raise RuntimeError(
+                "CP-SAT finds no schedule, and a verified one is known: a bound or a window is wrong"
+            )
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             best = trace.better(best, active(instance, model.schedule(solver.value)))
         if status != cp_model.INFEASIBLE:
@@ -141,57 +159,54 @@ class CpSat:
             relaxed = quick(instance, terms, setting.objective, trace.proved)
             if relaxed.schedule is not None:
                 best = trace.better(best, relaxed.schedule)
-        tried = (self.bounds or self.local_search) and instance.n_tasks * instance.n_agents <= TRIED_PAIRS
+        tried = (
+            self.bounds or self.local_search
+        ) and instance.n_tasks * instance.n_agents <= TRIED_PAIRS
         if tried and trace.objective > trace.bound:
-            best, done = self._search(instance, best, relaxed, TRY_SHARE * budget.seconds, budget, rng, trace)
+            best, done = self._search(
+                instance, best, relaxed, TRY_SHARE * budget.seconds, budget, rng, trace
+            )
             if done:
                 return best, relaxed
         left = budget.seconds - (time.perf_counter() - trace.began)
-        if self.local_search and min(left, SEARCH_SHARE * budget.seconds) > LEAST_SECONDS and trace.objective > trace.bound:
+        if (
+            self.local_search
+            and min(left, SEARCH_SHARE * budget.seconds) > LEAST_SECONDS
+            and trace.objective > trace.bound
+        ):
             best = fastest(instance) if best is None else best
             trace.found(completion(best))
             best = improve(
-                instance, terms, best, SEARCH_SHARE * left, rng, lambda plan: trace.found(completion(plan)), PATIENCE
+                instance,
+                terms,
+                best,
+                SEARCH_SHARE * left,
+                rng,
+                lambda plan: trace.found(completion(plan)),
+                PATIENCE,
             )
         left = budget.seconds - (time.perf_counter() - trace.began)
-        if self.bounds and min(left, BOUNDS_SHARE * budget.seconds) > LEAST_SECONDS and trace.objective > trace.bound:
+        if (
+            self.bounds
+            and min(left, BOUNDS_SHARE * budget.seconds) > LEAST_SECONDS
+            and trace.objective > trace.bound
+        ):
             known = fastest(instance) if best is None else best
-            relaxed = root(instance, terms, setting.objective, known, BOUNDS_SHARE * left, trace.proved, relaxed)
+            relaxed = root(
+                instance,
+                terms,
+                setting.objective,
+                known,
+                BOUNDS_SHARE * left,
+                trace.proved,
+                relaxed,
+            )
         return best, relaxed
 
 
-def new_solver(threads: int, rng: np.random.Generator) -> cp_model.CpSolver:
-    """CP-SAT with `threads` workers and a seed from `rng`."""
-    solver = cp_model.CpSolver()
-    solver.parameters.random_seed = int(rng.integers(2**31 - 1))
-    solver.parameters.num_workers = threads
-    return solver
-
-
-def first_plan(warm_start: WarmStart | None, instance: Instance, setting: Setting, rng: np.random.Generator) -> Schedule | None:
-    """The warm start, left-shifted; none where there is none or it is no feasible plan (a dead end, a task left out)."""
-    if warm_start is None:
-        return None
-    try:
-        schedule = active(instance, warm_start(instance, setting, rng))
-    except ScheduleError:
-        return None
-    return None if verify(instance, schedule) else schedule
-
-
-class Incumbents(cp_model.CpSolverSolutionCallback):
-    """Tells the trace of every better solution."""
-
-    def __init__(self, model: AssignModel | ScheduleModel, trace: Trace) -> None:
-        super().__init__()
-        self.plan, self.trace = model, trace
-
-    def on_solution_callback(self) -> None:
-        """Called by CP-SAT."""
-        self.trace.found(self.plan.completion(self.value))
-
-
-def _model(instance: Instance, terms: Terms, first: Schedule | None, relaxed: Root) -> AssignModel | ScheduleModel:
+def _model(
+    instance: Instance, terms: Terms, first: Schedule | None, relaxed: Root
+) -> AssignModel | ScheduleModel:
     if instance.sharing == "budget":
         model: AssignModel | ScheduleModel = AssignModel(instance)
     else:

@@ -17,21 +17,22 @@ from threading import Event, Lock
 import numpy as np
 from ortools.sat.python import cp_model
 
-from bench.contracts import Budget, Result, UserError
+from bench.contracts import Budget, Result
+from bench.errors import UserError
 from bench.instance import Instance, Ints
 from bench.schedule import Schedule
 from bench.setting import Setting
 from bench.verify import verify
-from solvers.assignment.annealing import improve
-from solvers.assignment.model import AssignModel
-from solvers.assignment.neighbourhoods import Neighbourhoods
-from solvers.assignment.relaxation import Mask, Relaxation
-from solvers.assignment.tree import EMPTY, FOUND, Tree
-from solvers.bounds import Bound, trivial
-from solvers.cpsat import Incumbents, new_solver
-from solvers.terms import Terms, by_task
-from solvers.trace import Trace
-from solvers.warm_up import warm_up
+from solvers.exact.assignment.annealing import improve
+from solvers.exact.assignment.model import AssignModel
+from solvers.exact.assignment.neighbourhoods import Neighbourhoods
+from solvers.exact.assignment.relaxation import Mask, Relaxation
+from solvers.exact.assignment.tree import EMPTY, FOUND, Tree
+from solvers.exact.bounds import Bound, trivial
+from solvers.exact.compile_kernels import warm_up
+from solvers.exact.cp_sat import Incumbents, new_solver
+from solvers.exact.objective_terms import Terms, by_task
+from solvers.exact.search_log import Trace
 
 DUAL_SHARE = 0.2  # of the time left, for the dual ascent at most
 SLICE = 0.1  # seconds of tree search between two decisions what to search
@@ -57,7 +58,9 @@ class Lagrangian:
         """Compile what is compiled late."""
         warm_up(self, "budget")
 
-    def solve(self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator) -> Result:
+    def solve(
+        self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
+    ) -> Result:
         """The best assignment found and a proved bound.
 
         `info` names the bound (`lagrangian`: with multipliers as its proof, `tree`, `cpsat`: by search) as CpSat's does.
@@ -67,14 +70,18 @@ class Lagrangian:
         """
         setting.check(instance)
         if instance.sharing != "budget":
-            raise UserError("solver: lagrangian solves assignments (sharing=budget, track=assign); use solver=cpsat here")
+            raise UserError(
+                "solver: lagrangian solves assignments (sharing=budget, track=assign); use solver=cpsat here"
+            )
         return _Run(instance, budget, self.threads or budget.threads, rng).result()
 
 
 class _Run:
     """One solve: what is known of the instance, and the stages that improve it."""
 
-    def __init__(self, instance: Instance, budget: Budget, threads: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self, instance: Instance, budget: Budget, threads: int, rng: np.random.Generator
+    ) -> None:
         self.instance, self.threads, self.rng = instance, threads, rng
         began = time.perf_counter()
         self.deadline = began + budget.seconds
@@ -128,7 +135,10 @@ class _Run:
     def proved(self, name: str, cost: int, proof: dict) -> None:
         """No assignment costs less than `cost`."""
         with self.lock:
-            bound = max([Bound(name, Fraction(cost), proof), *self.bounds], key=lambda one: (one.name == name, one.value))
+            bound = max(
+                [Bound(name, Fraction(cost), proof), *self.bounds],
+                key=lambda one: (one.name == name, one.value),
+            )
             self.bounds = [one for one in self.bounds if one.name != name] + [bound]
             self.trace.proved(bound)
 
@@ -137,7 +147,9 @@ class _Run:
 
     def _result(self, infeasible: bool = False) -> Result:
         if self.best is None:
-            return self.trace.result(Schedule.empty(), "infeasible" if infeasible else "unknown", self.bounds)
+            return self.trace.result(
+                Schedule.empty(), "infeasible" if infeasible else "unknown", self.bounds
+            )
         status = "optimal" if self.proved_optimal() else "feasible"
         return self.trace.result(self.best, status, self.bounds)
 
@@ -149,7 +161,11 @@ class _Run:
         if relaxation is not None and pair_bounds is not None and self.best is not None:
             keep = pair_bounds <= relaxation.limit(int(self.upper) - 1)
             if not keep.any(axis=1).all():
-                self.proved("lagrangian", int(self.upper), {"kind": "search", "solver": "lagrangian", "root": self.trace.proof})
+                self.proved(
+                    "lagrangian",
+                    int(self.upper),
+                    {"kind": "search", "solver": "lagrangian", "root": self.trace.proof},
+                )
                 return False
         model = AssignModel(self.instance, keep, self.lower)
         if self.best is not None:
@@ -176,7 +192,9 @@ class _Search:
     def __init__(self, known: _Run, relaxation: Relaxation, u: Ints, pair_bounds: Ints) -> None:
         self.known, self.relaxation, self.u, self.pair_bounds = known, relaxation, u, pair_bounds
         self.root = known.trace.proof
-        self.climb: list[Tree] = []  # what is left of the question whether an assignment costs at most `aim`
+        self.climb: list[
+            Tree
+        ] = []  # what is left of the question whether an assignment costs at most `aim`
         self.aim, self.step, self.begun = 0, 1, 0.0
         self.neighbourhoods: Neighbourhoods | None = None
         self.halt = Event()
@@ -187,13 +205,18 @@ class _Search:
         run = self.known
         if run.best is None and self._any_feasible() == EMPTY:
             return True
-        beside: Future[None] | None = None  # the neighbourhoods, on a thread of their own while they are at it
+        beside: Future[None] | None = (
+            None  # the neighbourhoods, on a thread of their own while they are at it
+        )
         with ThreadPoolExecutor(run.threads) as pool:
             while not run.proved_optimal() and self._left() > 0:
                 if beside is None and self._neighbours_next():
                     beside = pool.submit(self._explore_neighbourhoods)
                 free = run.threads - (beside is not None)
-                statuses = [(tree, pool.submit(tree.explore, min(SLICE, self._left()))) for tree in self._trees(free)]
+                statuses = [
+                    (tree, pool.submit(tree.explore, min(SLICE, self._left())))
+                    for tree in self._trees(free)
+                ]
                 for tree, status in statuses:
                     self._after(tree, status.result())
                 if beside is not None and (beside.done() or not free):
@@ -213,7 +236,10 @@ class _Search:
             self.climb, self.step = [], 1
         if not self.climb:
             self.aim = int(min(self.known.lower + self.step, self.known.upper)) - 1
-            self.climb, self.begun = [self._tree(self.relaxation.limit(self.aim))], self.spent["climb"]
+            self.climb, self.begun = (
+                [self._tree(self.relaxation.limit(self.aim))],
+                self.spent["climb"],
+            )
         while len(self.climb) < wanted:
             other = max(self.climb, key=lambda tree: tree.size).split()
             if other is None:
@@ -245,7 +271,9 @@ class _Search:
 
     def _proved(self, cost: int) -> None:
         """No assignment costs less than `cost`, by search."""
-        self.known.proved("tree", cost, {"kind": "search", "solver": "lagrangian", "root": self.root})
+        self.known.proved(
+            "tree", cost, {"kind": "search", "solver": "lagrangian", "root": self.root}
+        )
 
     def _found(self, tree: Tree) -> None:
         chosen = np.flatnonzero(tree.solution)

@@ -1,8 +1,8 @@
 """Search without proof, for the tracks `assign` and `schedule`: what an OR engineer would run in the same seconds.
 
-`schedule`: simulated annealing over sequences and agents from the best rule's plan (`solvers.schedule_search`). `assign`:
-annealing with priced capacities (`solvers.assignment.annealing`), then, where each agent has one capacity that binds, large
-neighbourhoods solved by tree search (`solvers.assignment.neighbourhoods`).
+`schedule`: simulated annealing over sequences and agents from the best rule's plan (`solvers.exact.annealing`). `assign`:
+annealing with priced capacities (`solvers.exact.assignment.annealing`), then, where each agent has one capacity that binds, large
+neighbourhoods solved by tree search (`solvers.exact.assignment.neighbourhoods`).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from bench.contracts import Budget, Result
 from bench.instance import Instance
 from bench.schedule import Schedule
 from bench.setting import Setting
-from solvers import schedule_search
-from solvers.assignment import annealing
-from solvers.assignment.neighbourhoods import Neighbourhoods
-from solvers.assignment.relaxation import Relaxation
-from solvers.bounds import trivial
-from solvers.cpsat import WarmStart, first_plan
-from solvers.terms import Terms, by_task, completion
-from solvers.trace import Trace
-from solvers.warm_up import warm_up
+from solvers.exact import annealing as schedule_search
+from solvers.exact.assignment import annealing
+from solvers.exact.assignment.neighbourhoods import Neighbourhoods
+from solvers.exact.assignment.relaxation import Relaxation
+from solvers.exact.bounds import trivial
+from solvers.exact.compile_kernels import warm_up
+from solvers.exact.cp_sat import WarmStart, first_plan
+from solvers.exact.objective_terms import Terms, by_task, completion
+from solvers.exact.search_log import Trace
 
 
 class LocalSearch:
@@ -41,7 +41,9 @@ class LocalSearch:
         """Compile what is compiled late."""
         warm_up(self, "time", "budget", seconds=0.2)
 
-    def solve(self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator) -> Result:
+    def solve(
+        self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
+    ) -> Result:
         """The best schedule met; `feasible`, or `unknown` where none was. The trajectory's bound is the trivial one."""
         setting.check(instance)
         began, terms = time.perf_counter(), Terms.of(instance, setting.objective)
@@ -49,15 +51,27 @@ class LocalSearch:
         if instance.sharing == "budget":
             best = self._assign(instance, budget, rng, trace)
         else:
-            first = first_plan(self.warm_start, instance, setting, rng) or schedule_search.fastest(instance)
+            first = first_plan(self.warm_start, instance, setting, rng) or schedule_search.fastest(
+                instance
+            )
             trace.found(completion(first))
             left = budget.seconds - (time.perf_counter() - began)
             best = schedule_search.improve(
-                instance, terms, first, left, rng, lambda plan: trace.found(completion(plan)), self.patience
+                instance,
+                terms,
+                first,
+                left,
+                rng,
+                lambda plan: trace.found(completion(plan)),
+                self.patience,
             )
-        return Result(Schedule.empty(), "unknown") if best is None else trace.result(best, "feasible")
+        return (
+            Result(Schedule.empty(), "unknown") if best is None else trace.result(best, "feasible")
+        )
 
-    def _assign(self, instance: Instance, budget: Budget, rng: np.random.Generator, trace: Trace) -> Schedule | None:
+    def _assign(
+        self, instance: Instance, budget: Budget, rng: np.random.Generator, trace: Trace
+    ) -> Schedule | None:
         def found(plan: Schedule) -> None:
             trace.found(completion(plan))
 

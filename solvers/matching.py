@@ -15,8 +15,8 @@ from abc import abstractmethod
 import numpy as np
 
 from bench.observation import Observation
-from solvers.dispatch import Floats, best_agent, completion, first_best
-from solvers.rules import Rule
+from solvers.dispatch.quantities import Floats, best_agent, completion, first_best
+from solvers.dispatch.rule import Rule
 
 
 class CompletionRule(Rule):

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solvers.rollouts import Rollout, entropy, log_probability
-from solvers.training import Descent, NetworkLearner
+from solvers.rl.rollouts import Rollout, entropy, log_probability
+from solvers.rl.training import Descent, NetworkLearner
 
 
 @dataclass(kw_only=True)
@@ -48,7 +48,9 @@ class PPO(NetworkLearner):
                 training.backward(loss)
                 training.step()
                 logs += values * len(rows) / len(target)
-        return {f"losses/{name}": value for name, value in zip(LOGS, logs.tolist(), strict=True)} | {"charts/epochs": epoch}
+        return {
+            f"losses/{name}": value for name, value in zip(LOGS, logs.tolist(), strict=True)
+        } | {"charts/epochs": epoch}
 
     def loss(
         self, training: Descent, rollout: Rollout, rows: Tensor, advantage: Tensor, target: Tensor
@@ -59,19 +61,27 @@ class PPO(NetworkLearner):
         ratio = change.exp()
         policy = -clipped_gain(ratio, normalised(advantage[rows]), self.clip).mean()
         value = 0.5 * self.value_loss(
-            relative * rollout.unit[rows], rollout.value.flatten()[rows], target[rows], training.spread
+            relative * rollout.unit[rows],
+            rollout.value.flatten()[rows],
+            target[rows],
+            training.spread,
         )
         spread = entropy(logits).mean()
         loss = policy + self.value_weight * value - self.entropy * training.left * spread
         with torch.no_grad():
-            moved, clipped = ((ratio - 1) - change).mean(), ((ratio - 1).abs() > self.clip).float().mean()
+            moved, clipped = (
+                ((ratio - 1) - change).mean(),
+                ((ratio - 1).abs() > self.clip).float().mean(),
+            )
             return loss, torch.stack([policy, value, spread, moved, clipped])
 
     def value_loss(self, value: Tensor, before: Tensor, target: Tensor, spread: float) -> Tensor:
         """Mean squared error in spreads of the returns; with `clip_value` a prediction may gain by moving so far only."""
         error = ((value - target) / spread).square()
         if self.clip_value is not None:
-            held = before + (value - before).clamp(-self.clip_value * spread, self.clip_value * spread)
+            held = before + (value - before).clamp(
+                -self.clip_value * spread, self.clip_value * spread
+            )
             error = torch.maximum(error, ((held - target) / spread).square())
         return error.mean()
 

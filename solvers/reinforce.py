@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.contracts import UserError
-from solvers.rollouts import Rollout, entropy, log_probability
-from solvers.training import Descent, NetworkLearner
+from bench.errors import UserError
+from solvers.rl.rollouts import Rollout, entropy, log_probability
+from solvers.rl.training import Descent, NetworkLearner
 
 ROUNDING = 1e-5  # of a return: smaller differences are hardly more than rounding
 
@@ -29,11 +29,17 @@ class Reinforce(NetworkLearner):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.group < 2 or self.envs % self.group:
-            raise UserError(f"solver.group: at least 2 that divide solver.envs={self.envs} are needed, got {self.group}")
+            raise UserError(
+                f"solver.group: at least 2 that divide solver.envs={self.envs} are needed, got {self.group}"
+            )
         if self.gamma != 1.0:
-            raise UserError(f"solver.gamma: reinforce weighs whole episodes, so only 1 means something, got {self.gamma}")
+            raise UserError(
+                f"solver.gamma: reinforce weighs whole episodes, so only 1 means something, got {self.gamma}"
+            )
         if self.decoding == "beam":
-            raise UserError("solver.decoding: beam asks the critic, and reinforce trains none; take sample or multistart")
+            raise UserError(
+                "solver.decoding: beam asks the critic, and reinforce trains none; take sample or multistart"
+            )
 
     def play(self, training: Descent) -> Rollout:
         """One episode in every environment."""
@@ -50,7 +56,9 @@ class Reinforce(NetworkLearner):
         logs = torch.zeros(2, device=weight.device)
         for rows in taken.split(self.chunk):
             logits, _ = training.network(rollout.seen.at(rows))
-            policy = -(weight[rows] * log_probability(logits, rollout.action[rows])).sum() / len(taken)
+            policy = -(weight[rows] * log_probability(logits, rollout.action[rows])).sum() / len(
+                taken
+            )
             spread = entropy(logits).sum() / len(taken)
             training.backward(policy - bonus * spread)
             logs += torch.stack([policy, spread]).detach()

@@ -14,20 +14,23 @@ from dataclasses import replace
 import numpy as np
 from ortools.sat.python import cp_model
 
-from bench.contracts import Budget, UserError
+from bench.contracts import Budget
+from bench.errors import UserError
 from bench.instance import NOT_ELIGIBLE, Instance, Ints, Outage
 from bench.left_shift import active, fits_alone
 from bench.observation import Observation
 from bench.rollout import PolicySolver
 from bench.schedule import Schedule
 from bench.setting import OBJECTIVES, Setting
-from solvers.cpsat_model import ScheduleModel
-from solvers.dispatch import runnable
-from solvers.plan import Planner, Step
-from solvers.rules import Rule
-from solvers.terms import Terms, by_task, completion
+from solvers.dispatch.plan import Planner, Step
+from solvers.dispatch.quantities import runnable
+from solvers.dispatch.rule import Rule
+from solvers.exact.objective_terms import Terms, by_task, completion
+from solvers.exact.schedule_model import ScheduleModel
 
-WORK_PER_SECOND = 0.04  # CP-SAT's deterministic time per second of limit: about a fifth of what a core does
+WORK_PER_SECOND = (
+    0.04  # CP-SAT's deterministic time per second of limit: about a fifth of what a core does
+)
 
 
 class RollingHorizon(Planner):
@@ -45,16 +48,29 @@ class RollingHorizon(Planner):
     """
 
     def __init__(
-        self, rules: Sequence[Rule], objective: str = "total_time", seconds: float = 0.5, horizon_tasks: int = 60
+        self,
+        rules: Sequence[Rule],
+        objective: str = "total_time",
+        seconds: float = 0.5,
+        horizon_tasks: int = 60,
     ) -> None:
         if not rules:
             raise UserError("solver.rules: at least one rule is needed")
         if objective not in OBJECTIVES:
-            raise UserError(f"solver.objective: {objective!r} must be one of {', '.join(OBJECTIVES)}")
+            raise UserError(
+                f"solver.objective: {objective!r} must be one of {', '.join(OBJECTIVES)}"
+            )
         if not seconds > 0 or not horizon_tasks >= 1:
-            raise UserError(f"solver.seconds, solver.horizon_tasks: {seconds}, {horizon_tasks} must be positive")
+            raise UserError(
+                f"solver.seconds, solver.horizon_tasks: {seconds}, {horizon_tasks} must be positive"
+            )
         super().__init__(fallback=rules[0])
-        self.rules, self.objective, self.seconds, self.horizon_tasks = list(rules), objective, seconds, horizon_tasks
+        self.rules, self.objective, self.seconds, self.horizon_tasks = (
+            list(rules),
+            objective,
+            seconds,
+            horizon_tasks,
+        )
 
     def steps(self, observation: Observation, keys: list[bytes]) -> list[Step]:
         """The best plan found for the visible world."""
@@ -65,14 +81,21 @@ class RollingHorizon(Planner):
         terms = _terms(self.objective, instance, observation, shown)
         plans = [active(instance, schedule) for schedule in self._first(instance, running, names)]
         best = min(plans, key=lambda plan: terms.value(completion(plan)))
-        best = _improved(instance, terms, best, running, began + self.seconds, WORK_PER_SECOND * self.seconds)
-        agent, start = (by_task(best, column)[len(running) :].tolist() for column in (best.agent, best.start))
+        best = _improved(
+            instance, terms, best, running, began + self.seconds, WORK_PER_SECOND * self.seconds
+        )
+        agent, start = (
+            by_task(best, column)[len(running) :].tolist() for column in (best.agent, best.start)
+        )
         return [Step(*step) for step in zip(start, names, agent, strict=True)]
 
     def _first(self, instance: Instance, running: Ints, names: list[bytes]) -> list[Schedule]:
         """Plans to start from: each rule's, and the agents and order of the previous plan with the new tasks behind."""
         rng = np.random.default_rng(0)
-        found = [PolicySolver(Resumed(rule, running)).solve(instance, Setting(), Budget(), rng) for rule in self.rules]
+        found = [
+            PolicySolver(Resumed(rule, running)).solve(instance, Setting(), Budget(), rng)
+            for rule in self.rules
+        ]
         before = [] if self.plan is None else list(self.plan.steps)
         late = max((step.start for step in before), default=0) + 1
         agent, start = running.tolist(), [0] * len(running)
@@ -82,7 +105,10 @@ class RollingHorizon(Planner):
                 before.remove(known)
             agent.append(_fastest(instance, j) if known is None else known.agent)
             start.append(late if known is None else known.start)
-        return [*(result.schedule for result in found), Schedule.from_assignment(instance, agent, start)]
+        return [
+            *(result.schedule for result in found),
+            Schedule.from_assignment(instance, agent, start),
+        ]
 
 
 class Resumed:
@@ -109,8 +135,15 @@ def visible_world(observation: Observation, shown: Ints) -> Instance:
     duration = np.concatenate([duration, observation.duration[shown]])
     demand = np.repeat(observation.running_demand[:, None], duration.shape[1], axis=1)
     tenant, quota = None, None
-    if observation.tenant is not None and observation.running_tenant is not None and observation.tenant_free is not None:
-        tenant, quota = np.concatenate([observation.running_tenant, observation.tenant[shown]]), observation.tenant_free.copy()
+    if (
+        observation.tenant is not None
+        and observation.running_tenant is not None
+        and observation.tenant_free is not None
+    ):
+        tenant, quota = (
+            np.concatenate([observation.running_tenant, observation.tenant[shown]]),
+            observation.tenant_free.copy(),
+        )
         np.add.at(quota, observation.running_tenant, observation.running_demand)
     back = now + int(duration.max(axis=1).sum())
     away = np.where(observation.up, observation.next_outage, now)
@@ -124,7 +157,9 @@ def visible_world(observation: Observation, shown: Ints) -> Instance:
         due=None if observation.due is None else np.concatenate([0 * held, observation.due[shown]]),
         tenant=tenant,
         quota=quota,
-        outages=tuple(Outage(a, start, back) for a, start in enumerate(away.tolist()) if start < back),
+        outages=tuple(
+            Outage(a, start, back) for a, start in enumerate(away.tolist()) if start < back
+        ),
         tick_seconds=observation.tick_seconds,
     )
 
@@ -137,10 +172,14 @@ def _terms(objective: str, instance: Instance, observation: Observation, shown: 
     if objective != "bounded_slowdown":
         return terms
     running = len(observation.running_agent)
-    return replace(terms, origin=(*terms.origin[:running], *observation.release[shown].tolist()))  # the wait so far counts
+    return replace(
+        terms, origin=(*terms.origin[:running], *observation.release[shown].tolist())
+    )  # the wait so far counts
 
 
-def _improved(instance: Instance, terms: Terms, first: Schedule, running: Ints, deadline: float, work: float) -> Schedule:
+def _improved(
+    instance: Instance, terms: Terms, first: Schedule, running: Ints, deadline: float, work: float
+) -> Schedule:
     """The best plan that CP-SAT finds from `first` on, with the running tasks where they are.
 
     `deadline`: on `time.perf_counter`. `work`: deterministic time.
@@ -155,7 +194,9 @@ def _improved(instance: Instance, terms: Terms, first: Schedule, running: Ints, 
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
     solver.parameters.random_seed = 0
-    solver.parameters.cp_model_probing_level = solver.parameters.symmetry_level = solver.parameters.linearization_level = 0
+    solver.parameters.cp_model_probing_level = solver.parameters.symmetry_level = (
+        solver.parameters.linearization_level
+    ) = 0
     solver.parameters.max_deterministic_time = work
     solver.parameters.max_time_in_seconds = max(0.0, deadline - time.perf_counter())
     if solver.solve(model.model) not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
@@ -166,7 +207,10 @@ def _improved(instance: Instance, terms: Terms, first: Schedule, running: Ints, 
 def _horizon(observation: Observation, most: int) -> Ints:
     """(K,) queue positions of the `most` tasks whose best rank over agents is highest; rank on an agent: by p_ja / w_j."""
     with np.errstate(divide="ignore"):
-        ratio = np.where(runnable(observation), observation.pair_duration, np.inf) / observation.weight[:, None]
+        ratio = (
+            np.where(runnable(observation), observation.pair_duration, np.inf)
+            / observation.weight[:, None]
+        )
     rank = ratio.argsort(axis=0, kind="stable").argsort(axis=0).astype(float)
     rank[np.isinf(ratio)] += len(ratio)  # weight 0 and what cannot run there come last
     return np.sort(rank.min(axis=1).argsort(kind="stable")[:most])

@@ -9,13 +9,14 @@ that blocks waits for its head where it may. In commit mode every arrived task h
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bench.observation import Observation
-from solvers.dispatch import Floats, arrived, best_agent, processors, requested, waited
+from solvers.dispatch.quantities import Floats, best_agent, processors, requested, waited
+from solvers.dispatch.rule import Rule
 
 if TYPE_CHECKING:  # rules do without torch
     from torch import Tensor
@@ -36,21 +37,6 @@ class Random:
     def distribution(self, view: View) -> Tensor:
         """(B, K * M + 1) probabilities."""
         return view.mask / view.mask.sum(dim=1, keepdim=True).clamp(min=1)
-
-
-class Rule(ABC):
-    """A deterministic policy that looks at arrived tasks only."""
-
-    observe = "arrived"
-
-    def act(self, observation: Observation, rng: np.random.Generator) -> int:
-        """A legal flat action; `rng` is not used."""
-        pair = self.pair(arrived(observation))
-        return observation.wait if pair is None else observation.flat(*pair)
-
-    @abstractmethod
-    def pair(self, observation: Observation) -> tuple[int, int] | None:
-        """A legal (queue position, agent), or None to wait."""
 
 
 class QueueRule(Rule):
@@ -136,7 +122,11 @@ class _WaitUtility(QueueRule):
 
     def wait_seconds(self, observation: Observation) -> Floats:
         """(P,) seconds."""
-        return -1 - observation.release * observation.tick_seconds if self.published else waited(observation)
+        return (
+            -1 - observation.release * observation.tick_seconds
+            if self.published
+            else waited(observation)
+        )
 
 
 class WFP3(_WaitUtility):
@@ -144,7 +134,9 @@ class WFP3(_WaitUtility):
 
     def priority(self, observation: Observation) -> Floats:
         """-(wait_j / p_j)^3 n_j."""
-        return -((self.wait_seconds(observation) / requested(observation)) ** 3) * processors(observation)
+        return -((self.wait_seconds(observation) / requested(observation)) ** 3) * processors(
+            observation
+        )
 
 
 class UNICEP(_WaitUtility):
@@ -184,7 +176,10 @@ class DRF(QueueRule):
         if observation.tenant is None or observation.running_tenant is None:
             return observation.release.astype(float)
         held = np.zeros(
-            (1 + max(observation.tenant.max(), observation.running_tenant.max(initial=0)), len(observation.free[0]))
+            (
+                1 + max(observation.tenant.max(), observation.running_tenant.max(initial=0)),
+                len(observation.free[0]),
+            )
         )
         np.add.at(held, observation.running_tenant, observation.running_demand)
         share = (held / np.maximum(observation.capacity.sum(axis=0), 1)).max(axis=1)

@@ -23,11 +23,12 @@ import numpy as np
 from filelock import FileLock
 
 from bench import metrics
-from bench.contracts import Budget, Result, Solver, UserError
+from bench.analysis.stats import EQUAL
+from bench.contracts import Budget, Result, Solver
+from bench.errors import UserError
 from bench.instance import Instance, read_json, write_json
 from bench.setting import Setting
 from bench.simulator import Simulator
-from bench.stats import EQUAL
 from bench.verify import verify
 
 SCHEMA = 1
@@ -50,13 +51,21 @@ class Reference:
     @property
     def proved(self) -> bool:
         """The objective is a certified optimum."""
-        return math.isfinite(self.objective) and self.objective - self.bound <= EQUAL * abs(self.objective)
+        return math.isfinite(self.objective) and self.objective - self.bound <= EQUAL * abs(
+            self.objective
+        )
 
     def merge(self, other: Reference) -> Reference:
         """The better objective and the better bound of two, each with its finder; `self` in a tie."""
         better = other if other.objective < self.objective else self
         tighter = other if other.bound > self.bound else self
-        return Reference(better.objective, tighter.bound, better.solver, tighter.bound_solver, max(self.seconds, other.seconds))
+        return Reference(
+            better.objective,
+            tighter.bound,
+            better.solver,
+            tighter.bound_solver,
+            max(self.seconds, other.seconds),
+        )
 
     def contradiction(self, value: float, feasible: bool, result: Result) -> str:
         """In words, how a verified objective and a solver's claims contradict what is known; empty where they do not."""
@@ -94,14 +103,22 @@ class References:
         self, cache: str | Path, solver: Solver | None = None, seconds: float = 20.0, threads: int = 2, name: str = "reference",
         shipped: bool = True,
     ) -> None:  # fmt: skip
-        self.cache, self.solver, self.seconds, self.threads, self.name = Path(cache), solver, seconds, threads, name
+        self.cache, self.solver, self.seconds, self.threads, self.name = (
+            Path(cache),
+            solver,
+            seconds,
+            threads,
+            name,
+        )
         self.shipped = shipped
 
     def known(self, instance: Instance, objective: str) -> Reference:
         """The best of what is shipped and cached, with the trivial bound where there is no better one."""
         digest = instance.hash()
         cached = self.read(digest)["references"].get(objective, {})
-        trivial = Reference(bound=metrics.trivial_bound(instance, objective), bound_solver="trivial")
+        trivial = Reference(
+            bound=metrics.trivial_bound(instance, objective), bound_solver="trivial"
+        )
         known = trivial.merge(shipped(digest, objective)) if self.shipped else trivial
         return known.merge(Reference(**cached))
 
@@ -127,7 +144,11 @@ class References:
 
     def random(self, instance: Instance, setting: Setting) -> RandomPlay:
         """The mean of PLAYS random legal plays that see arrived tasks only; the same on every machine."""
-        played = replace(setting, track="assign" if instance.sharing == "budget" else "schedule", observe="arrived")
+        played = replace(
+            setting,
+            track="assign" if instance.sharing == "budget" else "schedule",
+            observe="arrived",
+        )
         key = "-".join((played.objective, played.mode, played.backfill, played.events, str(PLAYS)))
         digest = instance.hash()
         cached = self.read(digest)["random"].get(key)
@@ -137,14 +158,23 @@ class References:
                 data["random"][key] = cached
         return RandomPlay(*cached)
 
-    def ship(self, name: str, instances: Sequence[Instance], objective: str, command: str, folder: Path = SHIPPED) -> Path:
+    def ship(
+        self,
+        name: str,
+        instances: Sequence[Instance],
+        objective: str,
+        command: str,
+        folder: Path = SHIPPED,
+    ) -> Path:
         """Write what is known of `instances` into the file shipped for the data set `name`, with the command that proves it."""
         path = folder / f"{name}.json"
         empty: dict[str, Any] = {"schema": SCHEMA, "commands": {}, "references": {}}
         data = read_json(path) if path.exists() else empty
         data["commands"][objective] = command
         for instance in instances:
-            data["references"].setdefault(instance.hash(), {})[objective] = plain(self.known(instance, objective))
+            data["references"].setdefault(instance.hash(), {})[objective] = plain(
+                self.known(instance, objective)
+            )
         path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
         _shipped.cache_clear()
         return path
@@ -158,7 +188,9 @@ class References:
             result = solver.solve(instance, free, Budget(self.seconds, threads=self.threads), rng)
             found = reference_of(instance, result, setting.objective, self.name, self.seconds)
         except Exception as error:
-            logging.getLogger(__name__).warning("reference of %s: the search failed (%s)", instance.name, error)
+            logging.getLogger(__name__).warning(
+                "reference of %s: the search failed (%s)", instance.name, error
+            )
         self.improve(instance, setting.objective, found)
 
     def _file(self, digest: str) -> Path:
@@ -186,11 +218,17 @@ class References:
             write_json(path, data)
 
 
-def reference_of(instance: Instance, result: Result, objective: str, solver: str, seconds: float) -> Reference:
+def reference_of(
+    instance: Instance, result: Result, objective: str, solver: str, seconds: float
+) -> Reference:
     """What a result says about an instance: its objective if it is feasible, and its bound (its objective if optimal)."""
     feasible = not verify(instance, result.schedule)
     value = metrics.objective(instance, result.schedule, objective) if feasible else math.inf
-    bound = max(result.lower_bound, value) if feasible and result.status == "optimal" else result.lower_bound
+    bound = (
+        max(result.lower_bound, value)
+        if feasible and result.status == "optimal"
+        else result.lower_bound
+    )
     return Reference(value, min(bound, value), solver, solver, seconds)
 
 
@@ -206,7 +244,9 @@ def _shipped() -> Mapping[str, Mapping[str, Any]]:
     for path in sorted(SHIPPED.glob("*.json")):
         data = read_json(path)
         if data["schema"] > SCHEMA:
-            raise UserError(f"{path}: schema {data['schema']} is newer than {SCHEMA}, the newest this version reads; upgrade")
+            raise UserError(
+                f"{path}: schema {data['schema']} is newer than {SCHEMA}, the newest this version reads; upgrade"
+            )
         held |= data["references"]
     return held
 
@@ -225,4 +265,8 @@ def _below(a: float, b: float) -> bool:
 
 def plain(reference: Reference) -> dict[str, Any]:
     """For JSON: what is infinite is left out, and comes back as the field's default."""
-    return {key: value for key, value in asdict(reference).items() if not isinstance(value, float) or math.isfinite(value)}
+    return {
+        key: value
+        for key, value in asdict(reference).items()
+        if not isinstance(value, float) or math.isfinite(value)
+    }

@@ -22,7 +22,13 @@ from bench.instance import read_json
 from bench.references import SHIPPED, Reference, References, plain
 from bench.schedule import Schedule
 
-OWN = ("ship=", "cache=", "runs=", "rerun=", "reference.")  # what a recorded command may say, and is said here
+OWN = (
+    "ship=",
+    "cache=",
+    "runs=",
+    "rerun=",
+    "reference.",
+)  # what a recorded command may say, and is said here
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = sorted(path.stem for path in SHIPPED.glob("*.json"))
     parser = argparse.ArgumentParser(prog="python -m bench.references", description=__doc__)
     parser.add_argument("name", nargs="*", help=f"of {', '.join(names)} (default: all)")
-    parser.add_argument("--write", action="store_true", help="write what was found into the shipped files")
+    parser.add_argument(
+        "--write", action="store_true", help="write what was found into the shipped files"
+    )
     options = parser.parse_args(arguments)
     for name in options.name:
         if name not in names:
@@ -44,11 +52,19 @@ def again(name: str, write: bool) -> bool:
     path = SHIPPED / f"{name}.json"
     data, wrong = read_json(path), False
     for objective, command in sorted(data["commands"].items()):
-        held = {digest: Reference(**known[objective]) for digest, known in data["references"].items() if objective in known}
+        held = {
+            digest: Reference(**known[objective])
+            for digest, known in data["references"].items()
+            if objective in known
+        }
         with tempfile.TemporaryDirectory() as folder:
             status = run(command, Path(folder))
             found = {digest: cached(Path(folder), digest, objective) for digest in held}
-        lines = [f"{digest[:12]}: {why}" for digest, old in held.items() if (why := objection(old, found[digest]))]
+        lines = [
+            f"{digest[:12]}: {why}"
+            for digest, old in held.items()
+            if (why := objection(old, found[digest]))
+        ]
         if status:
             lines.append(f"exit status {status} of: {command}")
         proved, before = (sum(one.proved for one in side.values()) for side in (found, held))
@@ -57,7 +73,9 @@ def again(name: str, write: bool) -> bool:
         wrong |= bool(lines)
         if write and not lines:
             for digest, new in found.items():
-                data["references"][digest][objective] = plain(new if new.proved else new.merge(held[digest]))
+                data["references"][digest][objective] = plain(
+                    new if new.proved else new.merge(held[digest])
+                )
             path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
     return wrong
 
@@ -65,8 +83,15 @@ def again(name: str, write: bool) -> bool:
 def run(command: str, folder: Path) -> int:
     """The exit status of a recorded command that knows nothing yet and keeps all it finds in `folder`."""
     words = [word for word in shlex.split(command)[3:] if not word.startswith(OWN)]
-    own = [f"cache={folder}/cache", f"runs={folder}/runs", "reference.shipped=false", "reference.seconds=0"]
-    return subprocess.run([sys.executable, "-m", "bench", *words, *own], stdout=subprocess.DEVNULL, check=False).returncode
+    own = [
+        f"cache={folder}/cache",
+        f"runs={folder}/runs",
+        "reference.shipped=false",
+        "reference.seconds=0",
+    ]
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *words, *own], stdout=subprocess.DEVNULL, check=False
+    ).returncode
 
 
 def cached(folder: Path, digest: str, objective: str) -> Reference:

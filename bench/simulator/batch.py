@@ -58,7 +58,9 @@ class Simulator:
         for instance in instances:
             setting.check(instance)
         if shaped and not all(knows_ends(instance) for instance in instances):
-            raise ValueError("shaped: not available where durations are estimates or tasks can be killed")
+            raise ValueError(
+                "shaped: not available where durations are estimates or tasks can be killed"
+            )
         self.instances, self.setting = list(instances), setting
         self.n_envs = len(instances) if n_envs is None else n_envs
         least = [(i.weight * i.shortest()).sum() for i in instances]
@@ -89,7 +91,9 @@ class Simulator:
         """Start new episodes: `environments` (E,) play `instances` (E,)."""
         e, i = (np.atleast_1d(x).astype(np.int64) for x in (environments, instances))
         if len(e) != len(i) or not _within(e, self.n_envs) or not _within(i, len(self.instances)):
-            raise ValueError(f"reset: {len(e)} environments and {len(i)} instances, must be as many, each an index in range")
+            raise ValueError(
+                f"reset: {len(e)} environments and {len(i)} instances, must be as many, each an index in range"
+            )
         kernel.reset_all(self.tables, self.state, e, i)
 
     def step(self, actions: NDArray[np.integer]) -> Floats:
@@ -106,7 +110,9 @@ class Simulator:
         wrong = np.flatnonzero(self.status == ILLEGAL)
         if len(wrong):
             b = int(wrong[0])
-            raise IllegalAction(f"environment {b}: action {int(actions[b])} is masked or its episode is over")
+            raise IllegalAction(
+                f"environment {b}: action {int(actions[b])} is masked or its episode is over"
+            )
         return self.state.reward.copy()  # a reset would overwrite it
 
     @property
@@ -123,13 +129,17 @@ class Simulator:
         """`budget` sharing: a task fits nowhere any more in environment b."""
         return bool(self.status[b] == DEAD_END)
 
-    def play_random(self, rng: np.random.Generator, decisions: int = NO_LIMIT, restart: bool = False) -> Floats:
+    def play_random(
+        self, rng: np.random.Generator, decisions: int = NO_LIMIT, restart: bool = False
+    ) -> Floats:
         """Uniformly random legal play, compiled; returns (B, 2): finished episodes and the sum of their returns.
 
         Every environment plays to its end, or, with `restart`, `decisions` decisions in as many episodes as that takes.
         """
         returns = np.zeros((self.n_envs, 2))
-        kernel.play_random(self.tables, self.state, random_seeds(rng, self.n_envs), decisions, restart, returns)
+        kernel.play_random(
+            self.tables, self.state, random_seeds(rng, self.n_envs), decisions, restart, returns
+        )
         return returns
 
     def schedule(self, b: int) -> Schedule:
@@ -139,7 +149,9 @@ class Simulator:
         done = np.flatnonzero(task[AGENT] >= 0)
         pieces = np.stack([done, task[AGENT, done], task[START, done], task[END, done]], axis=1)
         table = np.concatenate([self.state.lost[b, :count], pieces])
-        return Schedule(self.tables.task[i, table[:, 0], ORDER], table[:, 1], table[:, 2], table[:, 3])
+        return Schedule(
+            self.tables.task[i, table[:, 0], ORDER], table[:, 1], table[:, 2], table[:, 3]
+        )
 
     def observation(self, b: int) -> Observation:
         """What a policy sees in environment b, without padding."""
@@ -172,7 +184,9 @@ class Simulator:
             running_end=self.state.task[b, VISIBLE_END, running],
             running_demand=self.tables.work[i, running, instance.agent_type[agent], DEMAND:],
             running_tenant=self.tables.task[i, running, TENANT] if tenants else None,
-            tenant_free=self.state.tenants[b, : instance.n_tenants, LEFT:].copy() if instance.quota is not None else None,
+            tenant_free=self.state.tenants[b, : instance.n_tenants, LEFT:].copy()
+            if instance.quota is not None
+            else None,
             mask=np.append(legal.ravel(), mask[-1]).astype(bool),
         )
 

@@ -21,8 +21,12 @@ from bench.simulator import kernel
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 if not SIMULATED and importlib.util.find_spec("numba_cuda") is None:
-    raise ImportError("the simulator on a GPU needs numba-cuda: install the extra cuda, or cuda12 beside a torch for CUDA 12")
-THREADS = 32  # per block: one warp, so that few environments too are spread over the multiprocessors
+    raise ImportError(
+        "the simulator on a GPU needs numba-cuda: install the extra cuda, or cuda12 beside a torch for CUDA 12"
+    )
+THREADS = (
+    32  # per block: one warp, so that few environments too are spread over the multiprocessors
+)
 
 
 @cuda.jit
@@ -62,7 +66,10 @@ class Gpu:
         self._launchers: dict[Any, Callable[..., None]] = {}
         with torch.cuda.device(self._device):
             self._view = view(self._numbers)
-            self._tables, self._state = tables._make(map(view, tables)), state._make(map(view, state))
+            self._tables, self._state = (
+                tables._make(map(view, tables)),
+                state._make(map(view, state)),
+            )
 
     def step(self, actions: Tensor) -> None:
         """Apply flat actions (B,)."""
@@ -74,7 +81,9 @@ class Gpu:
         self._numbers.copy_(instances)
         self._launch(restart, self._view, everyone)
 
-    def play_random(self, seeds: NDArray[np.uint64], decisions: int, again: bool, returns: Tensor) -> None:
+    def play_random(
+        self, seeds: NDArray[np.uint64], decisions: int, again: bool, returns: Tensor
+    ) -> None:
         """As `kernel.play_random`; seeds (B,), returns (B, 2) float64 on the GPU."""
         with torch.cuda.device(self._device):
             self._launch(play_random, cuda.to_device(seeds), decisions, again, view(returns))
@@ -90,7 +99,9 @@ class Gpu:
                 self._launchers[key] = self._launcher(*key, arguments)
             self._launchers[key](self._tables, self._state, *arguments)
 
-    def _launcher(self, function: Any, stream: int, arguments: tuple[Any, ...]) -> Callable[..., None]:
+    def _launcher(
+        self, function: Any, stream: int, arguments: tuple[Any, ...]
+    ) -> Callable[..., None]:
         compiled = function.specialize(self._tables, self._state, *arguments)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numba's, that few environments do not fill the GPU

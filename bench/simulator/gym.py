@@ -48,7 +48,9 @@ class Actions(spaces.Discrete):
 
     def __init__(self, n: int, first: Callable[[int], NDArray[np.int8]]) -> None:
         super().__init__(n)
-        self.legal: NDArray[np.int8] | None = None  # (n,) 1 = legal; before the first `seed` or `reset` not known
+        self.legal: NDArray[np.int8] | None = (
+            None  # (n,) 1 = legal; before the first `seed` or `reset` not known
+        )
         self._first = first
 
     def seed(self, seed: int | None = None) -> Any:
@@ -98,7 +100,9 @@ class SchedulingEnv(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
         limit: int = NO_LIMIT,
         shaped: bool = False,
     ) -> None:
-        setting = setting or Setting(track="assign" if instances[0].sharing == "budget" else "schedule")
+        setting = setting or Setting(
+            track="assign" if instances[0].sharing == "budget" else "schedule"
+        )
         self.simulator = Simulator(instances, setting, 1, window, shaped, limit)
         self.action_space = Actions(self.simulator.n_actions, self._first_mask)
         self.observation_space = self._space()
@@ -110,12 +114,16 @@ class SchedulingEnv(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
         super().reset(seed=seed)
         options = options or {}
         if set(options) - {"instance"}:
-            raise ValueError(f"options: unknown {sorted(set(options) - {'instance'})}; known is instance")
+            raise ValueError(
+                f"options: unknown {sorted(set(options) - {'instance'})}; known is instance"
+            )
         drawn = self._draw(self.np_random)
         self.simulator.reset([0], [options.get("instance", drawn)])
         return self._observe(), self._info()
 
-    def step(self, action: Any) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
+    def step(
+        self, action: Any
+    ) -> tuple[dict[str, NDArray[Any]], float, bool, bool, dict[str, Any]]:
         """Apply a flat action; returns observation, reward, terminated, truncated, info."""
         reward = float(self.simulator.step(np.array([action], dtype=np.int64))[0])
         ended = bool(self.simulator.terminated[0]), bool(self.simulator.truncated[0])
@@ -149,7 +157,9 @@ class SchedulingEnv(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
         }
         if u:
             shapes["quota"] = (u, r)
-        boxes: dict[str, spaces.Space[Any]] = {key: spaces.Box(-FAR, FAR, shape, np.int64) for key, shape in shapes.items()}
+        boxes: dict[str, spaces.Space[Any]] = {
+            key: spaces.Box(-FAR, FAR, shape, np.int64) for key, shape in shapes.items()
+        }
         return spaces.Dict(boxes | {"action_mask": spaces.Box(0, 1, (k * m + 1,), np.int8)})
 
     def _observe(self) -> dict[str, NDArray[Any]]:
@@ -158,7 +168,9 @@ class SchedulingEnv(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
         shown = state.window[0] >= 0
         row = tables.task[i, state.window[0]]
         times = _near(row[:, [RELEASE, DUE]] - now)
-        tasks = np.column_stack([np.ones(len(row), dtype=np.int64), times, row[:, [WEIGHT, TENANT, KIND]]])
+        tasks = np.column_stack(
+            [np.ones(len(row), dtype=np.int64), times, row[:, [WEIGHT, TENANT, KIND]]]
+        )
         work = tables.work[i, state.window[0]]
         agent = state.agents[0]
         ahead = _near(agent[:, [NEXT_OUTAGE, NEXT_END, LAST_END]] - now)
@@ -178,7 +190,11 @@ class SchedulingEnv(gymnasium.Env[dict[str, NDArray[Any]], np.int64]):
 
     def _info(self) -> dict[str, Any]:
         i, now = self.simulator.state.env[0, [INSTANCE, TIME]].tolist()
-        return {"action_mask": self.simulator.state.mask[0].astype(np.int8), "time": now, "instance": i}
+        return {
+            "action_mask": self.simulator.state.mask[0].astype(np.int8),
+            "time": now,
+            "instance": i,
+        }
 
 
 def _near(ticks: Ints) -> Ints:

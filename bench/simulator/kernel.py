@@ -43,7 +43,9 @@ def eligible(t, i, j, a):
     u = t.task[i, j, TENANT]
     for r in range(t.quota.shape[2]):
         need = t.work[i, j, kind, DEMAND + r]
-        if need > t.agents[i, a, CAPACITY + r] or (t.quota.shape[1] > 0 and need > t.quota[i, u, r]):
+        if need > t.agents[i, a, CAPACITY + r] or (
+            t.quota.shape[1] > 0 and need > t.quota[i, u, r]
+        ):
             return False
     return True
 
@@ -98,7 +100,9 @@ def wait_legal(t, s, b):
         return True
     for a in range(t.size[i, N_AGENTS]):
         e = s.agents[b, a, OUTAGE]
-        if s.agents[b, a, NEXT_OUTAGE] < NEVER or (s.agents[b, a, UP] == 0 and t.outages[i, a, e, ANNOUNCED] == 1):
+        if s.agents[b, a, NEXT_OUTAGE] < NEVER or (
+            s.agents[b, a, UP] == 0 and t.outages[i, a, e, ANNOUNCED] == 1
+        ):
             return True
     return False
 
@@ -267,7 +271,9 @@ def arrive(t, s, b):
     s.env[b, NEXT_ARRIVAL] += 1
     s.env[b, WEIGHT_INSIDE] += t.task[i, j, WEIGHT]
     if t.objective == TARDINESS and not t.shaped and t.task[i, j, DUE] < t.task[i, j, RELEASE]:
-        s.reward[b] -= t.task[i, j, WEIGHT] * (t.task[i, j, RELEASE] - t.task[i, j, DUE]) / t.real[i, SCALE]
+        s.reward[b] -= (
+            t.task[i, j, WEIGHT] * (t.task[i, j, RELEASE] - t.task[i, j, DUE]) / t.real[i, SCALE]
+        )
 
 
 # -- the clock --------------------------------------------------------------------------------------------------
@@ -399,7 +405,10 @@ def pass_edges(t, s, b):
 def admit(t, s, b):
     """All arrivals of this tick."""
     i = np.uint64(s.env[b, INSTANCE])
-    while s.env[b, NEXT_ARRIVAL] < t.size[i, N_TASKS] and t.task[i, s.env[b, NEXT_ARRIVAL], RELEASE] <= s.env[b, TIME]:
+    while (
+        s.env[b, NEXT_ARRIVAL] < t.size[i, N_TASKS]
+        and t.task[i, s.env[b, NEXT_ARRIVAL], RELEASE] <= s.env[b, TIME]
+    ):
         arrive(t, s, b)
 
 
@@ -493,7 +502,9 @@ def refresh_mask(t, s, b, shown):
             if s.agents[b, a, DIRTY] == 1:
                 kind, ticks = t.agents[i, a, TYPE], room(s, b, a)
                 for k in range(fresh):
-                    s.mask[b, k * m + a] = fits_in(t, s, b, i, s.task[b, PENDING, k], a, kind, ticks)
+                    s.mask[b, k * m + a] = fits_in(
+                        t, s, b, i, s.task[b, PENDING, k], a, kind, ticks
+                    )
         if t.quota.shape[1] > 0:
             for k in range(fresh):
                 j = s.task[b, PENDING, k]
@@ -630,7 +641,12 @@ def step(t, s, b, action):
     if action == LEAVE and s.env[b, STATUS] != RUNNING:
         s.reward[b] = 0.0
         return
-    if action < 0 or action >= s.mask.shape[1] or s.mask[b, action] == 0 or s.env[b, STATUS] != RUNNING:
+    if (
+        action < 0
+        or action >= s.mask.shape[1]
+        or s.mask[b, action] == 0
+        or s.env[b, STATUS] != RUNNING
+    ):
         s.env[b, STATUS] = ILLEGAL
         return
     if s.env[b, DECISIONS] > 0:  # the first step also pays what passed before the first decision

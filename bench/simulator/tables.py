@@ -23,11 +23,19 @@ Bytes = NDArray[np.uint8]
 
 # Tables.size, .task, .work, .agents, .outages, .real
 N_TASKS, N_AGENTS = range(2)
-ORDER, RELEASE, WEIGHT, DUE, TENANT, KIND = range(6)  # DUE is NEVER without due dates; ORDER the index in the instance
-DURATION, VISIBLE, DEMAND = range(3)  # ticks, -1 = not eligible; VISIBLE is what a policy is shown; DEMAND + r
+ORDER, RELEASE, WEIGHT, DUE, TENANT, KIND = range(
+    6
+)  # DUE is NEVER without due dates; ORDER the index in the instance
+DURATION, VISIBLE, DEMAND = range(
+    3
+)  # ticks, -1 = not eligible; VISIBLE is what a policy is shown; DEMAND + r
 TYPE, CAPACITY = range(2)  # CAPACITY + r
-OUTAGE_START, OUTAGE_END, ANNOUNCED = range(3)  # ticks, NEVER behind an agent's last outage; 1 = announced
-SCALE, PENALTY = range(2)  # the return is -objective / SCALE; PENALTY per task left out with `budget` sharing
+OUTAGE_START, OUTAGE_END, ANNOUNCED = range(
+    3
+)  # ticks, NEVER behind an agent's last outage; 1 = announced
+SCALE, PENALTY = range(
+    2
+)  # the return is -objective / SCALE; PENALTY per task left out with `budget` sharing
 
 # State.env, .task, .agents, .tenants
 (
@@ -78,9 +86,7 @@ class State(NamedTuple):
 
     env: Ints  # (B, 12) INSTANCE ... STATUS: WEIGHT_INSIDE of the arrived, unfinished tasks; LATEST end so far;
     #                    N_LOST pieces cut short; ROWS_FRESH mask rows, from the first, that are up to date
-    task: (
-        Ints  # (B, 6, N) PENDING, RUNNERS: task numbers (increasing; in start order); AGENT (-1 = not started), START, END, ...
-    )
+    task: Ints  # (B, 6, N) PENDING, RUNNERS: task numbers (increasing; in start order); AGENT (-1 = not started), START, END, ...
     agents: Ints  # (B, M, 6 + R) DIRTY mask column, UP, OUTAGE that is on or comes next, NEXT_OUTAGE announced start,
     #                             NEXT_END / LAST_END visible of the tasks running there (TIME if none), FREE + r
     tenants: Ints  # (B, U, 1 + R) DIRTY mask rows, LEFT + r
@@ -90,7 +96,14 @@ class State(NamedTuple):
     reward: Floats  # (B,) of the last step
 
 
-def stack(instances: Sequence[Instance], setting: Setting, scale: Floats, penalty: Floats, shaped: bool, limit: int) -> Tables:
+def stack(
+    instances: Sequence[Instance],
+    setting: Setting,
+    scale: Floats,
+    penalty: Floats,
+    shaped: bool,
+    limit: int,
+) -> Tables:
     """Tables of I instances that share sharing and number of resources. `scale`, `penalty`: (I,)."""
     count = len(instances)
     n = max(i.n_tasks for i in instances)
@@ -100,9 +113,18 @@ def stack(instances: Sequence[Instance], setting: Setting, scale: Floats, penalt
     u = max(i.n_tenants for i in instances)
     if u:  # beside one with quotas, an instance without has tenants too, with NEVER units each
         u = max(u, *(int(i.tenant.max()) + 1 for i in instances if i.tenant is not None))
-    e = max((sum(o.agent == a for o in i.outages) for i in instances for a in {o.agent for o in i.outages}), default=0)
+    e = max(
+        (
+            sum(o.agent == a for o in i.outages)
+            for i in instances
+            for a in {o.agent for o in i.outages}
+        ),
+        default=0,
+    )
     if any(i.n_resources != r or i.sharing != instances[0].sharing for i in instances):
-        raise ValueError("instances: all of a batch need the same sharing and the same number of resources")
+        raise ValueError(
+            "instances: all of a batch need the same sharing and the same number of resources"
+        )
 
     def full(shape: tuple[int, ...], value: int = 0) -> Ints:
         return np.full((count, *shape), value, dtype=np.int64)
@@ -143,7 +165,9 @@ def _fill(tables: Tables, k: int, instance: Instance, clairvoyant: bool) -> None
         if value is not None:
             tables.task[k, :n, column] = value[order]
     tables.work[k, :n, :t, DURATION] = instance.duration[order]
-    tables.work[k, :n, :t, VISIBLE] = (instance.duration if clairvoyant else instance.estimate)[order]
+    tables.work[k, :n, :t, VISIBLE] = (instance.duration if clairvoyant else instance.estimate)[
+        order
+    ]
     tables.work[k, :n, :t, DEMAND:] = instance.demand[order]
     tables.agents[k, :m, TYPE] = instance.agent_type
     tables.agents[k, :m, CAPACITY:] = instance.capacity
@@ -151,7 +175,11 @@ def _fill(tables: Tables, k: int, instance: Instance, clairvoyant: bool) -> None
         tables.quota[k, : instance.n_tenants] = instance.quota
     position = [0] * m
     for outage in instance.outages:
-        tables.outages[k, outage.agent, position[outage.agent]] = outage.start, outage.end, outage.announced
+        tables.outages[k, outage.agent, position[outage.agent]] = (
+            outage.start,
+            outage.end,
+            outage.announced,
+        )
         position[outage.agent] += 1
     tables.floor[k, :n] = np.maximum(instance.shortest()[order], 10.0 / instance.tick_seconds)
 

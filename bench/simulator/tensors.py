@@ -26,7 +26,9 @@ class Engine(Protocol):
     def restart(self, instances: Tensor, everyone: bool) -> None:
         """New episodes of `instances` (B,) int64 where one is over, or for `everyone`."""
 
-    def play_random(self, seeds: NDArray[np.uint64], decisions: int, again: bool, returns: Tensor) -> None:
+    def play_random(
+        self, seeds: NDArray[np.uint64], decisions: int, again: bool, returns: Tensor
+    ) -> None:
         """As `kernel.play_random`; seeds (B,), returns (B, 2) float64."""
 
 
@@ -49,15 +51,23 @@ class TensorSimulator:
     ) -> None:
         self._host = Simulator(instances, setting, n_envs, window, shaped, limit)
         self.setting, self.instances = setting, self._host.instances
-        self.n_envs, self.window, self.can_truncate = self._host.n_envs, self._host.window, limit != NO_LIMIT
+        self.n_envs, self.window, self.can_truncate = (
+            self._host.n_envs,
+            self._host.window,
+            limit != NO_LIMIT,
+        )
         engine, self.device = _engine(torch.device(device))
         self.tables, self.state = self._put(self._host.tables), self._put(self._host.state)
         self._engine = engine(self.tables, self.state)
-        self.scale: Tensor = self.tables.real[:, SCALE]  # (I,) float64, the return of instance i is -objective / scale[i]
+        self.scale: Tensor = self.tables.real[
+            :, SCALE
+        ]  # (I,) float64, the return of instance i is -objective / scale[i]
 
     def _put(self, columns: Any) -> Any:
         """With tensors in place of arrays, on the CPU over the same memory."""
-        return columns._make(torch.from_numpy(x).to(self.device) if isinstance(x, np.ndarray) else x for x in columns)
+        return columns._make(
+            torch.from_numpy(x).to(self.device) if isinstance(x, np.ndarray) else x for x in columns
+        )
 
     def step(self, actions: Tensor) -> Tensor:
         """Apply flat actions (B,) int64, LEAVE where the episode is over; returns rewards (B,) float64.
@@ -71,7 +81,9 @@ class TensorSimulator:
         """New episodes where one is over (or for `everyone`): environment b plays instance `instances[b]`, (B,) int64."""
         self._engine.restart(instances, everyone)
 
-    def play_random(self, rng: np.random.Generator, decisions: int = NO_LIMIT, restart: bool = False) -> Tensor:
+    def play_random(
+        self, rng: np.random.Generator, decisions: int = NO_LIMIT, restart: bool = False
+    ) -> Tensor:
         """As `Simulator.play_random`: (B, 2) float64, finished episodes and the sum of their returns."""
         returns = torch.zeros((self.n_envs, 2), dtype=torch.float64, device=self.device)
         self._engine.play_random(random_seeds(rng, self.n_envs), decisions, restart, returns)
@@ -111,7 +123,9 @@ class TensorSimulator:
         """Raises IllegalAction where a masked action was taken since the last restart."""
         wrong = (self.status == ILLEGAL).nonzero()
         if len(wrong):
-            raise IllegalAction(f"environment {int(wrong[0, 0])}: a masked action was taken, or its episode was over")
+            raise IllegalAction(
+                f"environment {int(wrong[0, 0])}: a masked action was taken, or its episode was over"
+            )
 
     def host(self) -> Simulator:
         """The same environments as a Simulator on the CPU: for schedules and observations."""
@@ -125,7 +139,10 @@ class Cpu:
     """The Engine of a Tables and a State of CPU tensors."""
 
     def __init__(self, tables: Any, state: Any) -> None:
-        self._tables, self._state = tables._make(map(_array, tables)), state._make(map(_array, state))
+        self._tables, self._state = (
+            tables._make(map(_array, tables)),
+            state._make(map(_array, state)),
+        )
         self._step = kernel.step_many if len(state.env) >= MANY else kernel.step_few
 
     def step(self, actions: Tensor) -> None:
@@ -136,7 +153,9 @@ class Cpu:
         """New episodes of `instances` (B,) int64 where one is over, or for `everyone`."""
         kernel.restart(self._tables, self._state, instances.contiguous().numpy(), everyone)
 
-    def play_random(self, seeds: NDArray[np.uint64], decisions: int, again: bool, returns: Tensor) -> None:
+    def play_random(
+        self, seeds: NDArray[np.uint64], decisions: int, again: bool, returns: Tensor
+    ) -> None:
         """As `kernel.play_random`; seeds (B,), returns (B, 2) float64."""
         kernel.play_random(self._tables, self._state, seeds, decisions, again, returns.numpy())
 

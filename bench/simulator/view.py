@@ -52,7 +52,23 @@ class Layout(NamedTuple):
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shape of each column of a View, without B; quota takes R columns, also where there are no quotas."""
         k, m, r = self
-        return (k,), (k,), (k,), (k,), (k,), (k, m), (k, m, r), (k, r), (m, r), (m, r), (m,), (m,), (m,), (m,), (k * m + 1,)
+        return (
+            (k,),
+            (k,),
+            (k,),
+            (k,),
+            (k,),
+            (k, m),
+            (k, m, r),
+            (k, r),
+            (m, r),
+            (m, r),
+            (m,),
+            (m,),
+            (m,),
+            (m,),
+            (k * m + 1,),
+        )
 
     @property
     def actions(self) -> int:
@@ -69,12 +85,22 @@ class Layout(NamedTuple):
         columns = [*view[:-1], scale, view.mask]
         quota = View._fields.index("quota_left")
         columns[quota] = view.quota_left.expand(-1, -1, self.resources)
-        return torch.cat([column.flatten(1) if column.dim() > 1 else column[:, None] for column in map(_near, columns)], dim=1)
+        return torch.cat(
+            [
+                column.flatten(1) if column.dim() > 1 else column[:, None]
+                for column in map(_near, columns)
+            ],
+            dim=1,
+        )
 
     def view(self, flat: Tensor) -> View:
         """Inverse of `flat`, as float32 but for the two that are bool."""
-        *columns, _, mask = flat.split([*(math.prod(shape) for shape in self.shapes[:-1]), 1, self.actions], dim=1)
-        shown, *others = (column.unflatten(1, shape) for column, shape in zip(columns, self.shapes, strict=False))
+        *columns, _, mask = flat.split(
+            [*(math.prod(shape) for shape in self.shapes[:-1]), 1, self.actions], dim=1
+        )
+        shown, *others = (
+            column.unflatten(1, shape) for column, shape in zip(columns, self.shapes, strict=False)
+        )
         return View(*(shown > 0, *others, mask > 0))
 
     def scale(self, flat: Tensor) -> Tensor:
@@ -128,7 +154,11 @@ def from_observation(seen: Observation, device: torch.device) -> View:
     np.maximum.at(last_end, seen.running_agent, seen.running_end)
     next_end = np.where(next_end == NEVER, seen.time, next_end)
     due = np.full(len(seen.release), NEVER) if seen.due is None else seen.due
-    left = np.full((len(seen.release), 1), NEVER) if seen.tenant_free is None else seen.tenant_free[seen.tenant]
+    left = (
+        np.full((len(seen.release), 1), NEVER)
+        if seen.tenant_free is None
+        else seen.tenant_free[seen.tenant]
+    )
     columns = (
         np.ones(len(seen.release), dtype=bool), seen.release - seen.time, due - seen.time, seen.weight, seen.kind,
         seen.pair_duration, seen.demand[:, seen.agent_type], left, seen.capacity, seen.free, seen.up,

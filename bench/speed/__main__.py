@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import bench.speed
-from bench.contracts import UserError
+from bench.errors import UserError
 
 SCHEMA = 1
 WIDTH = 160  # of a table that goes to a file
@@ -24,12 +24,23 @@ WIDTH = 160  # of a table that goes to a file
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the named benchmarks (default: all), print a table each, write JSON where asked; returns the exit status."""
-    known = [module.name for module in pkgutil.iter_modules(bench.speed.__path__) if not module.name.startswith("_")]
+    known = [
+        module.name
+        for module in pkgutil.iter_modules(bench.speed.__path__)
+        if not module.name.startswith("_")
+    ]
     more = "Any other --NAME VALUE is an option of the benchmark: a keyword of its `rows`, as its docstring says."
     parser = argparse.ArgumentParser(prog="python -m bench.speed", description=__doc__, epilog=more)
     parser.add_argument("benchmark", nargs="*", help=f"of {', '.join(known)} (default: all)")
-    parser.add_argument("--threads", type=int, metavar="T", help="threads that may be used (default: 1, exact: 2)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, hardware and versions here, row by row")
+    parser.add_argument(
+        "--threads", type=int, metavar="T", help="threads that may be used (default: 1, exact: 2)"
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the figures, hardware and versions here, row by row",
+    )
     args, own = parser.parse_known_args(argv)
     for name in set(args.benchmark) - set(known):
         parser.error(f"benchmark: {name!r} must be one of {', '.join(known)}")
@@ -39,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--json: the folder {args.json.absolute().parent} does not exist")
     limit_threads(args.threads or 1)
     command = shlex.join(["python", "-m", "bench.speed", *(sys.argv[1:] if argv is None else argv)])
-    before = json.loads(args.json.read_text())["figures"] if args.json and args.json.exists() else {}
+    before = (
+        json.loads(args.json.read_text())["figures"] if args.json and args.json.exists() else {}
+    )
     figures: dict[str, list[dict[str, Any]]] = {}
     for name in args.benchmark or known:
         benchmark = importlib.import_module(f"bench.speed.{name}")
@@ -50,7 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             for row in benchmark.rows(args.threads or getattr(benchmark, "THREADS", 1), **options):
                 figures[name].append(row)
-                if row not in before.get(name, []):  # the file keeps what it holds until all of it is here again
+                if row not in before.get(
+                    name, []
+                ):  # the file keeps what it holds until all of it is here again
                     write(args.json, command, figures)
         except UserError as error:
             parser.error(str(error))
@@ -68,7 +83,9 @@ def own_options(name: str, rows: Callable[..., Any], words: Sequence[str]) -> di
     parser = argparse.ArgumentParser(prog=f"python -m bench.speed {name}", add_help=False)
     for option in inspect.signature(rows).parameters.values():
         if isinstance(option.default, int | float | str):
-            parser.add_argument(f"--{option.name}", type=type(option.default), default=option.default)
+            parser.add_argument(
+                f"--{option.name}", type=type(option.default), default=option.default
+            )
     return vars(parser.parse_args(words))
 
 
@@ -97,7 +114,9 @@ def show(name: str, rows: Sequence[dict[str, Any]]) -> None:
 
     table = Table(title=f"bench.speed {name}")
     for column, value in (rows[0] if rows else {}).items():
-        table.add_column(column.replace("_", " "), justify="left" if isinstance(value, str) else "right")
+        table.add_column(
+            column.replace("_", " "), justify="left" if isinstance(value, str) else "right"
+        )
     for row in rows:
         table.add_row(*map(cell, row.values()))
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
@@ -112,7 +131,7 @@ def cell(value: str | float | None) -> str:
 
 def record(command: str, figures: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Figures with all that is needed to judge them: date, command, hardware, load of the machine, versions."""
-    from bench.provenance import git_commit, hardware, versions
+    from bench.run.provenance import git_commit, hardware, versions
 
     return {
         "schema": SCHEMA,

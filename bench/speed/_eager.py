@@ -29,12 +29,20 @@ class Eager:
         def stack(arrays: Sequence[Ints]) -> Tensor:
             return torch.from_numpy(np.stack(arrays))
 
-        self.release = stack([i.release[o] for i, o in zip(instances, orders, strict=True)])  # (B, N)
+        self.release = stack(
+            [i.release[o] for i, o in zip(instances, orders, strict=True)]
+        )  # (B, N)
         self.weight = stack([i.weight[o] for i, o in zip(instances, orders, strict=True)])  # (B, N)
-        self.duration = stack([i.duration[o][:, i.agent_type] for i, o in zip(instances, orders, strict=True)])  # (B, N, M)
-        self.demand = stack([i.demand[o][:, i.agent_type] for i, o in zip(instances, orders, strict=True)])  # (B, N, M, R)
+        self.duration = stack(
+            [i.duration[o][:, i.agent_type] for i, o in zip(instances, orders, strict=True)]
+        )  # (B, N, M)
+        self.demand = stack(
+            [i.demand[o][:, i.agent_type] for i, o in zip(instances, orders, strict=True)]
+        )  # (B, N, M, R)
         self.capacity = stack([i.capacity for i in instances])  # (B, M, R)
-        self.scale = stack([np.maximum(1, (i.weight * i.shortest()).sum()) for i in instances]).double()
+        self.scale = stack(
+            [np.maximum(1, (i.weight * i.shortest()).sum()) for i in instances]
+        ).double()
         self.b, self.n, self.m = self.duration.shape
         self.rows, self.random = torch.arange(self.b), torch.Generator().manual_seed(seed)
         self.time = torch.zeros(self.b, dtype=torch.int64)
@@ -42,8 +50,13 @@ class Eager:
         self.end = torch.full((self.b, self.n), NEVER)
         self.finished = torch.zeros(self.b, self.n, dtype=torch.bool)
         self.free = self.capacity.clone()
-        self.reward, self.done = torch.zeros(self.b, dtype=torch.float64), torch.zeros(self.b, dtype=torch.bool)
-        self.pending_reward = torch.zeros(self.b, dtype=torch.float64)  # passed before the first decision
+        self.reward, self.done = (
+            torch.zeros(self.b, dtype=torch.float64),
+            torch.zeros(self.b, dtype=torch.bool),
+        )
+        self.pending_reward = torch.zeros(
+            self.b, dtype=torch.float64
+        )  # passed before the first decision
         self.restart(torch.ones(self.b, dtype=torch.bool))
 
     def restart(self, which: Tensor) -> None:
@@ -62,7 +75,10 @@ class Eager:
         self.reward = self.pending_reward
         self.pending_reward = torch.zeros_like(self.reward)
         wait = actions == self.n * self.m
-        position, a = torch.where(wait, 0, actions) // self.m, torch.where(wait, 0, actions) % self.m
+        position, a = (
+            torch.where(wait, 0, actions) // self.m,
+            torch.where(wait, 0, actions) % self.m,
+        )
         j = self.window[self.rows, position]
         rows, j, a = self.rows[~wait], j[~wait], a[~wait]
         self.agent[rows, j] = a
@@ -104,7 +120,11 @@ class Eager:
 
     def fit(self, pending: Tensor) -> Tensor:
         """(B, N, M): the task is pending and fits the agent now."""
-        return pending[:, :, None] & (self.duration > 0) & (self.demand <= self.free[:, None]).all(dim=3)
+        return (
+            pending[:, :, None]
+            & (self.duration > 0)
+            & (self.demand <= self.free[:, None]).all(dim=3)
+        )
 
     def show(self) -> None:
         """Write what a policy sees."""
@@ -118,7 +138,9 @@ class Eager:
         last = torch.where(self.running, end, 0)
         now = self.time[:, None].expand(-1, self.m)
         self.last_end = now.scatter_reduce(1, agent, last, "amax")
-        first = torch.full_like(now, NEVER).scatter_reduce(1, agent, torch.where(self.running, end, NEVER), "amin")
+        first = torch.full_like(now, NEVER).scatter_reduce(
+            1, agent, torch.where(self.running, end, NEVER), "amin"
+        )
         self.next_end = torch.where(first == NEVER, now, first)
 
     def play_random(self, decisions: int) -> Tensor:

@@ -20,7 +20,9 @@ NOTHING = Schedule([], [], [], [])  # type: ignore[arg-type]
 class Highs:
     """HiGHS (Huangfu & Hall, Math. Prog. Comp. 10, 2018): branch and cut on the integer program of the assignment problem."""
 
-    def solve(self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator) -> Result:
+    def solve(
+        self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
+    ) -> Result:
         """Minimise sum c_ja x_ja with every task on one agent and every capacity kept.
 
         Its search is all but sequential, so it may run by the wall clock for what `budget` allows all threads together.
@@ -49,7 +51,9 @@ class Highs:
 class Scip:
     """SCIP (Bolusani et al., SCIP Optimization Suite 9.0, 2024): branch, cut and price on the same integer program."""
 
-    def solve(self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator) -> Result:
+    def solve(
+        self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
+    ) -> Result:
         """Minimise sum c_ja x_ja with every task on one agent and every capacity kept.
 
         Its standard build has one thread, which gets the processor time that `budget` allows all threads together.
@@ -65,7 +69,9 @@ class Scip:
         for row in x:
             model.addCons(pyscipopt.quicksum(row) == 1)
         for a, r in np.ndindex(capacity.shape):
-            held = pyscipopt.quicksum(units * row[a] for units, row in zip(use[:, a, r].tolist(), x, strict=True))
+            held = pyscipopt.quicksum(
+                units * row[a] for units, row in zip(use[:, a, r].tolist(), x, strict=True)
+            )
             model.addCons(held <= int(capacity[a, r]))
         model.optimize()
         bound = model.getDualbound()
@@ -78,20 +84,39 @@ class Scip:
 class PyJobShop:
     """PyJobShop (Lan & Berkhout 2025) over OR-Tools: a mode for every agent that can run a task, renewable resources."""
 
-    def solve(self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator) -> Result:
+    def solve(
+        self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
+    ) -> Result:
         """Minimise the weighted total flow time, sum w_j (C_j - r_j)."""
         from pyjobshop import Model
 
-        if setting.objective != "total_time" or instance.sharing != "time" or instance.quota is not None or instance.outages:
-            raise ValueError("peers: total time with `time` sharing, no quotas and no outages is all they are asked here")
+        if (
+            setting.objective != "total_time"
+            or instance.sharing != "time"
+            or instance.quota is not None
+            or instance.outages
+        ):
+            raise ValueError(
+                "peers: total time with `time` sharing, no quotas and no outages is all they are asked here"
+            )
         model, choices = Model(), []
-        units = [[model.add_renewable(capacity) for capacity in row] for row in instance.capacity.tolist()]
+        units = [
+            [model.add_renewable(capacity) for capacity in row]
+            for row in instance.capacity.tolist()
+        ]
         for j in range(instance.n_tasks):
-            job = model.add_job(weight=int(instance.weight[j]), release_date=int(instance.release[j]))
+            job = model.add_job(
+                weight=int(instance.weight[j]), release_date=int(instance.release[j])
+            )
             task = model.add_task(job)
             for a, t in enumerate(instance.agent_type.tolist()):
-                if instance.duration[j, t] != NOT_ELIGIBLE and (instance.demand[j, t] <= instance.capacity[a]).all():
-                    model.add_mode(task, units[a], int(instance.duration[j, t]), instance.demand[j, t].tolist())
+                if (
+                    instance.duration[j, t] != NOT_ELIGIBLE
+                    and (instance.demand[j, t] <= instance.capacity[a]).all()
+                ):
+                    model.add_mode(
+                        task, units[a], int(instance.duration[j, t]), instance.demand[j, t].tolist()
+                    )
                     choices.append(a)
         model.set_objective(weight_total_flow_time=1)
         found = model.solve(
@@ -104,13 +129,21 @@ class PyJobShop:
         tasks = found.best.tasks
         if not tasks:
             return Result(NOTHING, "unknown", -math.inf)
-        schedule = Schedule.from_assignment(instance, [choices[task.mode] for task in tasks], [task.start for task in tasks])
+        schedule = Schedule.from_assignment(
+            instance, [choices[task.mode] for task in tasks], [task.start for task in tasks]
+        )
         return Result(schedule, "feasible", found.lower_bound)
 
 
 def _assignment(instance: Instance, setting: Setting) -> tuple[Ints, Ints, Ints]:
     """Costs (N, M), uses (N, M, R) and capacities (M, R)."""
-    if setting.track != "assign" or instance.quota is not None or (instance.duration == NOT_ELIGIBLE).any():
-        raise ValueError("peers: an assignment without quotas, every task eligible everywhere, is all they are asked here")
+    if (
+        setting.track != "assign"
+        or instance.quota is not None
+        or (instance.duration == NOT_ELIGIBLE).any()
+    ):
+        raise ValueError(
+            "peers: an assignment without quotas, every task eligible everywhere, is all they are asked here"
+        )
     cost = instance.weight[:, None] * instance.duration[:, instance.agent_type]
     return cost, instance.demand[:, instance.agent_type], instance.capacity

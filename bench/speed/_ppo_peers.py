@@ -63,9 +63,14 @@ class Gymnasium:
 
     def observe(self) -> Arrays:
         """Observations (B, F) and masks (B, A)."""
-        rows = [np.concatenate([seen[key].ravel() for key in seen if key != "action_mask"]) for seen in self._seen]
+        rows = [
+            np.concatenate([seen[key].ravel() for key in seen if key != "action_mask"])
+            for seen in self._seen
+        ]
         numbers = np.clip(np.stack(rows) / 100.0, -10.0, 10.0)
-        return numbers.astype(np.float32), np.stack([seen["action_mask"] for seen in self._seen]).astype(bool)
+        return numbers.astype(np.float32), np.stack(
+            [seen["action_mask"] for seen in self._seen]
+        ).astype(bool)
 
     def step(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Rewards (B,), and where an episode ended (B,)."""
@@ -89,7 +94,9 @@ class Agent(nn.Module):
         self.critic = _perceptron(inputs, width, 1, 1.0)
         self.actor = _perceptron(inputs, width, actions, 0.01)
 
-    def forward(self, x: Tensor, mask: Tensor, action: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, mask: Tensor, action: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Action (drawn unless given), its log-probability, entropy, value; each (B,)."""
         logits = torch.where(mask, self.actor(x), torch.tensor(-1e8))
         chances = torch.distributions.Categorical(logits=logits)
@@ -111,8 +118,15 @@ def _perceptron(inputs: int, width: int, outputs: int, gain: float) -> nn.Sequen
 class Loop:
     """CleanRL's ppo.py: storage of S steps in B environments, then `epochs` passes in minibatches, all in plain torch."""
 
-    def __init__(self, environments: Environments, steps: int, minibatch: int, epochs: int, width: int = 64) -> None:
-        self.environments, self.steps, self.minibatch, self.epochs = environments, steps, minibatch, epochs
+    def __init__(
+        self, environments: Environments, steps: int, minibatch: int, epochs: int, width: int = 64
+    ) -> None:
+        self.environments, self.steps, self.minibatch, self.epochs = (
+            environments,
+            steps,
+            minibatch,
+            epochs,
+        )
         self.obs, self.mask = map(torch.from_numpy, environments.observe())
         self.done = torch.zeros(environments.n)
         self.agent = Agent(self.obs.shape[1], self.mask.shape[1], width)
@@ -133,14 +147,26 @@ class Loop:
         """Advantages and returns (S, B) of `steps` decisions in every environment."""
         stored = self.stored
         for step in range(self.steps):
-            stored["obs"][step], stored["mask"][step], stored["done"][step] = self.obs, self.mask, self.done
+            stored["obs"][step], stored["mask"][step], stored["done"][step] = (
+                self.obs,
+                self.mask,
+                self.done,
+            )
             action, logp, _, value = self.agent(self.obs, self.mask)
-            stored["action"][step], stored["logp"][step], stored["value"][step] = action, logp, value
+            stored["action"][step], stored["logp"][step], stored["value"][step] = (
+                action,
+                logp,
+                value,
+            )
             reward, over = self.environments.step(action.numpy())
             stored["reward"][step] = torch.from_numpy(reward)
             self.done = torch.from_numpy(over).float()
             self.obs, self.mask = map(torch.from_numpy, self.environments.observe())
-        following, carry, advantages = self.agent(self.obs, self.mask)[3], torch.zeros(()), torch.zeros_like(stored["reward"])
+        following, carry, advantages = (
+            self.agent(self.obs, self.mask)[3],
+            torch.zeros(()),
+            torch.zeros_like(stored["reward"]),
+        )
         for t in reversed(range(self.steps)):
             on = 1.0 - (self.done if t == self.steps - 1 else stored["done"][t + 1])
             value = following if t == self.steps - 1 else stored["value"][t + 1]
@@ -157,7 +183,11 @@ class Loop:
             np.random.default_rng().shuffle(order)
             for start in range(0, len(order), self.minibatch):
                 rows = order[start : start + self.minibatch]
-                loss = self.loss({name: column[rows] for name, column in flat.items()}, advantages[rows], returns[rows])
+                loss = self.loss(
+                    {name: column[rows] for name, column in flat.items()},
+                    advantages[rows],
+                    returns[rows],
+                )
                 self.optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(self.agent.parameters(), 0.5)
@@ -180,7 +210,9 @@ class Loop:
 class Maskable:
     """MaskablePPO (Huang & Ontañón 2020, arXiv:2006.14171) over a VecEnv."""
 
-    def __init__(self, environments: Environments, steps: int, minibatch: int, epochs: int, width: int = 64) -> None:
+    def __init__(
+        self, environments: Environments, steps: int, minibatch: int, epochs: int, width: int = 64
+    ) -> None:
         from sb3_contrib import MaskablePPO
 
         self.decisions = steps * environments.n
@@ -211,10 +243,15 @@ def vec_env(environments: Environments) -> Any:
             reward, over = environments.step(self.actions)
             last = self.seen
             self.seen, self.masks = environments.observe()
-            infos = [{"terminal_observation": last[b]} if ended else {} for b, ended in enumerate(over.tolist())]
+            infos = [
+                {"terminal_observation": last[b]} if ended else {}
+                for b, ended in enumerate(over.tolist())
+            ]
             return self.seen, reward, over, infos
 
-        def env_method(self, method_name: str, *args: Any, indices: Any = None, **options: Any) -> Any:
+        def env_method(
+            self, method_name: str, *args: Any, indices: Any = None, **options: Any
+        ) -> Any:
             return list(self.masks)
 
         def has_attr(self, attr_name: str) -> bool:
@@ -231,4 +268,8 @@ def vec_env(environments: Environments) -> Any:
         def close(self) -> None: ...
 
     seen, mask = environments.observe()
-    return Vector(environments.n, spaces.Box(-100.0, 100.0, seen.shape[1:], np.float32), spaces.Discrete(mask.shape[1]))
+    return Vector(
+        environments.n,
+        spaces.Box(-100.0, 100.0, seen.shape[1:], np.float32),
+        spaces.Discrete(mask.shape[1]),
+    )

@@ -58,7 +58,9 @@ def peaks(device: torch.device, rounds: int = 20) -> Work:
     a, b = torch.randn(2, SIDE, SIDE, device=device)
     source = torch.zeros(COPIED // 4, device=device)
     target = torch.empty_like(source)
-    product, copy = (_best(f, device, rounds) for f in (lambda: a @ b, lambda: target.copy_(source)))
+    product, copy = (
+        _best(f, device, rounds) for f in (lambda: a @ b, lambda: target.copy_(source))
+    )
     return Work(2 * SIDE**3 / product, 2 * COPIED / copy)
 
 

@@ -33,10 +33,11 @@ from typing import Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from bench.catalogue import CONF
-from bench.contracts import Budget, Solver, UserError
+from bench.contracts import Budget, Solver
+from bench.errors import UserError
 from bench.instance import Instance
 from bench.metrics import objective
+from bench.plugins import CONF
 from bench.setting import Setting
 from bench.speed import _peers
 from bench.verify import verify
@@ -44,7 +45,10 @@ from bench.verify import verify
 THREADS = 2  # by default
 RECIPES, TASKS, AGENTS = ("c", "d", "e"), (100, 200), (5, 10, 20)
 GANGS = ("gangs_20x3", "gangs_30x4", "gangs_50x5")
-SOLVERS = {"assign": ("lagrangian", "cpsat", "highs", "scip"), "schedule": ("cpsat", "cpsat_plain", "pyjobshop")}  # ours first
+SOLVERS = {
+    "assign": ("lagrangian", "cpsat", "highs", "scip"),
+    "schedule": ("cpsat", "cpsat_plain", "pyjobshop"),
+}  # ours first
 PEERS: dict[str, tuple[str, type[Solver]]] = {  # name -> (package it needs, solver)
     "highs": ("highspy", _peers.Highs),
     "scip": ("pyscipopt", _peers.Scip),
@@ -60,7 +64,9 @@ SHIFT = 0.001  # of the shifted geometric mean of gaps
 Row = dict[str, Any]
 
 
-def rows(threads: int, limit: float = 120.0, only: str = "", count: int = 10, done: Sequence[Row] = ()) -> Iterator[Row]:
+def rows(
+    threads: int, limit: float = 120.0, only: str = "", count: int = 10, done: Sequence[Row] = ()
+) -> Iterator[Row]:
     """One row per instance and solver, as it is measured; first those of `done`, an earlier run's.
 
     Raises:
@@ -69,20 +75,29 @@ def rows(threads: int, limit: float = 120.0, only: str = "", count: int = 10, do
     kept = {(row["instance"], row["solver"]): row for row in done if row["status"] in MEASURED}
     for row in kept.values():
         if (row["threads"], row["limit"]) != (threads, limit):
-            raise UserError(f"--json: the file holds threads {row['threads']}, limit {row['limit']}; name another file")
+            raise UserError(
+                f"--json: the file holds threads {row['threads']}, limit {row['limit']}; name another file"
+            )
         yield row
     for track, group, instance in instances(count):
         for solver in SOLVERS[track]:
             if re.search(only, f"{instance.name} {solver}") and (instance.name, solver) not in kept:
                 row = {"track": track, "group": group, "instance": instance.name, "solver": solver}
-                yield row | {"threads": threads, "limit": limit} | measure(instance, solver, threads, limit)
+                yield (
+                    row
+                    | {"threads": threads, "limit": limit}
+                    | measure(instance, solver, threads, limit)
+                )
 
 
 def instances(count: int) -> Iterator[tuple[str, str, Instance]]:
     """(track, group, instance), in the order in which they are measured."""
     for recipe, tasks, agents in itertools.product(RECIPES, TASKS, AGENTS):
         name = f"{recipe}_{tasks}x{agents}"
-        drawn = build(read("dataset", "gap_c") | {"name": name, "recipe": recipe, "tasks": tasks, "agents": agents})
+        drawn = build(
+            read("dataset", "gap_c")
+            | {"name": name, "recipe": recipe, "tasks": tasks, "agents": agents}
+        )
         yield "assign", f"recipe {recipe}", next(drawn.instances("test"))
     for name in GANGS:
         for instance in itertools.islice(build(read("dataset", name)).instances("test"), count):
@@ -179,9 +194,16 @@ def solve(instance: Instance, solver: str, threads: int, limit: float) -> Row:
     violations = verify(instance, result.schedule)
     value = objective(instance, result.schedule, setting.objective)
     if violations or bound > value:
-        return {"status": f"failed: {violations[0] if violations else 'the bound is above the objective'}"} | spent
+        return {
+            "status": f"failed: {violations[0] if violations else 'the bound is above the objective'}"
+        } | spent
     status = "optimal" if bound == value else "feasible"
-    return {"status": status, "objective": value, "bound": bound, "gap": (value - bound) / value} | spent
+    return {
+        "status": status,
+        "objective": value,
+        "bound": bound,
+        "gap": (value - bound) / value,
+    } | spent
 
 
 def small(instance: Instance) -> Instance:
@@ -213,7 +235,11 @@ def summary(found: Sequence[Row]) -> list[Row]:
     for label in dict.fromkeys(row[part] for part in ("group", "track") for row in found):
         chosen = [row for row in found if label in (row["group"], row["track"])]
         solvers = SOLVERS[chosen[0]["track"]]
-        ours = {row["instance"]: row for row in chosen if row in measured and row["solver"] == solvers[0]}
+        ours = {
+            row["instance"]: row
+            for row in chosen
+            if row in measured and row["solver"] == solvers[0]
+        }
         for solver in solvers:
             every = [row for row in chosen if row["solver"] == solver]
             own = {row["instance"]: row for row in every if row in measured}
@@ -225,7 +251,9 @@ def summary(found: Sequence[Row]) -> list[Row]:
                     "proved": sum(row["status"] == "optimal" for row in own.values()),
                     "wins": sum(rank(row) == best[name] for name, row in own.items()),
                     **compare(own, ours),
-                    "note": ", ".join(dict.fromkeys(row["status"] for row in every if row not in measured)),
+                    "note": ", ".join(
+                        dict.fromkeys(row["status"] for row in every if row not in measured)
+                    ),
                 }
             )
     return out

@@ -28,7 +28,9 @@ from bench.speed.exact import build, read
 BATCH = 256
 
 
-def rows(threads: int, rounds: int = 5, steps: int = 20, episodes: int = 256) -> Iterator[dict[str, Any]]:
+def rows(
+    threads: int, rounds: int = 5, steps: int = 20, episodes: int = 256
+) -> Iterator[dict[str, Any]]:
     """One row per way to feed, `steps` gradient steps in each round."""
     feeds, log = import_module("solvers.offline.feed"), recorded(episodes)
     algorithms, device = import_module("solvers.offline.d3rlpy_algorithms"), torch.device("cpu")
@@ -45,7 +47,9 @@ def rows(threads: int, rounds: int = 5, steps: int = 20, episodes: int = 256) ->
     best: dict[str, tuple[float, float]] = {}
     for r in range(rounds + 1):
         for way, (algorithm, buffer) in ways.items():
-            found = rate(lambda a=algorithm, b=buffer: a.update(b.sample_transition_batch(BATCH)), steps)  # type: ignore[misc]
+            found = rate(
+                lambda a=algorithm, b=buffer: a.update(b.sample_transition_batch(BATCH)), steps
+            )  # type: ignore[misc]
             if r:
                 best[way] = max(best.get(way, (0.0, 0.0)), found)
     for way, (_, buffer) in ways.items():
@@ -69,7 +73,7 @@ def rate(call: Callable[[], Any], times: int) -> tuple[float, float]:
 
 def recorded(episodes: int) -> Any:
     """Random play on the first training instances of `small`."""
-    logs = import_module("datasets.recorded_logs")
+    logs = import_module("datasets.logs.recorded")
     data = build(read("dataset", "small") | {"train": episodes, "hashes": None})
     random = logs.Behaviour(build(read("solver", "random")), episodes)
     with tempfile.TemporaryDirectory() as folder:

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from bench.instance import Instance
 from bench.setting import Setting
 from bench.speed._ppo_peers import Batched, Gymnasium, Loop, Maskable
@@ -40,7 +40,14 @@ EPOCHS = (10, 4)
 MLP = {"network": "mlp", "width": 64}
 FOREVER = 1e9  # the KL at which an update would stop
 SEARCH = {  # (environments, steps, minibatch), of which the best is taken
-    "batched": ((8, 128, 256), (64, 64, 512), (64, 64, 2048), (256, 32, 512), (256, 32, 2048), (256, 32, 4096)),
+    "batched": (
+        (8, 128, 256),
+        (64, 64, 512),
+        (64, 64, 2048),
+        (256, 32, 512),
+        (256, 32, 2048),
+        (256, 32, 4096),
+    ),
     "gymnasium": ((8, 128, 256), (32, 64, 2048)),
 }
 GPU = {"envs": 16384, "steps": 32, "minibatch": 65536}  # a GPU needs many to be busy
@@ -99,12 +106,17 @@ def phases(learner: Any, instances: list[Instance]) -> dict[str, Phase]:
     rng, decisions = np.random.default_rng(0), learner.envs * learner.steps
     descent.turn()
     rollout = learner.play(descent)
-    play, update = functools.partial(learner.play, descent), functools.partial(learner.update, descent, rollout)
+    play, update = (
+        functools.partial(learner.play, descent),
+        functools.partial(learner.update, descent, rollout),
+    )
     work = {"rollout": count(play, decisions), "update": count(update, decisions)}
     both = Work(*(sum(parts) for parts in zip(*work.values(), strict=True)))
     simulator = learner.descent(instances, Setting()).player.simulator
     return {
-        "simulator": Phase(lambda: simulator.play_random(rng, 16 * learner.steps, restart=True), 16 * decisions),
+        "simulator": Phase(
+            lambda: simulator.play_random(rng, 16 * learner.steps, restart=True), 16 * decisions
+        ),
         "rollout": Phase(play, decisions, work["rollout"]),
         "update": Phase(update, decisions, work["update"]),
         "end to end": Phase(descent.turn, decisions, both),
@@ -118,13 +130,22 @@ def ours(learner: Any, instances: list[Instance], rounds: int, peak: Work) -> It
     yield from rows_of(learner, of, found, peak)
 
 
-def rows_of(learner: Any, of: Mapping[str, Phase], found: Mapping[str, Rate], peak: Work) -> Iterator[Row]:
+def rows_of(
+    learner: Any, of: Mapping[str, Phase], found: Mapping[str, Rate], peak: Work
+) -> Iterator[Row]:
     """What was found of each phase, beside its roofline."""
     gpu = learner.device == "cuda"
     for phase, named in of.items():
         wall, processor = found[phase]
         ratio = 1.0 if phase == "end to end" and learner.network == "mlp" else None
-        line = row(vars(learner), "ours on a GPU" if gpu else "ours", phase, wall, None if gpu else processor, ratio)
+        line = row(
+            vars(learner),
+            "ours on a GPU" if gpu else "ours",
+            phase,
+            wall,
+            None if gpu else processor,
+            ratio,
+        )
         yield line | (shares(named.work, wall if gpu else processor, peak) if named.work else {})
 
 
@@ -151,13 +172,17 @@ def perceptrons(instances: list[Instance], rounds: int, peak: Work) -> Iterator[
     for epochs in EPOCHS:
         own = configured(**MLP, **best["ours"], epochs=epochs, device="cpu")
         of = phases(own, instances)
-        others = {name: turn(name, instances, at, epochs) for name, at in best.items() if name != "ours"}
+        others = {
+            name: turn(name, instances, at, epochs) for name, at in best.items() if name != "ours"
+        }
         found = measure(of | others, rounds, torch.device("cpu"))
         yield from rows_of(own, of, found, peak)
         for name in ENGINES:
             if name in others:
                 ratio = found["end to end"][1] / found[name][1]
-                yield row(MLP | best[name] | {"epochs": epochs}, name, "end to end", *found[name], ratio)
+                yield row(
+                    MLP | best[name] | {"epochs": epochs}, name, "end to end", *found[name], ratio
+                )
             elif name != "ours":
                 yield row(MLP | {"epochs": epochs}, name, "end to end", note=absent(name))
 
@@ -173,24 +198,40 @@ ENGINES: Mapping[str, tuple[Any, str]] = {  # what plays and updates, and what i
 
 def absent(name: str) -> str:
     """Why an engine cannot be measured, empty if it can."""
-    return "not installed" if ENGINES[name][0] is Maskable and not importlib.util.find_spec("sb3_contrib") else ""
+    return (
+        "not installed"
+        if ENGINES[name][0] is Maskable and not importlib.util.find_spec("sb3_contrib")
+        else ""
+    )
 
 
 def turn(name: str, instances: list[Instance], at: Mapping[str, int], epochs: int) -> Phase:
     """What an engine does end to end at one of the settings: play and update once."""
     (kind, world), decisions = ENGINES[name], at["envs"] * at["steps"]
     if world == "gymnasium":
-        return Phase(kind(Gymnasium(instances, at["envs"]), at["steps"], at["minibatch"], epochs).turn, decisions)
+        return Phase(
+            kind(Gymnasium(instances, at["envs"]), at["steps"], at["minibatch"], epochs).turn,
+            decisions,
+        )
     descent = configured(**MLP, **at, epochs=epochs, device="cpu").descent(instances, Setting())
     if kind is None:
         return Phase(descent.turn, decisions)
-    return Phase(kind(Batched(descent.player), at["steps"], at["minibatch"], epochs).turn, decisions)
+    return Phase(
+        kind(Batched(descent.player), at["steps"], at["minibatch"], epochs).turn, decisions
+    )
 
 
 def find_best(name: str, instances: list[Instance]) -> dict[str, int]:
     """The setting at which an engine is fastest at the smallest number of epochs, best of two turns after the first."""
-    settings = [dict(zip(("envs", "steps", "minibatch"), at, strict=True)) for at in SEARCH[ENGINES[name][1]]]
-    found = measure({i: turn(name, instances, at, min(EPOCHS)) for i, at in enumerate(settings)}, 2, torch.device("cpu"))
+    settings = [
+        dict(zip(("envs", "steps", "minibatch"), at, strict=True))
+        for at in SEARCH[ENGINES[name][1]]
+    ]
+    found = measure(
+        {i: turn(name, instances, at, min(EPOCHS)) for i, at in enumerate(settings)},
+        2,
+        torch.device("cpu"),
+    )
     return settings[max(found, key=lambda i: found[i][1])]
 
 
@@ -207,7 +248,10 @@ def measure(calls: Mapping[Any, Phase], rounds: int, device: torch.device) -> di
             wait(device)
             spent[name].append((time.perf_counter() - wall, time.process_time() - processor))
     return {
-        name: (calls[name].decisions / min(x for x, _ in seconds[1:]), calls[name].decisions / min(x for _, x in seconds[1:]))
+        name: (
+            calls[name].decisions / min(x for x, _ in seconds[1:]),
+            calls[name].decisions / min(x for _, x in seconds[1:]),
+        )
         for name, seconds in spent.items()
     }
 

@@ -64,7 +64,10 @@ def rows(threads: int, environments: int = ENVIRONMENTS, rounds: int = 10) -> li
         }
         if kind != "quotas":  # the eager equivalent knows no quotas
             engines["torch eager"] = (Eager(instances, seed=0).play_random, 5)
-        rates = {name: rate(play, decisions, environments, rounds) for name, (play, decisions) in engines.items()}
+        rates = {
+            name: rate(play, decisions, environments, rounds)
+            for name, (play, decisions) in engines.items()
+        }
         mine = rates["simulator"]
         for name, (wall, processor) in rates.items():
             ratio = mine[1] / processor if threads == 1 else mine[0] / wall
@@ -94,12 +97,28 @@ def row(
 def on_gpu(kind: str, instances: list[Instance], rounds: int, mine: float) -> dict[str, Any]:
     """The row of random play on the GPU; `mine` is the rate of the simulator on the CPU by the wall clock."""
     if not torch.cuda.is_available():
-        return row(kind, "simulator on the GPU", GPU_ENVIRONMENTS, None, None, None, "not measured: no CUDA device")
+        return row(
+            kind,
+            "simulator on the GPU",
+            GPU_ENVIRONMENTS,
+            None,
+            None,
+            None,
+            "not measured: no CUDA device",
+        )
     rng = np.random.default_rng(0)
     try:
         simulator = TensorSimulator(instances, SETTING, GPU_ENVIRONMENTS, device="cuda")
     except ImportError as error:
-        return row(kind, "simulator on the GPU", GPU_ENVIRONMENTS, None, None, None, f"not measured: {error}")
+        return row(
+            kind,
+            "simulator on the GPU",
+            GPU_ENVIRONMENTS,
+            None,
+            None,
+            None,
+            f"not measured: {error}",
+        )
 
     def play(decisions: int) -> None:
         simulator.play_random(rng, decisions, restart=True).sum().item()  # waits for the GPU
@@ -109,7 +128,9 @@ def on_gpu(kind: str, instances: list[Instance], rounds: int, mine: float) -> di
     return row(kind, "simulator on the GPU", GPU_ENVIRONMENTS, wall, None, mine / wall, name)
 
 
-def rate(play: Callable[[int], Any], decisions: int, environments: int, rounds: int) -> tuple[float, float]:
+def rate(
+    play: Callable[[int], Any], decisions: int, environments: int, rounds: int
+) -> tuple[float, float]:
     """Best decisions/s by wall clock and by this thread's processor time; a first round, not counted, compiles and warms up."""
     play(decisions)
     walls, processors = [], []

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from bench.tracking.run import Run, flatten, now, replay
 from bench.tracking.store import Store, StoredRun, absolute, line, sqlite_path, stored, stored_runs
 
@@ -78,7 +78,10 @@ class Mlflow:
         for field, text in (("uri", uri), ("experiment", experiment)):
             if not isinstance(text, str) or not text:
                 raise UserError(f"tracking.{field}: a text is needed, got {text!r}")
-        for field, number in (("sampling_seconds", sampling_seconds), ("flush_seconds", flush_seconds)):
+        for field, number in (
+            ("sampling_seconds", sampling_seconds),
+            ("flush_seconds", flush_seconds),
+        ):
             if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
                 raise UserError(f"tracking.{field}: a positive number is needed, got {number!r}")
         self._store = Store(absolute(uri), experiment, str(Path(artifacts).absolute()))
@@ -97,8 +100,14 @@ class Mlflow:
             _ = self._store.experiment_id
         except Exception as error:
             if not self._store.remote:
-                raise UserError(f"tracking.uri: {self._store.uri} cannot be used ({line(error)})") from error
-            _log.warning("MLflow at %s does not answer (%s); runs will spool in their folders", self._store.uri, line(error))
+                raise UserError(
+                    f"tracking.uri: {self._store.uri} cannot be used ({line(error)})"
+                ) from error
+            _log.warning(
+                "MLflow at %s does not answer (%s); runs will spool in their folders",
+                self._store.uri,
+                line(error),
+            )
 
     def parent(self, key: str, name: str, tags: Mapping[str, Any], folder: str | Path) -> Run:
         """The run above all runs of a sweep, found by its key or made; end it with `finish`.
@@ -131,11 +140,24 @@ class Mlflow:
         if self._store.remote:
             return f"MLflow: open {self._store.uri}"
         path = sqlite_path(self._store.uri)
-        shown = f"sqlite:///{os.path.relpath(path)}" if path and path.is_relative_to(Path.cwd()) else self._store.uri
-        quick = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"  # 8 s and 2 processes instead of 26 s and 11
+        shown = (
+            f"sqlite:///{os.path.relpath(path)}"
+            if path and path.is_relative_to(Path.cwd())
+            else self._store.uri
+        )
+        quick = (
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false"  # 8 s and 2 processes instead of 26 s and 11
+        )
         return f"MLflow: {quick} mlflow ui --workers 1 --backend-store-uri {shown}  and open http://127.0.0.1:5000"
 
-    def _open(self, key: str, name: str, tags: dict[str, Any], folder: str | Path, parent: dict[str, Any] | None) -> Run:
+    def _open(
+        self,
+        key: str,
+        name: str,
+        tags: dict[str, Any],
+        folder: str | Path,
+        parent: dict[str, Any] | None,
+    ) -> Run:
         text = {tag: str(value) for tag, value in {**tags, "key": key}.items() if value is not None}
         start = stored(Path(folder)).get("start", now())
         opening = {"key": key, "name": name, "tags": text, "start": start, "parent": parent}

@@ -6,16 +6,20 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from bench.tracking.run import SPOOL, replay
 from bench.tracking.store import line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m bench.tracking replay FOLDER...`; exit status 2 where something stays spooled."""
-    parser = argparse.ArgumentParser(prog="python -m bench.tracking", description="Write what runs have spooled to MLflow.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.tracking", description="Write what runs have spooled to MLflow."
+    )
     parser.add_argument("command", choices=["replay"])
-    parser.add_argument("folders", nargs="+", metavar="FOLDER", help=f"a run's folder, holding {SPOOL}")
+    parser.add_argument(
+        "folders", nargs="+", metavar="FOLDER", help=f"a run's folder, holding {SPOOL}"
+    )
     parser.add_argument("--uri", default="", help="another store than the one that failed")
     options = parser.parse_args(arguments)
     status = 0
@@ -23,7 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             print(f"{folder}: {replay(folder, options.uri)} records written")
         except Exception as error:
-            print(f"{folder}: {error if isinstance(error, UserError) else line(error)}", file=sys.stderr)
+            print(
+                f"{folder}: {error if isinstance(error, UserError) else line(error)}",
+                file=sys.stderr,
+            )
             status = 2
     return status
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from bench.tracking.store import Store, absolute, line
 
 SPOOL = "mlflow_spool.jsonl"  # file in a run's folder: what could not be written yet, one JSON record a line
@@ -32,7 +32,9 @@ _log = logging.getLogger(__name__)
 class Run:
     """One MLflow run. Leaving its `with` block ends it: finished, or failed with the exception's message."""
 
-    def __init__(self, store: Store, folder: Path, opening: dict[str, Any], flush_seconds: float) -> None:
+    def __init__(
+        self, store: Store, folder: Path, opening: dict[str, Any], flush_seconds: float
+    ) -> None:
         self.id = ""  # MLflow's run id; empty while nothing could be written
         self.folder = folder
         self.opening = opening
@@ -52,31 +54,51 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
         if kind is None:
             self.finish("finished")
         else:
-            self.finish("failed" if issubclass(kind, Exception) else "killed", f"{kind.__name__}: {error}")
+            self.finish(
+                "failed" if issubclass(kind, Exception) else "killed", f"{kind.__name__}: {error}"
+            )
 
     def params(self, config: Mapping[str, Any]) -> None:
         """Log a nested configuration as parameters `a.b.c`; those the run has already (after a kill) are left alone."""
-        self._write("params", values={clean(key): cut(value) for key, value in flatten(config).items()})
+        self._write(
+            "params", values={clean(key): cut(value) for key, value in flatten(config).items()}
+        )
 
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
         """Buffer step metrics; missing and non-finite values are left out. One call to MLflow takes up to 1000 points."""
         time_ms = now()
         with self._lock:
-            self._buffer += [(clean(key), value, time_ms, int(step)) for key, value in finite(values).items()]
-            if len(self._buffer) >= BATCH or time.monotonic() - self._flushed >= self._flush_seconds:
+            self._buffer += [
+                (clean(key), value, time_ms, int(step)) for key, value in finite(values).items()
+            ]
+            if (
+                len(self._buffer) >= BATCH
+                or time.monotonic() - self._flushed >= self._flush_seconds
+            ):
                 self._flush()
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Log the numbers among `values` as the run's final metrics, all at step 0."""
         self.metrics(0, values)
 
-    def input(self, name: str, set_hash: str, n_instances: int, source: str, context: str = "test") -> None:
+    def input(
+        self, name: str, set_hash: str, n_instances: int, source: str, context: str = "test"
+    ) -> None:
         """Log an instance set as the run's MLflow input; `context` is the split it was used for."""
-        self._write("input", name=name, set_hash=set_hash, n_instances=n_instances, source=source, context=context)
+        self._write(
+            "input",
+            name=name,
+            set_hash=set_hash,
+            n_instances=n_instances,
+            source=source,
+            context=context,
+        )
 
     def artifact(self, path: str | Path, folder: str = "") -> None:
         """Log a file or a folder, under `folder` of the run's artifacts; it must stay where it is until it is written."""
@@ -158,7 +180,9 @@ class Sampler:
         while not stopped:
             stopped = self._stop.wait(self._seconds)
             self._monitor.collect_metrics()
-            values = {f"system/{key}": value for key, value in self._monitor.aggregate_metrics().items()}
+            values = {
+                f"system/{key}": value for key, value in self._monitor.aggregate_metrics().items()
+            }
             self._run.metrics((now() - self._run.opening["start"]) // 1000, values)
             for monitor in self._monitor.monitors:
                 monitor.clear_metrics()

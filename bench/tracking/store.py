@@ -16,10 +16,12 @@ from typing import Any
 
 from filelock import FileLock
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from bench.instance import read_json, write_json
 
-RUN = "mlflow_run.json"  # file in a run's folder: the id of its MLflow run, and when that began (ms)
+RUN = (
+    "mlflow_run.json"  # file in a run's folder: the id of its MLflow run, and when that began (ms)
+)
 PARAMS = 100  # parameters MLflow takes in one call
 ENVIRONMENT = {  # unless the user set them
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -79,7 +81,9 @@ class Store:
             if run is not None:
                 self.client.update_run(run.info.run_id, status="RUNNING")
             else:
-                run = self.client.create_run(experiment, opening["start"], self._tags(opening), opening["name"])
+                run = self.client.create_run(
+                    experiment, opening["start"], self._tags(opening), opening["name"]
+                )
         write_json(folder / RUN, {"id": run.info.run_id, "start": run.info.start_time})
         return run.info.run_id
 
@@ -98,13 +102,17 @@ class Store:
 
         self.client.log_batch(run_id, metrics=[Metric(*point) for point in points])
 
-    def input(self, run_id: str, name: str, set_hash: str, n_instances: int, source: str, context: str) -> None:
+    def input(
+        self, run_id: str, name: str, set_hash: str, n_instances: int, source: str, context: str
+    ) -> None:
         """Log a dataset input; MLflow's digest holds the first 36 digits of the hash, the profile all."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         profile = json.dumps({"num_rows": n_instances, "set_hash": set_hash})
         data = Dataset(name, set_hash[:36], "local", json.dumps({"uri": source}), profile=profile)
-        self.client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
+        self.client.log_inputs(
+            run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])]
+        )
 
     def artifact(self, run_id: str, path: str, folder: str) -> None:
         """Upload a file, or a folder's content."""
@@ -143,7 +151,9 @@ class Store:
         if opening["tags"]["role"] != "sweep":
             return None
         wanted = f"tags.role = 'sweep' and tags.key = '{opening['key']}'"
-        return next(iter(self.client.search_runs([self.experiment_id], wanted, max_results=1)), None)
+        return next(
+            iter(self.client.search_runs([self.experiment_id], wanted, max_results=1)), None
+        )
 
     def _tags(self, opening: Mapping[str, Any]) -> dict[str, str]:
         """The tags of a new run, under its sweep's run where it has one."""
@@ -152,13 +162,19 @@ class Store:
             return opening["tags"]
         folder = Path(parent["folder"])
         run = self._find(folder, parent)
-        return {**opening["tags"], "mlflow.parentRunId": run.info.run_id if run else self.open(folder, parent)}
+        return {
+            **opening["tags"],
+            "mlflow.parentRunId": run.info.run_id if run else self.open(folder, parent),
+        }
 
     def _lock(self) -> FileLock:
         """One process at a time: beside the database file, else on this machine."""
         path = sqlite_path(self.uri)
         if path is None:
-            path = Path(tempfile.gettempdir()) / f"mlflow-{hashlib.sha256(self.uri.encode()).hexdigest()[:16]}"
+            path = (
+                Path(tempfile.gettempdir())
+                / f"mlflow-{hashlib.sha256(self.uri.encode()).hexdigest()[:16]}"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileLock(f"{path}.lock")
 
@@ -182,7 +198,9 @@ class StoredRun:
         try:
             return Path(self._client.download_artifacts(self.id, name, str(folder)))
         except MlflowException as error:
-            raise FileNotFoundError(f"{name}: not among the run's artifacts ({line(error)})") from None
+            raise FileNotFoundError(
+                f"{name}: not among the run's artifacts ({line(error)})"
+            ) from None
 
 
 def stored_runs(uri: str, experiment: str) -> list[StoredRun]:
@@ -193,7 +211,9 @@ def stored_runs(uri: str, experiment: str) -> list[StoredRun]:
     """
     path = sqlite_path(absolute(uri))
     if path is not None and not path.exists():
-        raise UserError(f"uri: there is no store {uri}; start a run with tracking=local first or name another with --uri")
+        raise UserError(
+            f"uri: there is no store {uri}; start a run with tracking=local first or name another with --uri"
+        )
     client = Store(absolute(uri), experiment, "").client
     try:
         found = client.get_experiment_by_name(experiment)
@@ -205,7 +225,9 @@ def stored_runs(uri: str, experiment: str) -> list[StoredRun]:
     page = client.search_runs([found.experiment_id], order_by=["attributes.start_time DESC"])
     runs = list(page)
     while page.token:
-        page = client.search_runs([found.experiment_id], order_by=["attributes.start_time DESC"], page_token=page.token)
+        page = client.search_runs(
+            [found.experiment_id], order_by=["attributes.start_time DESC"], page_token=page.token
+        )
         runs += page
     return [
         StoredRun(run.info.run_id, run.info.run_name, run.info.status.lower(), run.info.start_time, run.data.tags,

@@ -28,7 +28,9 @@ class Pieces(NamedTuple):
     end: Ints  # (P,) tick
     needed: Ints  # (P,) ticks p_j on that agent, -1 = not eligible there
     demand: Ints  # (P, R) units held over [start, end)
-    lost: NDArray[np.bool_]  # (P,) cut short exactly where an outage of its agent starts, and the instance may kill
+    lost: NDArray[
+        np.bool_
+    ]  # (P,) cut short exactly where an outage of its agent starts, and the instance may kill
 
     def where(self, mask: NDArray[np.bool_]) -> Pieces:
         """The pieces selected by `mask` (P,)."""
@@ -46,8 +48,21 @@ def verify(instance: Instance, schedule: Schedule) -> list[str]:
     and is left out of the other rules; one on an agent that is not eligible or too small is left out of the agent's capacity.
     """
     pieces = _pieces(instance, schedule)
-    rules = (assigned_once, full_length, lost_pieces_first, eligible, fits_alone, released, not_away, capacity, quotas)
-    return [*indices(instance, schedule), *(sentence for rule in rules for sentence in rule(instance, pieces))]
+    rules = (
+        assigned_once,
+        full_length,
+        lost_pieces_first,
+        eligible,
+        fits_alone,
+        released,
+        not_away,
+        capacity,
+        quotas,
+    )
+    return [
+        *indices(instance, schedule),
+        *(sentence for rule in rules for sentence in rule(instance, pieces)),
+    ]
 
 
 def _exists(instance: Instance, schedule: Schedule) -> NDArray[np.bool_]:
@@ -62,9 +77,21 @@ def _pieces(instance: Instance, schedule: Schedule) -> Pieces:
     needed = instance.duration[task, kind]
     edges = {(outage.agent, outage.start): outage.announced for outage in instance.outages}
     met = [edges.get(pair) for pair in zip(agent.tolist(), end.tolist(), strict=True)]
-    hidden, known = (np.array([announced is value for announced in met], dtype=bool) for value in (False, True))
-    caught = hidden | (known & (instance.estimate[task, kind] != needed))  # a known one only where the estimate was wrong
-    return Pieces(task, agent, start, end, needed, instance.demand[task, kind], caught & (end - start < needed))
+    hidden, known = (
+        np.array([announced is value for announced in met], dtype=bool) for value in (False, True)
+    )
+    caught = hidden | (
+        known & (instance.estimate[task, kind] != needed)
+    )  # a known one only where the estimate was wrong
+    return Pieces(
+        task,
+        agent,
+        start,
+        end,
+        needed,
+        instance.demand[task, kind],
+        caught & (end - start < needed),
+    )
 
 
 # -- the rules -------------------------------------------------------------------------------------------------
@@ -86,7 +113,9 @@ def assigned_once(instance: Instance, pieces: Pieces) -> Iterator[str]:
     for task in np.flatnonzero(times != 1):
         if times[task]:
             rows = np.flatnonzero((pieces.task == task) & ~pieces.lost)
-            places = ", ".join(f"agent {pieces.agent[i]} [{pieces.start[i]}, {pieces.end[i]})" for i in rows)
+            places = ", ".join(
+                f"agent {pieces.agent[i]} [{pieces.start[i]}, {pieces.end[i]})" for i in rows
+            )
             yield f"task {task} is assigned {times[task]} times, must be once: {places}"
         elif losses[task]:
             yield f"task {task} was cut short by outages ({losses[task]} lost pieces) and never assigned again"
@@ -97,7 +126,9 @@ def assigned_once(instance: Instance, pieces: Pieces) -> Iterator[str]:
 def full_length(instance: Instance, pieces: Pieces) -> Iterator[str]:
     """A piece is as long as the task takes on that agent, unless an outage cut it short."""
     length = pieces.end - pieces.start
-    for i in np.flatnonzero((length != pieces.needed) & (pieces.needed != NOT_ELIGIBLE) & ~pieces.lost):
+    for i in np.flatnonzero(
+        (length != pieces.needed) & (pieces.needed != NOT_ELIGIBLE) & ~pieces.lost
+    ):
         yield f"{pieces.name(i)} runs {length[i]} ticks, its duration there is {pieces.needed[i]}"
 
 
@@ -141,13 +172,17 @@ def released(instance: Instance, pieces: Pieces) -> Iterator[str]:
 def not_away(instance: Instance, pieces: Pieces) -> Iterator[str]:
     """No piece overlaps an outage of its agent, announced or not (it may end exactly where one starts)."""
     for agent, start, end, _ in instance.outages:
-        for i in np.flatnonzero((pieces.agent == agent) & (pieces.start < end) & (pieces.end > start)):
+        for i in np.flatnonzero(
+            (pieces.agent == agent) & (pieces.start < end) & (pieces.end > start)
+        ):
             yield f"{pieces.name(i)} overlaps the agent's outage [{start}, {end})"
 
 
 def capacity(instance: Instance, pieces: Pieces) -> Iterator[str]:
     """At every tick an agent's running pieces fit its capacity; with `budget` sharing all its pieces do."""
-    fits = (pieces.demand <= instance.capacity[pieces.agent]).all(axis=1) & (pieces.needed != NOT_ELIGIBLE)
+    fits = (pieces.demand <= instance.capacity[pieces.agent]).all(axis=1) & (
+        pieces.needed != NOT_ELIGIBLE
+    )
     held = pieces.where(fits)
     return _overloads(instance, held, held.agent, instance.capacity, "agent", "capacity")
 
@@ -163,7 +198,9 @@ def quotas(instance: Instance, pieces: Pieces) -> Iterator[str]:
 # -- sums over an owner's pieces -------------------------------------------------------------------------------
 
 
-def _overloads(instance: Instance, pieces: Pieces, owner: Ints, limit: Ints, noun: str, bound: str) -> Iterator[str]:
+def _overloads(
+    instance: Instance, pieces: Pieces, owner: Ints, limit: Ints, noun: str, bound: str
+) -> Iterator[str]:
     """Where the pieces of one owner (P,) hold more than its limit (O, R): in total, or per maximal interval."""
     if instance.sharing == "budget":
         total = np.zeros_like(limit)
@@ -178,7 +215,9 @@ def _overloads(instance: Instance, pieces: Pieces, owner: Ints, limit: Ints, nou
         yield f"{noun} {o} holds {held} {name} at tick {peak}, {bound} {limit[o, r]}, exceeded in [{start}, {end}) ({tasks})"
 
 
-def _sweep(owner: Ints, pieces: Pieces, limit: Ints) -> Iterator[tuple[int, int, int, int, int, int]]:
+def _sweep(
+    owner: Ints, pieces: Pieces, limit: Ints
+) -> Iterator[tuple[int, int, int, int, int, int]]:
     """(owner, resource, start, end, peak tick, units held there) of every maximal interval above the limit.
 
     One pass over starts and ends sorted by owner and tick. What is held comes back to 0 at each owner's last event, so a
@@ -190,14 +229,23 @@ def _sweep(owner: Ints, pieces: Pieces, limit: Ints) -> Iterator[tuple[int, int,
     order = np.lexsort((tick, who))
     who, tick = who[order], tick[order]
     held = np.cumsum(np.concatenate([pieces.demand, -pieces.demand])[order], axis=0)
-    settled = np.append((who[1:] != who[:-1]) | (tick[1:] != tick[:-1]), True)  # after all changes of one (owner, tick)
+    settled = np.append(
+        (who[1:] != who[:-1]) | (tick[1:] != tick[:-1]), True
+    )  # after all changes of one (owner, tick)
     who, tick, held = who[settled], tick[settled], held[settled]
     above = (held > limit[who]).astype(np.int8)
     for r in range(limit.shape[1]):
         edges = np.flatnonzero(np.diff(above[:, r], prepend=0, append=0))
         for first, stop in edges.reshape(-1, 2):
             peak = first + int(np.argmax(held[first:stop, r]))
-            yield int(who[first]), r, int(tick[first]), int(tick[stop]), int(tick[peak]), int(held[peak, r])
+            yield (
+                int(who[first]),
+                r,
+                int(tick[first]),
+                int(tick[stop]),
+                int(tick[peak]),
+                int(held[peak, r]),
+            )
 
 
 def _named(tasks: Ints) -> str:

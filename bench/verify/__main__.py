@@ -17,7 +17,12 @@ from bench.verify import verify
 from bench.verify.certificate import WRONG, Certificate, check
 
 FEASIBLE, INFEASIBLE, UNREADABLE = 0, 1, 2
-DAMAGE = (ValueError, TypeError, RecursionError, zlib.error)  # a traceback would exit with 1, which means infeasible
+DAMAGE = (
+    ValueError,
+    TypeError,
+    RecursionError,
+    zlib.error,
+)  # a traceback would exit with 1, which means infeasible
 
 FORMS = """\
 All files are JSON, plain or gzip (.gz). Times are whole ticks.
@@ -57,21 +62,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog=FORMS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("instance", metavar="INSTANCE", help="JSON file of the instance, or of certificates")
+    parser.add_argument(
+        "instance", metavar="INSTANCE", help="JSON file of the instance, or of certificates"
+    )
     parser.add_argument("schedule", metavar="SCHEDULE", nargs="?", help="JSON file of the schedule")
     parser.add_argument(
-        "--objective", choices=OBJECTIVES, help="what to score (default: total_time; a certificate has its own)"
+        "--objective",
+        choices=OBJECTIVES,
+        help="what to score (default: total_time; a certificate has its own)",
     )
-    parser.add_argument("--seconds", type=float, default=60.0, help="of the second model per certificate (default: 60)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=60.0,
+        help="of the second model per certificate (default: 60)",
+    )
     args = parser.parse_args(argv)
     if args.schedule is None and args.objective is not None:
-        parser.error("--objective: a certificate names its own; leave it out, or name a SCHEDULE too")
+        parser.error(
+            "--objective: a certificate names its own; leave it out, or name a SCHEDULE too"
+        )
     if not args.seconds > 0:
         parser.error(f"--seconds: a positive number is needed, got {args.seconds:g}")
     try:
         if args.schedule is None:
             return _certificates(read_json(args.instance), args.seconds)
-        return _schedule(Instance.read(args.instance), Schedule.read(args.schedule), args.objective or "total_time")
+        return _schedule(
+            Instance.read(args.instance),
+            Schedule.read(args.schedule),
+            args.objective or "total_time",
+        )
     except OSError as error:
         return _unreadable(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except DAMAGE as error:
@@ -79,7 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _schedule(instance: Instance, schedule: Schedule, name: str) -> int:
-    value, violations = instance.original(objective(instance, schedule, name)), verify(instance, schedule)
+    value, violations = (
+        instance.original(objective(instance, schedule, name)),
+        verify(instance, schedule),
+    )
     _report(name, value, metrics(instance, schedule), violations)
     return INFEASIBLE if violations else FEASIBLE
 
@@ -108,7 +131,10 @@ def _unreadable(why: str) -> int:
 
 
 def _report(name: str, value: float, values: dict[str, float], violations: list[str]) -> None:
-    print(f"objective ({name}): {_number(value)}" + (", unassigned tasks penalised" if values["unassigned"] else ""))
+    print(
+        f"objective ({name}): {_number(value)}"
+        + (", unassigned tasks penalised" if values["unassigned"] else "")
+    )
     for key, figure in values.items():
         print(f"  {key:<30}{_number(figure):>16}")
     print(f"infeasible, {len(violations)} violation(s):" if violations else "feasible")

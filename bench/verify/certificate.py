@@ -1,4 +1,4 @@
-"""A certificate (the form is in `bench.record`): what a solver claims of one instance, and what becomes of every claim.
+"""A certificate (the form is in `bench.run.record`): what a solver claims of one instance, and what becomes of every claim.
 
 The schedule is verified and costed in plain Python; the bound is checked by its proof, and where a part of it has none, by a
 second model (`bench.verify.second_model`). Nothing is shared with the solvers.
@@ -25,7 +25,12 @@ FIELDS = ("schema", "kind", "instance", "objective_name", "schedule", "objective
           "bound_internal", "status", "proof")  # fmt: skip
 NUMBERS = ("objective", "objective_internal", "bound", "bound_internal")
 TREE = "search"  # the kind of proof that has no end of its own
-CHECKED, CONFIRMED, UNCHECKED, WRONG = "checked", "confirmed by second model", "could not be checked", "WRONG"
+CHECKED, CONFIRMED, UNCHECKED, WRONG = (
+    "checked",
+    "confirmed by second model",
+    "could not be checked",
+    "WRONG",
+)
 EQUAL = Fraction(1, 10**9)  # relative difference below which fractional values are the same
 
 
@@ -62,18 +67,26 @@ class Certificate:
     def from_dict(cls, data: Any) -> Certificate:
         """Raises CertificateError, or the error of the instance or schedule."""
         if not isinstance(data, Mapping) or data.get("kind") != "certificate":
-            raise CertificateError("kind: this is no certificate; of an instance and a schedule, name both files")
+            raise CertificateError(
+                "kind: this is no certificate; of an instance and a schedule, name both files"
+            )
         schema = data.get("schema")
         if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-            raise CertificateError(f"schema: a whole number of at least 1 is needed, got {schema!r}")
+            raise CertificateError(
+                f"schema: a whole number of at least 1 is needed, got {schema!r}"
+            )
         if schema > SCHEMA:
-            raise CertificateError(f"schema: {schema} is newer than {SCHEMA}, the newest this version reads; upgrade")
+            raise CertificateError(
+                f"schema: {schema} is newer than {SCHEMA}, the newest this version reads; upgrade"
+            )
         for name in FIELDS:
             if name not in data:
                 raise CertificateError(f"{name}: missing")
         claimed = data["schedule"] is not None
         for name in NUMBERS:
-            if (data[name] is not None or claimed or name.startswith("bound")) and not _is_number(data[name]):
+            if (data[name] is not None or claimed or name.startswith("bound")) and not _is_number(
+                data[name]
+            ):
                 raise CertificateError(f"{name}: a finite number is needed, got {data[name]!r}")
         _check_proof("proof", data["proof"])
         instance = Instance.from_dict(data["instance"])
@@ -113,7 +126,9 @@ def check(certificate: Certificate, seconds: float) -> Iterator[Finding]:
 # -- the schedule ----------------------------------------------------------------------------------------------------
 
 
-def _schedule(certificate: Certificate, problem: Problem, costs: Costs) -> Iterator[tuple[Finding, Number | None]]:
+def _schedule(
+    certificate: Certificate, problem: Problem, costs: Costs
+) -> Iterator[tuple[Finding, Number | None]]:
     """Feasible, and as cheap as claimed; with the second finding comes the exact cost of a feasible schedule."""
     if certificate.schedule is None:
         yield Finding("schedule", UNCHECKED, "there is none, only a bound is claimed"), None
@@ -124,15 +139,30 @@ def _schedule(certificate: Certificate, problem: Problem, costs: Costs) -> Itera
         yield Finding("schedule", WRONG, violations[0] + more), None
         return
     yield Finding("schedule", CHECKED, f"feasible, {problem.n} tasks on {problem.m} agents"), None
-    value, claimed, own = costs.schedule(certificate.schedule, problem.n), certificate.objective, certificate.own[0]
+    value, claimed, own = (
+        costs.schedule(certificate.schedule, problem.n),
+        certificate.objective,
+        certificate.own[0],
+    )
     assert claimed is not None  # from_dict saw to it
     assert own is not None
     if not _same(claimed, value, costs):
-        yield Finding("objective", WRONG, f"{claimed:.10g} claimed (internal), the schedule costs {float(value):.10g}"), value
+        yield (
+            Finding(
+                "objective",
+                WRONG,
+                f"{claimed:.10g} claimed (internal), the schedule costs {float(value):.10g}",
+            ),
+            value,
+        )
     elif not _same(own, Fraction(certificate.instance.original(claimed)), costs):
         scaled = certificate.instance.original(claimed)
         yield (
-            Finding("objective", WRONG, f"{own:.10g} claimed, {claimed:.10g} is {scaled:.10g} in the instance's own sense"),
+            Finding(
+                "objective",
+                WRONG,
+                f"{own:.10g} claimed, {claimed:.10g} is {scaled:.10g} in the instance's own sense",
+            ),
             value,
         )
     else:
@@ -142,15 +172,25 @@ def _schedule(certificate: Certificate, problem: Problem, costs: Costs) -> Itera
 # -- the bound -------------------------------------------------------------------------------------------------------
 
 
-def _bound(certificate: Certificate, problem: Problem, costs: Costs, value: Number | None, seconds: float) -> Iterator[Finding]:
+def _bound(
+    certificate: Certificate, problem: Problem, costs: Costs, value: Number | None, seconds: float
+) -> Iterator[Finding]:
     """The bound is what it says in the instance's own sense, not above the objective, and shown by its proof."""
     claimed, own = certificate.bound, certificate.own[1]
     scaled = certificate.instance.original(claimed)
     if not _same(own, Fraction(scaled), costs):
-        yield Finding("bound", WRONG, f"{own:.10g} claimed, {claimed:.10g} is {scaled:.10g} in the instance's own sense")
+        yield Finding(
+            "bound",
+            WRONG,
+            f"{own:.10g} claimed, {claimed:.10g} is {scaled:.10g} in the instance's own sense",
+        )
         return
     if value is not None and not _at_least(value, Fraction(claimed), costs):
-        yield Finding("bound", WRONG, f"{claimed:.10g} claimed (internal), but the schedule costs {float(value):.10g}")
+        yield Finding(
+            "bound",
+            WRONG,
+            f"{claimed:.10g} claimed (internal), but the schedule costs {float(value):.10g}",
+        )
         return
     kind, proof = certificate.proof["kind"], certificate.proof
     if kind == TREE:
@@ -176,7 +216,9 @@ def _root(certificate: Certificate, problem: Problem, costs: Costs) -> Any:
     root = certificate.proof.get("root")
     if root is None:
         yield Finding(
-            "bound", UNCHECKED, f"{certificate.bound:.10g} (internal) was proved by tree search, which leaves no proof"
+            "bound",
+            UNCHECKED,
+            f"{certificate.bound:.10g} (internal) was proved by tree search, which leaves no proof",
         )
         return None
     try:
@@ -188,11 +230,17 @@ def _root(certificate: Certificate, problem: Problem, costs: Costs) -> Any:
         yield Finding("bound", UNCHECKED, str(error))
         return None
     words = f"the root ({root['kind']}) shows {float(shown):.10g} of {certificate.bound:.10g} (internal)"
-    yield Finding("bound", CHECKED, words + ("" if shown >= certificate.bound else "; the rest was proved by tree search"))
+    yield Finding(
+        "bound",
+        CHECKED,
+        words + ("" if shown >= certificate.bound else "; the rest was proved by tree search"),
+    )
     return shown
 
 
-def second_opinion(certificate: Certificate, problem: Problem, costs: Costs, value: Number | None, seconds: float) -> Finding:
+def second_opinion(
+    certificate: Certificate, problem: Problem, costs: Costs, value: Number | None, seconds: float
+) -> Finding:
     """What the second model says of a bound: confirmed, refuted by a schedule, or undecided in `seconds`."""
     claimed = certificate.bound
     try:
@@ -202,7 +250,11 @@ def second_opinion(certificate: Certificate, problem: Problem, costs: Costs, val
     best: Number | None = None
     if opinion.schedule is not None and not verify(certificate.instance, opinion.schedule):
         best = costs.schedule(opinion.schedule, problem.n)
-    found = f"its best schedule costs {float(best):.10g}" if best is not None else "it found no schedule"
+    found = (
+        f"its best schedule costs {float(best):.10g}"
+        if best is not None
+        else "it found no schedule"
+    )
     words = f"{claimed:.10g} claimed (internal), the second model's bound is {opinion.bound:.10g}, {found}"
     if best is not None and not _at_least(best, Fraction(claimed), costs):
         return Finding("search", WRONG, words)
@@ -212,7 +264,9 @@ def second_opinion(certificate: Certificate, problem: Problem, costs: Costs, val
     return Finding("search", UNCHECKED, f"{words}, within {seconds:g} s")
 
 
-def _status(certificate: Certificate, costs: Costs, value: Number | None, found: list[Finding]) -> Finding:
+def _status(
+    certificate: Certificate, costs: Costs, value: Number | None, found: list[Finding]
+) -> Finding:
     """Objective and bound meet; that is as sure as the bound is."""
     bound = Fraction(certificate.bound)
     if value is None or not _same(math.ceil(bound) if costs.whole else bound, value, costs):
@@ -246,6 +300,8 @@ def _check_proof(where: str, proof: Any) -> None:
         raise CertificateError(f"{where}.kind: missing")
     kinds = [*KINDS, *([TREE] if where == "proof" else [])]
     if proof["kind"] not in kinds:
-        raise CertificateError(f"{where}.kind: {str(proof['kind'])[:40]!r} is unknown; this version checks {', '.join(kinds)}")
+        raise CertificateError(
+            f"{where}.kind: {str(proof['kind'])[:40]!r} is unknown; this version checks {', '.join(kinds)}"
+        )
     if proof["kind"] == TREE and proof.get("root") is not None:
         _check_proof(f"{where}.root", proof["root"])

@@ -31,11 +31,19 @@ class Knapsacks:
 
     def _solve(self, capacity: tuple[int, ...], items: tuple[Item, ...]) -> int:
         """What nobody has to share, and the best of the rest, over the resources that it can exceed."""
-        fit = [(size, gain) for size, gain in items if gain > 0 and all(x <= y for x, y in zip(size, capacity, strict=True))]
+        fit = [
+            (size, gain)
+            for size, gain in items
+            if gain > 0 and all(x <= y for x, y in zip(size, capacity, strict=True))
+        ]
         scarce = [r for r, units in enumerate(capacity) if sum(size[r] for size, _ in fit) > units]
         reduced = [(tuple(size[r] for r in scarce), gain) for size, gain in fit]
         free = sum(gain for size, gain in reduced if not any(size))
-        return free + (self._best([item for item in reduced if any(item[0])], [capacity[r] for r in scarce]) if scarce else 0)
+        return free + (
+            self._best([item for item in reduced if any(item[0])], [capacity[r] for r in scarce])
+            if scarce
+            else 0
+        )
 
     def _best(self, items: list[Item], capacity: list[int]) -> int:
         """Dynamic programming over what is held, without the states that cannot lead to more than is reached already.
@@ -46,21 +54,32 @@ class Knapsacks:
         """
         most, held = _surrogate(items, capacity)
         order = _by_rate(items, held)
-        *offset, top = itertools.accumulate((units.bit_length() + 1 for units in capacity), initial=0)
+        *offset, top = itertools.accumulate(
+            (units.bit_length() + 1 for units in capacity), initial=0
+        )
         full = sum(1 << high - 1 for high in [*offset, top][1:])  # the highest bit of every field
-        room = sum(((1 << units.bit_length()) - 1 - units) << low for units, low in zip(capacity, offset, strict=True))
+        room = sum(
+            ((1 << units.bit_length()) - 1 - units) << low
+            for units, low in zip(capacity, offset, strict=True)
+        )
         states, best = {room: 0}, _greedy([items[i] for i in order], capacity)  # held -> gain
         for i, after in zip(order, [*order[1:], None], strict=True):
             size, gain = items[i]
             more = (held[i] << top) + sum(x << low for x, low in zip(size, offset, strict=True))
             self._count(len(states))
-            for state, reached in [(s + more, g + gain) for s, g in states.items() if not s + more & full]:
+            for state, reached in [
+                (s + more, g + gain) for s, g in states.items() if not s + more & full
+            ]:
                 if states.get(state, -1) < reached:
                     states[state] = reached
                     best = max(best, reached)
             if after is not None and held[after]:
                 unit, rate = held[after], items[after][1]
-                states = {s: g for s, g in states.items() if (best - g) * unit < (most - (s >> top)) * rate}
+                states = {
+                    s: g
+                    for s, g in states.items()
+                    if (best - g) * unit < (most - (s >> top)) * rate
+                }
         return best
 
     def _count(self, states: int) -> None:
@@ -74,7 +93,9 @@ class Knapsacks:
 def _surrogate(items: list[Item], capacity: list[int]) -> tuple[int, list[int]]:
     """What there is of a resource that bounds the gain well, and what each item holds of it: one of them, or the mean share."""
     whole = math.lcm(*capacity)
-    shares = [[whole // units * x for x, units in zip(size, capacity, strict=True)] for size, _ in items]
+    shares = [
+        [whole // units * x for x, units in zip(size, capacity, strict=True)] for size, _ in items
+    ]
     choices = [(whole, list(column)) for column in zip(*shares, strict=True)]
     choices.append((whole * len(capacity), [sum(row) for row in shares]))
     return min(choices, key=lambda choice: _relaxed(items, *choice))

@@ -40,9 +40,13 @@ def packing_prices(problem: Problem, costs: Costs, proof: Proof) -> Number:
 
 def _bound(kind: type[Prices], problem: Problem, costs: Costs, proof: Proof) -> Number:
     if problem.budget or costs.worst:
-        raise ProofError(f"proof.kind: {proof['kind']} needs `time` sharing and an objective that is a sum")
+        raise ProofError(
+            f"proof.kind: {proof['kind']} needs `time` sharing and an objective that is a sum"
+        )
     prices = kind(problem, proof)
-    return Fraction(sum(prices.cheapest(costs, j) for j in range(problem.n)) - prices.income(), prices.scale)
+    return Fraction(
+        sum(prices.cheapest(costs, j) for j in range(problem.n)) - prices.income(), prices.scale
+    )
 
 
 class Prices:
@@ -55,15 +59,26 @@ class Prices:
             raise ProofError("proof.grid: at least two increasing ticks are needed")
         k = len(self.grid) - 1
         self.ticks = [end - start for start, end in itertools.pairwise(self.grid)]  # (K,)
-        one: dict[tuple[int, ...], Row] = {}  # equal rows become the same, so that what is paid by them is added up once
+        one: dict[
+            tuple[int, ...], Row
+        ] = {}  # equal rows become the same, so that what is paid by them is added up once
         rows: list[list[Row]] = table(proof, "prices", (problem.m, problem.r, k), 0)
         self.unit = [[one.setdefault(tuple(row), row) for row in each] for each in rows]
-        self.quota: list[list[Row]] = optional(proof, "quota_prices", (len(problem.quota), problem.r, k)) or []
-        self.slot: list[Row] = [one.setdefault(tuple(row), row) for row in optional(proof, "slot_prices", (problem.m, k)) or ()]
+        self.quota: list[list[Row]] = (
+            optional(proof, "quota_prices", (len(problem.quota), problem.r, k)) or []
+        )
+        self.slot: list[Row] = [
+            one.setdefault(tuple(row), row)
+            for row in optional(proof, "slot_prices", (problem.m, k)) or ()
+        ]
         for a, slots in enumerate(optional(proof, "slots", (problem.m,)) or ()):
             if slots < problem.slots[a]:
-                raise ProofError(f"proof.slots[{a}]: {slots}, but {problem.slots[a]} tasks may fit on the agent at once")
-        self._paid: dict[tuple[tuple[int, ...], ...], Row] = {}  # what one task pays up to each grid point, by its rates
+                raise ProofError(
+                    f"proof.slots[{a}]: {slots}, but {problem.slots[a]} tasks may fit on the agent at once"
+                )
+        self._paid: dict[
+            tuple[tuple[int, ...], ...], Row
+        ] = {}  # what one task pays up to each grid point, by its rates
 
     # -- what is earned ----------------------------------------------------------------------------------------------
 
@@ -72,16 +87,23 @@ class Prices:
         total = 0
         for a, capacity in enumerate(self.problem.capacity):
             there = self.present(a)
-            total += sum(units * dot(row, there) for units, row in zip(capacity, self.unit[a], strict=True))
+            total += sum(
+                units * dot(row, there) for units, row in zip(capacity, self.unit[a], strict=True)
+            )
             total += self.problem.slots[a] * dot(self.slot[a], there) if self.slot else 0
         for limit, rows in zip(self.problem.quota, self.quota, strict=bool(self.quota)):
-            total += sum(units * dot(row, self.ticks) for units, row in zip(limit, rows, strict=True))
+            total += sum(
+                units * dot(row, self.ticks) for units, row in zip(limit, rows, strict=True)
+            )
         return total
 
     def present(self, a: int) -> Row:
         """(K,) ticks of each interval at which agent a is there."""
         away = self.problem.away[a]
-        return [e - s - sum(max(0, min(e, y) - max(s, x)) for x, y in away) for s, e in itertools.pairwise(self.grid)]
+        return [
+            e - s - sum(max(0, min(e, y) - max(s, x)) for x, y in away)
+            for s, e in itertools.pairwise(self.grid)
+        ]
 
     # -- what is paid ------------------------------------------------------------------------------------------------
 
@@ -113,9 +135,15 @@ class Prices:
         away = self.problem.away[a]
         kink = costs.origin[j] + costs.floor[j] - p
         points = {self.problem.release[j], math.floor(kink), math.ceil(kink)}
-        points |= {x for tick in self.grid for x in (tick, tick - p)} | {x for s, e in away for x in (e, s - p)}
+        points |= {x for tick in self.grid for x in (tick, tick - p)} | {
+            x for s, e in away for x in (e, s - p)
+        }
         first = self.problem.release[j]
-        return sorted(t for t in points if t >= first and all(t + p <= start or t >= end for start, end in away))
+        return sorted(
+            t
+            for t in points
+            if t >= first and all(t + p <= start or t >= end for start, end in away)
+        )
 
     def _paid_by(self, j: int, a: int) -> Row:
         """(K + 1,) what a task like j pays if it runs on a from the first grid point to each."""
@@ -157,7 +185,9 @@ class Rents(Prices):
         self.rents: list[list[Row]] = table(proof, "rents", (problem.n, pools, len(self.ticks)), 0)
         for a, pool in enumerate(self.pool):
             if pool >= pools:
-                raise ProofError(f"proof.pool[{a}]: {pool} is not a pool of `rents` (0 to {pools - 1})")
+                raise ProofError(
+                    f"proof.pool[{a}]: {pool} is not a pool of `rents` (0 to {pools - 1})"
+                )
 
     def charged(self, j: int, a: int) -> list[tuple[int, Row]]:
         """Also j's own rent."""
@@ -170,6 +200,10 @@ class Rents(Prices):
             able = [(self.problem.release[j], tuple(self.problem.demand(j, a)), self.rents[j][self.pool[a]])
                     for j in self.problem.runners(a)]  # fmt: skip
             for k, ticks in enumerate(self.present(a)):
-                items = [(demand, rent[k]) for release, demand, rent in able if rent[k] and release < self.grid[k + 1]]
+                items = [
+                    (demand, rent[k])
+                    for release, demand, rent in able
+                    if rent[k] and release < self.grid[k + 1]
+                ]
                 total += ticks * knapsacks.most(items, capacity) if ticks and items else 0
         return total

@@ -25,16 +25,21 @@ class Problem:
         self.release: list[int] = instance.release.tolist()  # (N,)
         self.weight: list[int] = instance.weight.tolist()  # (N,)
         self.capacity: list[list[int]] = instance.capacity.tolist()  # (M, R)
-        self.quota: list[list[int]] = [] if instance.quota is None else instance.quota.tolist()  # (U, R)
+        self.quota: list[list[int]] = (
+            [] if instance.quota is None else instance.quota.tolist()
+        )  # (U, R)
         self.tenant: list[int] = [] if instance.tenant is None else instance.tenant.tolist()  # (N,)
         self.kind: list[int] = instance.agent_type.tolist()  # (M,)
         self._demand: list[list[list[int]]] = instance.demand.tolist()  # (N, T, R)
         durations = instance.duration.tolist()
         self.length = [
-            {a: durations[j][self.kind[a]] for a in range(self.m) if self._runs(j, a, durations)} for j in range(self.n)
+            {a: durations[j][self.kind[a]] for a in range(self.m) if self._runs(j, a, durations)}
+            for j in range(self.n)
         ]
         self.shortest = [min(lengths.values()) for lengths in self.length]  # (N,)
-        self.away: list[list[tuple[int, int]]] = [[] for _ in range(self.m)]  # (M,) of sorted [start, end)
+        self.away: list[list[tuple[int, int]]] = [
+            [] for _ in range(self.m)
+        ]  # (M,) of sorted [start, end)
         for agent, start, end, _ in instance.outages:
             self.away[agent].append((start, end))
 
@@ -56,13 +61,19 @@ class Problem:
         found = []
         for a, capacity in enumerate(self.capacity):
             demands = [self.demand(j, a) for j in self.runners(a)]
-            fit = (_most(sorted(row[r] for row in demands), units) for r, units in enumerate(capacity))
+            fit = (
+                _most(sorted(row[r] for row in demands), units) for r, units in enumerate(capacity)
+            )
             found.append(min(fit, default=len(demands)))
         return found
 
     def _runs(self, j: int, a: int, durations: list[list[int]]) -> bool:
         limits = [self.capacity[a], *([self.quota[self.tenant[j]]] if self.quota else [])]
-        covered = all(x <= units for limit in limits for x, units in zip(self.demand(j, a), limit, strict=True))
+        covered = all(
+            x <= units
+            for limit in limits
+            for x, units in zip(self.demand(j, a), limit, strict=True)
+        )
         return covered and durations[j][self.kind[a]] != NOT_ELIGIBLE
 
 
@@ -75,9 +86,13 @@ class Costs:
     def __init__(self, problem: Problem, objective: str) -> None:
         instance, n = problem.instance, problem.n
         if objective not in OBJECTIVES:
-            raise ValueError(f"objective_name: {objective!r} must be one of {', '.join(OBJECTIVES)}")
+            raise ValueError(
+                f"objective_name: {objective!r} must be one of {', '.join(OBJECTIVES)}"
+            )
         if problem.budget and objective != "total_time":
-            raise ValueError(f"objective_name: `budget` sharing has no {objective}, only total_time")
+            raise ValueError(
+                f"objective_name: `budget` sharing has no {objective}, only total_time"
+            )
         if objective == "tardiness" and instance.due is None:
             raise ValueError("objective_name: tardiness needs due dates, and the instance has none")
         self.worst = objective == "makespan"

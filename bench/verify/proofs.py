@@ -21,7 +21,16 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 
-from bench.verify.fields import Proof, ProofError, UncheckableError, checked, listed, optional, scale_of, table
+from bench.verify.fields import (
+    Proof,
+    ProofError,
+    UncheckableError,
+    checked,
+    listed,
+    optional,
+    scale_of,
+    table,
+)
 from bench.verify.knapsack import Knapsacks
 from bench.verify.prices import capacity_prices, packing_prices
 from bench.verify.problem import Costs, Number, Problem, dot
@@ -53,7 +62,10 @@ def _energy(problem: Problem) -> Iterator[Number]:
     """r + (least unit-ticks of the tasks released from r on) / (units of all agents), for every resource and release."""
     for i in range(problem.r):
         units, work = max(1, sum(row[i] for row in problem.capacity)), 0
-        least = [min(p * problem.demand(j, a)[i] for a, p in problem.length[j].items()) for j in range(problem.n)]
+        least = [
+            min(p * problem.demand(j, a)[i] for a, p in problem.length[j].items())
+            for j in range(problem.n)
+        ]
         for j in sorted(range(problem.n), key=lambda j: -problem.release[j]):
             work += least[j]
             yield problem.release[j] + Fraction(work, units)
@@ -73,19 +85,35 @@ def knapsack_multipliers(problem: Problem, costs: Costs, proof: Proof) -> Number
     if not problem.budget:
         raise ProofError("proof.kind: knapsack_multipliers needs `budget` sharing")
     scale = scale_of(proof)
-    multiplier, resource = table(proof, "multipliers", (problem.n,)), table(proof, "resource", (problem.m,), 0)
+    multiplier, resource = (
+        table(proof, "multipliers", (problem.n,)),
+        table(proof, "resource", (problem.m,), 0),
+    )
     price = optional(proof, "prices", (problem.m, problem.r)) or [[0] * problem.r] * problem.m
-    tax = optional(proof, "quota_prices", (len(problem.quota), problem.r)) or [[0] * problem.r] * len(problem.quota)
+    tax = optional(proof, "quota_prices", (len(problem.quota), problem.r)) or [
+        [0] * problem.r
+    ] * len(problem.quota)
     knapsacks = Knapsacks()
-    total = sum(multiplier) - sum(map(dot, price, problem.capacity)) - sum(map(dot, tax, problem.quota))
+    total = (
+        sum(multiplier) - sum(map(dot, price, problem.capacity)) - sum(map(dot, tax, problem.quota))
+    )
     for a, r in enumerate(resource):
         if r >= problem.r:
-            raise ProofError(f"proof.resource[{a}]: {r} is not a resource of the instance (0 to {problem.r - 1})")
+            raise ProofError(
+                f"proof.resource[{a}]: {r} is not a resource of the instance (0 to {problem.r - 1})"
+            )
         gains = []
         for j in problem.runners(a):
             demand = problem.demand(j, a)
-            rent = dot(price[a], demand) + (dot(tax[problem.tenant[j]], demand) if problem.quota else 0)
-            gains.append(((demand[r],), multiplier[j] - scale * problem.weight[j] * problem.length[j][a] - rent))
+            rent = dot(price[a], demand) + (
+                dot(tax[problem.tenant[j]], demand) if problem.quota else 0
+            )
+            gains.append(
+                (
+                    (demand[r],),
+                    multiplier[j] - scale * problem.weight[j] * problem.length[j][a] - rent,
+                )
+            )
         total -= knapsacks.most(gains, [problem.capacity[a][r]])
     return Fraction(total, scale)
 
@@ -101,17 +129,32 @@ def assignment_duals(problem: Problem, costs: Costs, proof: Proof) -> Number:
     where u_j + v <= k p_ja. Then sum w_j (C_j - r_j) >= sum_j (w_j - w) shortest_j + w (sum C_j - sum r_j), w the least weight.
     Outages and differing releases only make completions later.
     """
-    if problem.budget or costs.worst or costs.slope != problem.weight or costs.origin != problem.release:
-        raise ProofError("proof.kind: assignment_duals needs `time` sharing and objective total_time")
+    if (
+        problem.budget
+        or costs.worst
+        or costs.slope != problem.weight
+        or costs.origin != problem.release
+    ):
+        raise ProofError(
+            "proof.kind: assignment_duals needs `time` sharing and objective total_time"
+        )
     task, columns = table(proof, "task_duals", (problem.n,)), _columns(problem, proof)
-    highest = [list(_highest(duals, slots)) for duals, slots in zip(columns, problem.slots, strict=True)]
+    highest = [
+        list(_highest(duals, slots)) for duals, slots in zip(columns, problem.slots, strict=True)
+    ]
     for j, lengths in enumerate(problem.length):
         for a, p in lengths.items():
             for k, dual in highest[a]:
                 if task[j] + dual > k * p:
-                    raise ProofError(f"proof.task_duals[{j}]: {task[j]} + {dual} exceeds {k} * {p}, position {k} on agent {a}")
+                    raise ProofError(
+                        f"proof.task_duals[{j}]: {task[j]} + {dual} exceeds {k} * {p}, position {k} on agent {a}"
+                    )
     least = min(problem.weight)
-    together = problem.n * min(problem.release) + sum(task) + sum(sum(v) for duals in columns for v in duals.values())
+    together = (
+        problem.n * min(problem.release)
+        + sum(task)
+        + sum(sum(v) for duals in columns for v in duals.values())
+    )
     extra = sum((w - least) * p for w, p in zip(problem.weight, problem.shortest, strict=True))
     return extra + least * (together - sum(problem.release))
 
@@ -123,10 +166,14 @@ def _columns(problem: Problem, proof: Proof) -> list[dict[int, list[int]]]:
         where = f"proof.column_duals[{i}]"
         a, k, dual = checked(where, proof["column_duals"][i], (3,))
         if not (0 <= a < problem.m and k >= 1 and dual <= 0):
-            raise ProofError(f"{where}: needs an agent, a position from 1 on, and a dual that is at most 0")
+            raise ProofError(
+                f"{where}: needs an agent, a position from 1 on, and a dual that is at most 0"
+            )
         found[a].setdefault(k, []).append(dual)
         if len(found[a][k]) > problem.slots[a]:
-            raise ProofError(f"{where}: more than {problem.slots[a]} duals of position {k} on agent {a}, one per queue")
+            raise ProofError(
+                f"{where}: more than {problem.slots[a]} duals of position {k} on agent {a}, one per queue"
+            )
     return found
 
 
@@ -151,13 +198,21 @@ def energy_duals(problem: Problem, costs: Costs, proof: Proof) -> Number:
         raise ProofError("proof.kind: energy_duals needs `time` sharing and objective makespan")
     thresholds: list[int] = table(proof, "thresholds", (len(listed(proof, "thresholds")),), 0)
     if any(h > max(problem.release) for h in thresholds):
-        raise ProofError(f"proof.thresholds: none may lie after the last release, {max(problem.release)}")
+        raise ProofError(
+            f"proof.thresholds: none may lie after the last release, {max(problem.release)}"
+        )
     count = len(thresholds)
     prices = table(proof, "prices", (problem.m, problem.r, count), 0)
     quotas = optional(proof, "quota_prices", (len(problem.quota), problem.r, count)) or []
     task = table(proof, "task_duals", (problem.n,), 0)
-    rows = [*zip(problem.capacity, prices, strict=True), *zip(problem.quota, quotas, strict=bool(quotas))]
-    held = [sum(units * row[r][i] for limit, row in rows for r, units in enumerate(limit)) for i in range(count)]
+    rows = [
+        *zip(problem.capacity, prices, strict=True),
+        *zip(problem.quota, quotas, strict=bool(quotas)),
+    ]
+    held = [
+        sum(units * row[r][i] for limit, row in rows for r, units in enumerate(limit))
+        for i in range(count)
+    ]
     total = dot(held, thresholds)
     for j, release in enumerate(problem.release):
         early = [i for i, h in enumerate(thresholds) if h <= release]
@@ -165,7 +220,11 @@ def energy_duals(problem: Problem, costs: Costs, proof: Proof) -> Number:
         for a, p in problem.length[j].items():
             charged = [prices[a], *([quotas[problem.tenant[j]]] if quotas else [])]
             rent = sum(
-                units * row[r][i] for row in charged for r, units in enumerate(problem.demand(j, a)) if units for i in early
+                units * row[r][i]
+                for row in charged
+                for r, units in enumerate(problem.demand(j, a))
+                if units
+                for i in early
             )
             least.append(p * (task[j] + rent))
         total += task[j] * release + min(least)

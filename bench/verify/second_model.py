@@ -56,13 +56,27 @@ def search(problem: Problem, costs: Costs, seconds: float, known: Number | None 
     upper, integer = np.ones(len(choices)), np.ones(len(choices))
     if costs.worst:  # one more variable, the makespan
         rows.at_least_every(price, [x.j for x in choices], problem.n)
-        price, upper, integer = np.append(0 * price, 1.0), np.append(upper, np.inf), np.append(integer, 0)
+        price, upper, integer = (
+            np.append(0 * price, 1.0),
+            np.append(upper, np.inf),
+            np.append(integer, 0),
+        )
     options = {"time_limit": seconds, "mip_rel_gap": 0.0}
-    found = milp(price, integrality=integer, bounds=Bounds(0, upper), constraints=rows.constraint(len(price)), options=options)
+    found = milp(
+        price,
+        integrality=integer,
+        bounds=Bounds(0, upper),
+        constraints=rows.constraint(len(price)),
+        options=options,
+    )
     bound = -math.inf if found.mip_dual_bound is None else float(found.mip_dual_bound)
     if costs.whole and math.isfinite(bound):
         bound = math.ceil(bound - min(max(TOLERANCE, TOLERANCE * abs(bound)), WHOLE))
-    chosen = [] if found.x is None else [x for x, value in zip(choices, found.x, strict=False) if value > 0.5]
+    chosen = (
+        []
+        if found.x is None
+        else [x for x, value in zip(choices, found.x, strict=False) if value > 0.5]
+    )
     schedule = Schedule(*([x[column] for x in chosen] for column in range(4))) if chosen else None  # type: ignore[arg-type]
     return Opinion(bound, schedule, found.status == 0)
 
@@ -73,7 +87,9 @@ def search(problem: Problem, costs: Costs, seconds: float, known: Number | None 
 def _step(problem: Problem) -> int:
     """Ticks that divide every start of an active schedule: they are sums of releases, outage ends and durations."""
     ends = [end for away in problem.away for _, end in away]
-    return math.gcd(*problem.release, *ends, *(p for lengths in problem.length for p in lengths.values()))
+    return math.gcd(
+        *problem.release, *ends, *(p for lengths in problem.length for p in lengths.values())
+    )
 
 
 def _latest(problem: Problem, costs: Costs, known: Number | None) -> list[int]:
@@ -89,7 +105,10 @@ def _latest(problem: Problem, costs: Costs, known: Number | None) -> list[int]:
     least = [costs.of(j, problem.release[j] + problem.shortest[j]) for j in range(problem.n)]
     room = [known if costs.worst else known - sum(least) + own for own in least]
     rows = zip(latest, room, costs.slope, costs.origin, strict=True)
-    return [min(end, origin + math.floor(own / slope)) if slope else end for end, own, slope, origin in rows]
+    return [
+        min(end, origin + math.floor(own / slope)) if slope else end
+        for end, own, slope, origin in rows
+    ]
 
 
 def _choices(problem: Problem, step: int, latest: list[int]) -> list[Choice]:
@@ -100,7 +119,9 @@ def _choices(problem: Problem, step: int, latest: list[int]) -> list[Choice]:
                 found.append(Choice(j, a, 0, p))
                 continue
             if len(found) + (latest[j] - problem.release[j]) // step > LARGEST_MODEL:
-                raise UncheckableError(f"too large for the second model (more than {LARGEST_MODEL} starts)")
+                raise UncheckableError(
+                    f"too large for the second model (more than {LARGEST_MODEL} starts)"
+                )
             away = problem.away[a]
             for t in range(problem.release[j], latest[j] - p + 1, step):
                 if all(t + p <= start or t >= end for start, end in away):
@@ -128,7 +149,9 @@ class Rows:
             self._high.append(high)
         self._entries.append((self._index[name], column, coefficient))
         if len(self._entries) > LARGEST_MATRIX:
-            raise UncheckableError(f"too large for the second model (more than {LARGEST_MATRIX} coefficients)")
+            raise UncheckableError(
+                f"too large for the second model (more than {LARGEST_MATRIX} coefficients)"
+            )
 
     def at_least_every(self, price: np.ndarray, task: list[int], n: int) -> None:
         """One more variable, the last, is at least the price of every task's choice."""

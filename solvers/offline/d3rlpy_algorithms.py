@@ -39,16 +39,17 @@ with contextlib.redirect_stderr(io.StringIO()):  # it imports the old gym, which
         QFunctionOutput,
     )
     from d3rlpy.models.torch.q_functions.qr_q_function import _make_taus
-    from d3rlpy.models.torch.transformers import GPT2
     from d3rlpy.torch_utility import TorchMiniBatch, TorchTrajectoryMiniBatch
 
 from bench.contracts import Log
-from bench.episodes import Episodes
+from bench.logs.episodes import Episodes
 from bench.simulator.view import Layout
-from solvers.network import PairNetwork
+from solvers.networks.pairwise import PairNetwork
 from solvers.offline.feed import Batch, Feed, State, q_values, states
 
-structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # it narrates every run on stdout
+structlog.configure(
+    wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR)
+)  # it narrates every run on stdout
 
 ILLEGAL = -1e8
 
@@ -91,7 +92,9 @@ class PairEncoderFactory(EncoderFactory):
 
     def create(self, observation_shape: Any) -> PairEncoder:
         """A new network."""
-        return PairEncoder(PairNetwork(self.width, self.rounds, self.outputs), Layout(*self.layout), self.objective)
+        return PairEncoder(
+            PairNetwork(self.width, self.rounds, self.outputs), Layout(*self.layout), self.objective
+        )
 
     @staticmethod
     def get_type() -> str:
@@ -218,8 +221,14 @@ class LegalBCQ(DiscreteBCQImpl):
     def inner_predict_best_action(self, x: Any) -> Tensor:
         """The best of the actions that the imitator finds likely enough."""
         logits = self._modules.imitator(x).logits
-        likely = logits - logits.max(dim=1, keepdim=True).values >= math.log(self._action_flexibility)
-        return self._q_func_forwarder.compute_expected_q(x).masked_fill(~likely, -math.inf).argmax(dim=1)
+        likely = logits - logits.max(dim=1, keepdim=True).values >= math.log(
+            self._action_flexibility
+        )
+        return (
+            self._q_func_forwarder.compute_expected_q(x)
+            .masked_fill(~likely, -math.inf)
+            .argmax(dim=1)
+        )
 
 
 class BCQ(Fed, d3rlpy.algos.DiscreteBCQ):
@@ -274,7 +283,15 @@ class IQLModules(d3rlpy.torch_utility.Modules):
 class IQLImpl(d3rlpy.algos.qlearning.base.QLearningAlgoImplBase):
     """The three losses of implicit Q-learning for discrete actions."""
 
-    def __init__(self, modules: IQLModules, forwarders: tuple[Any, Any], config: IQLConfig, shape: Any, size: int, device: str):
+    def __init__(
+        self,
+        modules: IQLModules,
+        forwarders: tuple[Any, Any],
+        config: IQLConfig,
+        shape: Any,
+        size: int,
+        device: str,
+    ):
         super().__init__(observation_shape=shape, action_size=size, modules=modules, device=device)
         self._forwarder, self._target, self._config = *forwarders, config
 
@@ -293,8 +310,12 @@ class IQLImpl(d3rlpy.algos.qlearning.base.QLearningAlgoImplBase):
             observations=batch.observations, actions=action, rewards=batch.rewards, target=target, terminals=batch.terminals,
             gamma=config.gamma,
         )  # fmt: skip
-        advantage = (config.inverse_temperature * excess.detach()).exp().clamp(max=config.largest_weight)
-        policy_loss = -(advantage * m.policy(batch.observations).log_softmax(dim=1).gather(1, action)).mean()  # eq. 7
+        advantage = (
+            (config.inverse_temperature * excess.detach()).exp().clamp(max=config.largest_weight)
+        )
+        policy_loss = -(
+            advantage * m.policy(batch.observations).log_softmax(dim=1).gather(1, action)
+        ).mean()  # eq. 7
         m.optim.zero_grad()
         (value_loss + td_loss + policy_loss).backward()
         m.optim.step()
@@ -344,16 +365,25 @@ class IQL(Fed, d3rlpy.algos.QLearningAlgoBase):
 
         def q() -> Any:
             return d3rlpy.models.builders.create_discrete_q_function(
-                observation_shape, action_size, config.encoder_factory, config.q_func_factory, self._device, False
+                observation_shape,
+                action_size,
+                config.encoder_factory,
+                config.q_func_factory,
+                self._device,
+                False,
             )
 
         (q_funcs, forwarder), (targ_q_funcs, target) = q(), q()
         d3rlpy.torch_utility.hard_sync(targ_q_funcs, q_funcs)
-        value, policy = (config.encoder_factory.create(observation_shape).to(self._device) for _ in range(2))
+        value, policy = (
+            config.encoder_factory.create(observation_shape).to(self._device) for _ in range(2)
+        )
         named = [*q_funcs.named_modules(), *value.named_modules(), *policy.named_modules()]
         optim = config.optim_factory.create(named, lr=config.learning_rate, compiled=False)
         modules = IQLModules(q_funcs, targ_q_funcs, value, policy, optim)
-        self._impl = IQLImpl(modules, (forwarder, target), config, observation_shape, action_size, self._device)
+        self._impl = IQLImpl(
+            modules, (forwarder, target), config, observation_shape, action_size, self._device
+        )
 
     def get_action_type(self) -> Any:
         """Discrete."""
@@ -363,14 +393,6 @@ class IQL(Fed, d3rlpy.algos.QLearningAlgoBase):
 d3rlpy.base.register_learnable(IQLConfig)
 
 
-def gpt2(embed: int, heads: int, layers: int, tokens: int) -> nn.Module:
-    """d3rlpy's causal transformer over (B, tokens, embed), without dropout."""
-    return GPT2(
-        layer_width=embed, pre_activation_ff_hidden_size=4 * embed, post_activation_ff_hidden_size=4 * embed, num_heads=heads,
-        context_size=tokens, num_layers=layers, attn_dropout=0.0, resid_dropout=0.0, embed_dropout=0.0, activation=nn.GELU(),
-    )  # fmt: skip
-
-
 class LegalTransformer(DiscreteDecisionTransformerImpl):
     """As d3rlpy's, whose loss counts padding too and knows no masks."""
 
@@ -378,7 +400,9 @@ class LegalTransformer(DiscreteDecisionTransformerImpl):
         """Cross-entropy of what was done, over the decisions that were made."""
         action, known = batch.actions.squeeze(2).long(), batch.masks
         steps, return_to_go = batch.timesteps.squeeze(2), batch.returns_to_go.squeeze(2)
-        logits = self._modules.transformer.along(batch.observations, action, return_to_go, steps, known).clamp(min=ILLEGAL)
+        logits = self._modules.transformer.along(
+            batch.observations, action, return_to_go, steps, known
+        ).clamp(min=ILLEGAL)
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), action.flatten(), reduction="none")
         return (loss * known.flatten()).sum() / known.sum()
 
@@ -393,7 +417,9 @@ class DecisionTransformer(Fed, d3rlpy.algos.DiscreteDecisionTransformer):
     def inner_create_impl(self, observation_shape: Any, action_size: int) -> None:
         """With our network in place of d3rlpy's."""
         config = self._config
-        optim = config.optim_factory.create(self.network.named_modules(), lr=config.learning_rate, compiled=False)
+        optim = config.optim_factory.create(
+            self.network.named_modules(), lr=config.learning_rate, compiled=False
+        )
         self._impl = LegalTransformer(
             observation_shape=observation_shape, action_size=action_size,
             modules=DiscreteDecisionTransformerModules(transformer=self.network, optim=optim),
@@ -402,7 +428,9 @@ class DecisionTransformer(Fed, d3rlpy.algos.DiscreteDecisionTransformer):
         )  # fmt: skip
 
 
-def decision_transformer(network: Any, layout: Layout, device: torch.device, lr: float, batch: int, steps: int) -> Any:
+def decision_transformer(
+    network: Any, layout: Layout, device: torch.device, lr: float, batch: int, steps: int
+) -> Any:
     """One that trains `network` for `steps` of `batch` trajectories; the learning rate falls to a tenth."""
     tokens = steps * batch * network.context
     config = d3rlpy.algos.DiscreteDecisionTransformerConfig(
@@ -417,7 +445,9 @@ def decision_transformer(network: Any, layout: Layout, device: torch.device, lr:
 # -- running them ----------------------------------------------------------------------------------------------------
 
 
-KINDS: dict[str, tuple[type, type, dict[str, Any]]] = {  # ours, its configuration, what is fixed in it
+KINDS: dict[
+    str, tuple[type, type, dict[str, Any]]
+] = {  # ours, its configuration, what is fixed in it
     "BC": (BC, d3rlpy.algos.DiscreteBCConfig, {"beta": 0.0}),
     "DQN": (DQN, d3rlpy.algos.DQNConfig, {}),
     "DoubleDQN": (DoubleDQN, d3rlpy.algos.DoubleDQNConfig, {}),
@@ -450,7 +480,8 @@ def build(kind: str, feed: Feed, settings: Settings, steps: int) -> Any:
     ours, config, fixed = KINDS[kind]
     s, layout = settings, feed.layout
     optimizer = d3rlpy.optimizers.AdamFactory(
-        clip_grad_norm=1.0, lr_scheduler_factory=d3rlpy.optimizers.CosineAnnealingLRFactory(T_max=steps)
+        clip_grad_norm=1.0,
+        lr_scheduler_factory=d3rlpy.optimizers.CosineAnnealingLRFactory(T_max=steps),
     )
     encoder = PairEncoderFactory(tuple(layout), feed.log.objective, s.width, s.rounds, s.quantiles)
     values = {
@@ -503,9 +534,13 @@ def replay_buffer(log: Episodes) -> d3rlpy.dataset.ReplayBuffer:
     for first, length in zip(log.first.tolist(), log.length.tolist(), strict=True):
         at = slice(first, first + length)
         seen, reward = log.observation[log.state[at]], log.reward[at, None].astype(np.float32)
-        made.append(d3rlpy.dataset.Episode(seen, log.action[at, None], reward, bool(log.terminated[at][-1])))
+        made.append(
+            d3rlpy.dataset.Episode(seen, log.action[at, None], reward, bool(log.terminated[at][-1]))
+        )
     buffer, discrete = d3rlpy.dataset.InfiniteBuffer(), d3rlpy.ActionSpace.DISCRETE
-    return d3rlpy.dataset.ReplayBuffer(buffer, episodes=made, action_space=discrete, action_size=log.layout.actions)
+    return d3rlpy.dataset.ReplayBuffer(
+        buffer, episodes=made, action_space=discrete, action_size=log.layout.actions
+    )
 
 
 class FeedBuffer:
@@ -533,7 +568,9 @@ class FeedBuffer:
         )  # fmt: skip
 
 
-def fit(algorithm: Any, feed: Feed, steps: int, per_epoch: int, log: Log, begun: int = 0) -> Iterator[int]:
+def fit(
+    algorithm: Any, feed: Feed, steps: int, per_epoch: int, log: Log, begun: int = 0
+) -> Iterator[int]:
     """d3rlpy's own training loop, epoch by epoch; yields the steps done. `begun`: steps that were done before."""
     adapter = ToLog(log, begun)
     if not hasattr(algorithm, "fitter"):  # transformers have no loop that yields
@@ -592,7 +629,11 @@ def state_of(algorithm: Any) -> dict[str, Any]:
     """All that an algorithm needs to go on."""
     memory = io.BytesIO()
     algorithm.impl.save_model(memory)
-    return {"impl": memory.getvalue(), "grad_step": algorithm._grad_step, "tokens": getattr(algorithm.impl, "_tokens", 0)}
+    return {
+        "impl": memory.getvalue(),
+        "grad_step": algorithm._grad_step,
+        "tokens": getattr(algorithm.impl, "_tokens", 0),
+    }
 
 
 def restore(algorithm: Any, state: Mapping[str, Any]) -> None:

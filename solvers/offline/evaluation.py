@@ -1,7 +1,7 @@
 """Off-policy evaluation: what a policy would return, told from logs that other policies made.
 
 E episodes of at most L decisions, padded behind their ends with ratio 1, reward 0 and values 0; C candidate policies. How good
-estimates are is measured by `bench.dope`.
+estimates are is measured by `bench.analysis.ope_metrics`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.contracts import UserError
-from bench.episodes import Episodes
-from solvers.network import Network, PairNetwork
+from bench.errors import UserError
+from bench.logs.episodes import Episodes
+from solvers.networks.decision_transformer import TransformerNetwork
+from solvers.networks.pairwise import Network, PairNetwork
 from solvers.offline.feed import CHUNK, Feed, q_values
-from solvers.transformer_network import TransformerNetwork
 
 Floats = NDArray[np.float64]
 RESAMPLES = 1000
@@ -41,7 +41,9 @@ class Told:
     ratio: Floats  # probability of the logged action under the policy, over that under the behaviour policy
     q: Floats  # estimated value of the logged action
     value: Floats  # (E, L + 1) estimated value of the states under the policy, 0 after the end
-    instance: NDArray[np.int64]  # (E,) number of the instance that was played, from 0 in the order of their first episodes
+    instance: NDArray[
+        np.int64
+    ]  # (E,) number of the instance that was played, from 0 in the order of their first episodes
 
     @property
     def weight(self) -> Floats:
@@ -51,7 +53,12 @@ class Told:
 
 def per_decision(told: Told, rng: np.random.Generator) -> Estimate:
     """Per-decision importance sampling (Precup, Sutton & Singh 2000): unbiased if the behaviour may do all it does."""
-    return bootstrap((told.weight * told.reward).sum(axis=1)[:, None], told.instance, lambda rows: rows.mean(axis=0).sum(), rng)
+    return bootstrap(
+        (told.weight * told.reward).sum(axis=1)[:, None],
+        told.instance,
+        lambda rows: rows.mean(axis=0).sum(),
+        rng,
+    )
 
 
 def weighted(told: Told, rng: np.random.Generator) -> Estimate:
@@ -64,7 +71,9 @@ def weighted(told: Told, rng: np.random.Generator) -> Estimate:
     def value(rows: Floats) -> float:
         w, r = rows[:, :steps], rows[:, steps:]
         total = w.sum(axis=0)
-        share = np.where(total > 0, (w * r).sum(axis=0) / np.where(total > 0, total, 1.0), r.mean(axis=0))
+        share = np.where(
+            total > 0, (w * r).sum(axis=0) / np.where(total > 0, total, 1.0), r.mean(axis=0)
+        )
         return float(share.sum())
 
     return bootstrap(np.concatenate([weight, told.reward], axis=1), told.instance, value, rng)
@@ -83,7 +92,10 @@ def direct(told: Told, rng: np.random.Generator) -> Estimate:
 
 
 def bootstrap(
-    rows: Floats, instance: NDArray[np.int64], value: Callable[[Floats], float], rng: np.random.Generator
+    rows: Floats,
+    instance: NDArray[np.int64],
+    value: Callable[[Floats], float],
+    rng: np.random.Generator,
 ) -> Estimate:
     """`value` of rows (E, n), and its 95 % interval over resampled instances, each with all of its rows; NaN with one."""
     together, count = np.argsort(instance, kind="stable"), np.bincount(instance)
@@ -112,21 +124,34 @@ def greedy_actions(network: Network, feed: Feed) -> Tensor:
     if isinstance(network, TransformerNetwork):
         return _told_by_history(network, feed)
     rows = torch.arange(len(feed.states.unit), device=feed.device)
-    return torch.cat([network(feed.states.at(chunk).features)[0].argmax(dim=1) for chunk in rows.split(CHUNK)])
+    return torch.cat(
+        [network(feed.states.at(chunk).features)[0].argmax(dim=1) for chunk in rows.split(CHUNK)]
+    )
 
 
 def _told_by_history(network: TransformerNetwork, feed: Feed) -> Tensor:
     """(S,) as `greedy_actions`, after the decisions that were logged before, with the target return that it decides by."""
-    actions = feed.states.mask.float().argmax(dim=1)  # any legal one where an episode was cut: nothing was done there
+    actions = feed.states.mask.float().argmax(
+        dim=1
+    )  # any legal one where an episode was cut: nothing was done there
     for last in torch.arange(len(feed), device=feed.device).split(CHUNK // network.context):
         past = feed.trajectories(last, network.context)
         target = torch.full_like(past.return_to_go, network.target_return)
-        actions[feed.state[last]] = network.along(past.seen, past.action, target, past.step, past.known)[:, -1].argmax(dim=1)
+        actions[feed.state[last]] = network.along(
+            past.seen, past.action, target, past.step, past.known
+        )[:, -1].argmax(dim=1)
     return actions
 
 
 def fitted_q(
-    feed: Feed, actions: Tensor, steps: int, batch: int, lr: float, width: int, rounds: int, target_update: int = 10
+    feed: Feed,
+    actions: Tensor,
+    steps: int,
+    batch: int,
+    lr: float,
+    width: int,
+    rounds: int,
+    target_update: int = 10,
 ) -> PairNetwork:
     """Fitted Q evaluation (Le et al. 2019, arXiv:1903.08738) of C deterministic policies at once, undiscounted as scores are.
 
@@ -134,7 +159,9 @@ def fitted_q(
     policies are mostly alike, and what differs between them is then not drowned by what differs between networks.
     """
     torch.manual_seed(int(torch.randint(2**62, (1,), generator=feed.generator)))
-    network, target = (PairNetwork(width, rounds, max(2, actions.shape[1])).to(feed.device) for _ in range(2))
+    network, target = (
+        PairNetwork(width, rounds, max(2, actions.shape[1])).to(feed.device) for _ in range(2)
+    )
     target.load_state_dict(network.state_dict())
     if actions.shape[1] == 1:
         actions = actions.expand(-1, 2)
@@ -144,11 +171,17 @@ def fitted_q(
             group["lr"] = lr * (1.0 - 0.95 * step / steps)
         rows = feed.draw(batch)
         with torch.no_grad():
-            following = q_values(target, rows.following).gather(1, actions[rows.next_state][:, None]).squeeze(1)  # (n, C)
+            following = (
+                q_values(target, rows.following)
+                .gather(1, actions[rows.next_state][:, None])
+                .squeeze(1)
+            )  # (n, C)
             wanted = rows.reward[:, None] + (1.0 - rows.terminal)[:, None] * following
         q = q_values(network, rows.seen)
         told = q.gather(1, rows.action[:, None, None].expand(-1, 1, q.shape[2])).squeeze(1)
-        loss = (told - wanted).square().mean()  # not Huber's: returns are skewed, and their median is no value
+        loss = (
+            (told - wanted).square().mean()
+        )  # not Huber's: returns are skewed, and their median is no value
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -173,7 +206,10 @@ def told_of(feed: Feed, q: Tensor, actions: Tensor) -> Told:
     """
     log = feed.log
     value = q.gather(1, actions[:, None])[:, 0].cpu().double().numpy() / feed.reward_scale
-    logged = q[feed.state].gather(1, feed.action[:, None])[:, 0].cpu().double().numpy() / feed.reward_scale
+    logged = (
+        q[feed.state].gather(1, feed.action[:, None])[:, 0].cpu().double().numpy()
+        / feed.reward_scale
+    )
     same = (actions[feed.state] == feed.action).cpu().numpy()
     ratio = same / log.probability if log.probability is not None else np.full(len(same), np.nan)
     going_on = np.ones(len(value), dtype=bool)

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.episodes import Episodes
+from bench.logs.episodes import Episodes
 from bench.simulator.view import Layout
-from solvers.advantages import to_go
-from solvers.features import ALONE, Features, features
-from solvers.network import PairNetwork
+from solvers.networks.features import ALONE, Features, features
+from solvers.networks.pairwise import PairNetwork
 from solvers.offline.rewards import paid_at_start
-from solvers.rollouts import visible_load
+from solvers.rl.advantages import to_go
+from solvers.rl.rollouts import visible_load
 
 CHUNK = 4096  # states whose features are made at once
 
@@ -52,7 +52,11 @@ def states(flat: Tensor, layout: Layout, objective: str) -> State:
     times as much of the returns to go: fitted Q functions are near the truth with it and far off without.
     """
     seen, scale = features(layout.view(flat)), layout.scale(flat)
-    left = seen.load[:, ALONE] if objective == "total_time" else visible_load(seen, objective, shaped=False)
+    left = (
+        seen.load[:, ALONE]
+        if objective == "total_time"
+        else visible_load(seen, objective, shaped=False)
+    )
     unit = torch.where(scale > 0, left / scale.clamp(min=1e-9), 1.0)
     return State(*seen, unit)
 
@@ -66,7 +70,9 @@ def q_values(network: PairNetwork, seen: State) -> Tensor:
     """
     scores, value = network(seen.features)
     if network.outputs > 1:
-        return (value[:, None, None] + scores.masked_fill(~seen.mask[..., None], 0.0)) * seen.unit[:, None, None]
+        return (value[:, None, None] + scores.masked_fill(~seen.mask[..., None], 0.0)) * seen.unit[
+            :, None, None
+        ]
     scores = scores.masked_fill(~seen.mask, 0.0)
     mean = scores.sum(dim=1, keepdim=True) / seen.mask.sum(dim=1, keepdim=True).clamp(min=1)
     return (value[:, None] + scores - mean) * seen.unit[:, None]
@@ -99,8 +105,15 @@ class Feed:
     Rewards are those of `solvers.offline.rewards` where these are known; they are multiplied by `reward_scale`, as units are.
     """
 
-    def __init__(self, log: Episodes, device: torch.device, seed: int = 0, reward_scale: float = 1.0) -> None:
-        self.log, self.layout, self.device, self.reward_scale = log, log.layout, device, reward_scale
+    def __init__(
+        self, log: Episodes, device: torch.device, seed: int = 0, reward_scale: float = 1.0
+    ) -> None:
+        self.log, self.layout, self.device, self.reward_scale = (
+            log,
+            log.layout,
+            device,
+            reward_scale,
+        )
         self.generator = torch.Generator(device).manual_seed(seed)
         chunks = torch.from_numpy(log.observation).split(CHUNK)
         made = [states(chunk.to(device), log.layout, log.objective) for chunk in chunks]
@@ -129,7 +142,9 @@ class Feed:
         """The decisions `rows` (n,)."""
         state = self.state[rows]
         seen, following = self.states.at(state), self.states.at(state + 1)
-        return Batch(seen, self.action[rows], self.reward[rows], following, self.terminal[rows], state + 1)
+        return Batch(
+            seen, self.action[rows], self.reward[rows], following, self.terminal[rows], state + 1
+        )
 
     def trajectories(self, last: Tensor, length: int) -> Trajectories:
         """The stretches of `length` decisions that end at the decisions `last` (n,)."""
@@ -137,13 +152,17 @@ class Feed:
         first = (last - self.step[last])[:, None]
         known, rows = back >= first, torch.maximum(back, first)
         seen = self.states.at(self.state[rows].flatten()).features
-        return Trajectories(seen, self.action[rows], self.return_to_go[rows], self.step[rows], known.float())
+        return Trajectories(
+            seen, self.action[rows], self.return_to_go[rows], self.step[rows], known.float()
+        )
 
     @functools.cached_property
     def step(self) -> Tensor:
         """(T,) decisions since the episode's begin."""
         log = self.log
-        return torch.from_numpy(np.arange(len(self)) - np.repeat(log.first, log.length)).to(self.device)
+        return torch.from_numpy(np.arange(len(self)) - np.repeat(log.first, log.length)).to(
+            self.device
+        )
 
     @functools.cached_property
     def return_to_go(self) -> Tensor:

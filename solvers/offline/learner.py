@@ -14,18 +14,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import dope
-from bench.contracts import Budget, Dataset, Log, Logs, Policy, UserError
-from bench.episodes import Episodes
+from bench.analysis import ope_metrics as dope
+from bench.contracts import Budget, Dataset, Log, Logs, Policy
+from bench.errors import UserError
 from bench.instance import Instance
+from bench.logs.episodes import Episodes
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
-from solvers.network import Network
+from solvers.networks.pairwise import Network
+from solvers.networks.policy import NetworkPolicy, choose_device, load_policy, save_atomically
 from solvers.offline import evaluation
 from solvers.offline.feed import Feed
-from solvers.policy import NetworkPolicy, choose_device, load_policy, save_atomically
-from solvers.rollouts import play_greedily
-from solvers.settings import ABOVE_0, AT_LEAST_0, SHARE, Range, check_settings
+from solvers.rl.rollouts import play_greedily
+from solvers.rl.settings import ABOVE_0, AT_LEAST_0, SHARE, Range, check_settings
 
 SELECTIONS = ("fqe", "oracle", "last")
 RANGES: dict[str, Range] = {
@@ -70,11 +71,15 @@ class OfflineLearner(ABC):
         choose_device(self.device)
         check_settings(self, "solver", RANGES)
         if self.selection not in SELECTIONS:
-            raise UserError(f"solver.selection: {self.selection!r} must be one of {', '.join(SELECTIONS)}")
+            raise UserError(
+                f"solver.selection: {self.selection!r} must be one of {', '.join(SELECTIONS)}"
+            )
         if self.logs is not None and self.logs.setting.observe == "arrived":
             self.observe = "arrived"
         if self.steps % (2 * self.candidates):
-            raise UserError(f"solver.steps: {self.steps} must be a multiple of twice solver.candidates={self.candidates}")
+            raise UserError(
+                f"solver.steps: {self.steps} must be a multiple of twice solver.candidates={self.candidates}"
+            )
 
     # -- what a learner defines ------------------------------------------------------------------------------------
 
@@ -88,7 +93,9 @@ class OfflineLearner(ABC):
 
     # -- the contract ----------------------------------------------------------------------------------------------
 
-    def fit(self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log) -> Policy:
+    def fit(
+        self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log
+    ) -> Policy:
         """Train for `steps` on the log and hand back one of `candidates` policies from the second half of the way.
 
         The simulator has no part in it, but with `selection=oracle`; afterwards it tells the true returns that the estimates
@@ -133,25 +140,38 @@ class OfflineLearner(ABC):
             raise UserError(
                 f"solver.episodes: {self.episodes} asked for, {episodes.name} has {len(episodes.length)}; record a larger log"
             )
-        return episodes.part(np.linspace(0, len(episodes.length) - 1, self.episodes).round().astype(np.int64))
+        return episodes.part(
+            np.linspace(0, len(episodes.length) - 1, self.episodes).round().astype(np.int64)
+        )
 
 
 class Study:
     """One training on one log: the parts of the log, the algorithm, its candidates, and what is estimated of them."""
 
     def __init__(
-        self, learner: OfflineLearner, episodes: Episodes, rng: np.random.Generator, device: torch.device, log: Log
+        self,
+        learner: OfflineLearner,
+        episodes: Episodes,
+        rng: np.random.Generator,
+        device: torch.device,
+        log: Log,
     ) -> None:
         self.learner, self.log, self.device, self.episodes = learner, log, device, episodes
         torch.manual_seed(int(rng.integers(2**62)))
         self.rng = rng
-        kept, held = split(episodes, learner.held_out, np.random.default_rng(int(episodes.hash[:16], 16)))
+        kept, held = split(
+            episodes, learner.held_out, np.random.default_rng(int(episodes.hash[:16], 16))
+        )
         seed, self.fqe_seed = (int(rng.integers(2**62)) for _ in range(2))
         self.held = episodes.part(held)
         self.played = matched(self.held, learner.logs.instances())
-        self.feed = Feed(episodes.part(kept), device, seed, learner.reward_scale or float(episodes.layout.tasks))
+        self.feed = Feed(
+            episodes.part(kept), device, seed, learner.reward_scale or float(episodes.layout.tasks)
+        )
         self.algorithm = learner.algorithm(self.feed)
-        self.epochs: list[dict[str, torch.Tensor]] = []  # the network after each; those of the second half are candidates
+        self.epochs: list[
+            dict[str, torch.Tensor]
+        ] = []  # the network after each; those of the second half are candidates
         self.path = log.folder / "training.pt"
         self.cpu_seconds = 0.0
         self._resume()
@@ -166,7 +186,9 @@ class Study:
         for done in d3.fit(self.algorithm, self.feed, learner.steps, per_epoch, self.log, begun):
             state = learner.network(self.algorithm, self.feed).state_dict()
             if not all(torch.isfinite(tensor).all() for tensor in state.values()):
-                raise FloatingPointError(f"the network is no longer finite after {done} steps; lower solver.lr")
+                raise FloatingPointError(
+                    f"the network is no longer finite after {done} steps; lower solver.lr"
+                )
             self.epochs.append(state)
             self.cpu_seconds += time.process_time() - began
             began = time.process_time()
@@ -215,7 +237,10 @@ class Study:
             values, chosen = np.array([one.value for one in estimates]), estimates[self.chosen]
             interval = {"low": chosen.low, "high": chosen.high}
             facts[f"ope/{name}"] = chosen.value
-            facts |= {f"ope/{name}_{end}": None if np.isnan(value) else value for end, value in interval.items()}
+            facts |= {
+                f"ope/{name}_{end}": None if np.isnan(value) else value
+                for end, value in interval.items()
+            }
             facts[f"ope/{name}_error"] = abs(chosen.value - facts["ope/true"])
             facts[f"ope/{name}_of_candidates"] = values.tolist()
             if len(values) > 1:
@@ -232,16 +257,29 @@ class Study:
 
         On those that the policies learnt from, fitted Q evaluation would believe in the same accidents that they believe in.
         """
-        learner, held = self.learner, Feed(self.held, self.device, self.fqe_seed, self.feed.reward_scale)
+        learner, held = (
+            self.learner,
+            Feed(self.held, self.device, self.fqe_seed, self.feed.reward_scale),
+        )
         actions = [evaluation.greedy_actions(network, held) for network in self.networks]
         fitted = evaluation.fitted_q(
-            held, torch.stack(actions, dim=1), learner.fqe_steps, learner.batch, learner.lr, learner.width, learner.rounds
+            held,
+            torch.stack(actions, dim=1),
+            learner.fqe_steps,
+            learner.batch,
+            learner.lr,
+            learner.width,
+            learner.rounds,
         )
         q = evaluation.all_values(fitted, held)
         self.estimates: dict[str, list[evaluation.Estimate]] = {"fqe": []}
         self.effective: list[float] = []
         self.refused: str | None = None
-        estimators = {"is": evaluation.per_decision, "wis": evaluation.weighted, "dr": evaluation.doubly_robust}
+        estimators = {
+            "is": evaluation.per_decision,
+            "wis": evaluation.weighted,
+            "dr": evaluation.doubly_robust,
+        }
         try:
             evaluation.needs_probabilities(self.held)
             self.estimates |= {name: [] for name in estimators}
@@ -257,8 +295,15 @@ class Study:
 
     def _true(self) -> np.ndarray[Any, np.dtype[np.float64]]:
         """(C,) mean return of each candidate on the instances of the held-out episodes, as often as they were played."""
-        simulator = TensorSimulator(self.played, self.learner.logs.setting, window=self.held.layout.tasks, device=self.device)
-        return np.array([float(play_greedily(network, simulator).mean()) for network in self.networks])
+        simulator = TensorSimulator(
+            self.played,
+            self.learner.logs.setting,
+            window=self.held.layout.tasks,
+            device=self.device,
+        )
+        return np.array(
+            [float(play_greedily(network, simulator).mean()) for network in self.networks]
+        )
 
     def _network(self, state: Mapping[str, torch.Tensor]) -> Network:
         network = self.learner.network(self.algorithm, self.feed)
@@ -284,13 +329,17 @@ class Study:
             return
         state = torch.load(self.path, map_location="cpu", weights_only=True)
         if state["log"] != self.episodes.hash:
-            raise UserError(f"logs: {self.episodes.name} is not what {self.path} was trained on; rerun=true starts over")
+            raise UserError(
+                f"logs: {self.episodes.name} is not what {self.path} was trained on; rerun=true starts over"
+            )
         d3.restore(self.algorithm, state["algorithm"])
         self.feed.generator.set_state(state["generator"])
         self.epochs, self.cpu_seconds = state["epochs"], state["cpu_seconds"]
 
 
-def split(episodes: Episodes, held_out: float, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+def split(
+    episodes: Episodes, held_out: float, rng: np.random.Generator
+) -> tuple[list[int], list[int]]:
     """Episodes to learn from and episodes held out, apart by instance: no instance is on both sides.
 
     Raises:

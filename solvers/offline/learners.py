@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from bench.contracts import UserError
-from solvers.constrained_network import ConstrainedNetwork
-from solvers.network import Network, PairNetwork
+from bench.errors import UserError
+from solvers.networks.constrained import ConstrainedNetwork
+from solvers.networks.decision_transformer import TransformerNetwork
+from solvers.networks.pairwise import Network, PairNetwork
 from solvers.offline.feed import Feed
 from solvers.offline.learner import OfflineLearner
-from solvers.transformer_network import TransformerNetwork
 
 CALM = 0.3  # nats: mean entropy of the policy that a Q function becomes
 ALIKE = 1e-3  # of the spread of the scores: the distance below which two actions are as good as each other
@@ -25,9 +25,15 @@ class _FromD3(OfflineLearner):
 
     def made(self, feed: Feed, kind: str) -> Any:
         """An algorithm of one of `solvers.offline.d3rlpy_algorithms.KINDS`."""
-        from solvers.offline import d3rlpy_algorithms as module  # d3rlpy takes seconds to import: only where it is used
+        from solvers.offline import (
+            d3rlpy_algorithms as module,
+        )  # d3rlpy takes seconds to import: only where it is used
 
-        own = {key: value for key in module.Settings._fields if (value := getattr(self, key, None)) is not None}
+        own = {
+            key: value
+            for key in module.Settings._fields
+            if (value := getattr(self, key, None)) is not None
+        }
         return module.build(kind, feed, module.Settings(**own), self.steps)
 
 
@@ -152,16 +158,22 @@ class DecisionTransformer(OfflineLearner):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.embed % self.heads:
-            raise UserError(f"solver.embed: {self.embed} must be a multiple of solver.heads={self.heads}")
+            raise UserError(
+                f"solver.embed: {self.embed} must be a multiple of solver.heads={self.heads}"
+            )
 
     def algorithm(self, feed: Feed) -> Any:
         """d3rlpy's DiscreteDecisionTransformer; its target return while deciding is a quantile of the log's."""
         from solvers.offline.d3rlpy_algorithms import decision_transformer
 
-        returns = feed.return_to_go[:: 1 + len(feed) // 10_000_000]  # more than 2^24 are too many for quantile
+        returns = feed.return_to_go[
+            :: 1 + len(feed) // 10_000_000
+        ]  # more than 2^24 are too many for quantile
         network = self._new(float(torch.quantile(returns, self.target_return_quantile)))
         stretches = max(1, self.batch // self.context)
-        return decision_transformer(network, feed.layout, feed.device, self.lr, stretches, self.steps)
+        return decision_transformer(
+            network, feed.layout, feed.device, self.lr, stretches, self.steps
+        )
 
     def network(self, algorithm: Any, feed: Feed) -> Network:
         """Its network."""
@@ -171,7 +183,13 @@ class DecisionTransformer(OfflineLearner):
 
     def _new(self, target_return: float) -> TransformerNetwork:
         return TransformerNetwork(
-            self.width, self.rounds, self.embed, self.layers, self.heads, self.context, target_return=target_return
+            self.width,
+            self.rounds,
+            self.embed,
+            self.layers,
+            self.heads,
+            self.context,
+            target_return=target_return,
         )
 
 
@@ -208,7 +226,9 @@ def calmed(network: PairNetwork | ConstrainedNetwork, feed: Feed) -> Any:
         entropy = -(logp.exp() * logp.clamp(min=-1e9)).sum(dim=1).mean()
         low, high = (middle, high) if entropy > aim else (low, middle)
     for name in ("score", "wait"):
-        last = getattr(network.values if isinstance(network, ConstrainedNetwork) else network, name)[2]
+        last = getattr(
+            network.values if isinstance(network, ConstrainedNetwork) else network, name
+        )[2]
         last.weight.mul_(math.exp(low))
         last.bias.mul_(math.exp(low))
     return network

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.episodes import Episodes
+from bench.logs.episodes import Episodes
 
 NEAR = 1e-4  # relative difference of the returns
 
@@ -26,12 +26,21 @@ def paid_at_start(log: Episodes) -> NDArray[np.float64] | None:
     if log.objective != "total_time":
         return None
     states = torch.from_numpy(log.observation)
-    view, state, action = log.layout.view(states), torch.from_numpy(log.state), torch.from_numpy(log.action)
+    view, state, action = (
+        log.layout.view(states),
+        torch.from_numpy(log.state),
+        torch.from_numpy(log.action),
+    )
     following, wait = state + 1, log.layout.actions - 1
     task, agent = action.clamp(max=wait - 1) // log.layout.agents, action % log.layout.agents
     runs = view.weight[state, task].double() * view.duration[state, task, agent]
-    passed = torch.where(view.shown[state, 0], view.release[state, 0] - view.release[following, 0], torch.inf)  # it still waits
-    waited = torch.minimum(passed[:, None], -view.release[following]).clamp(min=0.0) * view.shown[following]
+    passed = torch.where(
+        view.shown[state, 0], view.release[state, 0] - view.release[following, 0], torch.inf
+    )  # it still waits
+    waited = (
+        torch.minimum(passed[:, None], -view.release[following]).clamp(min=0.0)
+        * view.shown[following]
+    )
     waits = (view.weight[following].double() * waited).sum(dim=1)
     paid = -(torch.where(action == wait, waits, runs) / log.layout.scale(states)[state]).numpy()
     same = np.isclose(np.add.reduceat(paid, log.first), log.returns, rtol=NEAR, atol=NEAR)

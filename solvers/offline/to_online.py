@@ -12,7 +12,7 @@ import numpy as np
 from bench.contracts import Budget, Dataset, Log, Logs, Policy, Solver
 from bench.setting import Setting
 from solvers.offline.learner import OfflineLearner
-from solvers.training import NetworkLearner
+from solvers.rl.training import NetworkLearner
 
 
 @dataclass
@@ -35,14 +35,18 @@ class OfflineToOnline:
         """Those that are learnt from."""
         return self.offline.logs
 
-    def fit(self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log) -> Policy | Solver:
+    def fit(
+        self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log
+    ) -> Policy | Solver:
         """Both parts, each continued where it was interrupted."""
         folder = log.folder / "offline"
         folder.mkdir(exist_ok=True)
         seeds = [int(rng.integers(2**62)) for _ in range(2)]
         start = Path(self.offline.checkpoint or folder / "policy.pt")
         if not start.exists():  # it is written at the end
-            self.offline.fit(data, setting, budget, np.random.default_rng(seeds[0]), _Prefixed(log, folder))
+            self.offline.fit(
+                data, setting, budget, np.random.default_rng(seeds[0]), _Prefixed(log, folder)
+            )
         online = replace(self.online, start=str(start))
         return online.fit(data, setting, budget, np.random.default_rng(seeds[1]), log)
 
@@ -59,7 +63,12 @@ class _Prefixed:
 
     def summary(self, facts: Mapping[str, Any]) -> None:
         """As `offline/...`, but for those of the log and of off-policy evaluation, which the second part has none of."""
-        self._log.summary({name if name.startswith(("logs/", "ope/")) else f"offline/{name}": v for name, v in facts.items()})
+        self._log.summary(
+            {
+                name if name.startswith(("logs/", "ope/")) else f"offline/{name}": v
+                for name, v in facts.items()
+            }
+        )
 
     def progress(self, done: int, total: int, note: str = "") -> None:
         """As it is."""

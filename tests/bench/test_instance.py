@@ -21,7 +21,10 @@ FORM = {
     "quota": [[4, 100], [4, 100]],
     "kind": [0, 1, 2],
     "estimate": [[5, 2], [6, -1], [3, 1]],
-    "outages": [{"agent": 1, "start": 20, "end": 25, "announced": False}, {"agent": 0, "start": 3, "end": 4}],
+    "outages": [
+        {"agent": 1, "start": 20, "end": 25, "announced": False},
+        {"agent": 0, "start": 3, "end": 4},
+    ],
     "resources": ["gpu", "memory"],
     "tick_seconds": 2.5,
     "name": "hand",
@@ -34,7 +37,13 @@ def build(**changes):
 
 def test_sizes_and_defaults():
     case = build()
-    assert (case.n_tasks, case.n_agents, case.n_types, case.n_resources, case.n_tenants) == (3, 3, 2, 2, 2)
+    assert (case.n_tasks, case.n_agents, case.n_types, case.n_resources, case.n_tenants) == (
+        3,
+        3,
+        2,
+        2,
+        2,
+    )
     assert case.outages == (Outage(0, 3, 4, True), Outage(1, 20, 25, False))
     plain = Instance([[2]], [[[1]]], [[1]], [0])
     assert (plain.release.tolist(), plain.weight.tolist(), plain.kind.tolist()) == ([0], [1], [1])
@@ -54,7 +63,9 @@ def test_arrays_are_frozen_and_not_shared_with_the_caller():
 
 
 def test_runnable_asks_for_eligibility_capacity_and_quota():
-    case = build(quota=[[4, 100], [1, 100]])  # tenant 1 may hold one gpu: task 2 no longer runs on type 1
+    case = build(
+        quota=[[4, 100], [1, 100]]
+    )  # tenant 1 may hold one gpu: task 2 no longer runs on type 1
     assert case.runnable().tolist() == [[True, True], [True, False], [True, False]]
     assert case.shortest().tolist() == [2, 6, 3]
     assert case.longest().tolist() == [4, 6, 3]
@@ -71,7 +82,9 @@ def test_may_kill():
 def test_original_undoes_the_cost_mapping():
     costs = Instance([[7], [3]], [[[1]]] * 2, [[2]], [0], sharing="budget", offset=4)
     assert costs.original(10) == 2
-    profits = Instance([[7], [3]], [[[1]]] * 2, [[2]], [0], sharing="budget", sense="max", offset=10, weight=[2, 1])
+    profits = Instance(
+        [[7], [3]], [[[1]]] * 2, [[2]], [0], sharing="budget", sense="max", offset=10, weight=[2, 1]
+    )
     assert profits.original(17) == 2 * (10 - 7) + (10 - 3)
     assert build().original(5.0) == 5.0
 
@@ -90,7 +103,12 @@ def test_json_round_trip(tmp_path):
 
 def test_hash_follows_the_problem_and_not_its_name():
     assert build(name="other").hash() == build().hash()
-    for changes in ({"release": [0, 1, 3]}, {"tick_seconds": 1.0}, {"outages": []}, {"resources": ["gpu", "ram"]}):
+    for changes in (
+        {"release": [0, 1, 3]},
+        {"tick_seconds": 1.0},
+        {"outages": []},
+        {"resources": ["gpu", "ram"]},
+    ):
         assert build(**changes).hash() != build().hash()
 
 
@@ -99,17 +117,32 @@ def test_hash_follows_the_problem_and_not_its_name():
     [
         ({"duration": [[4, 2], [math.nan, 3], [-1, 5]]}, r"duration\[1, 0\]: nan must be a number"),
         ({"duration": [[4, 2], [math.inf, 3], [-1, 5]]}, r"duration\[1, 0\]: inf must be a number"),
-        ({"duration": [[4, 2], [6.5, 3], [-1, 5]]}, r"duration\[1, 0\]: 6.5 must be a whole number"),
-        ({"duration": [[4, 2], [-2, -1], [3, 5]]}, r"duration\[1, 0\]: -2 must be at least 1, or exactly -1"),
+        (
+            {"duration": [[4, 2], [6.5, 3], [-1, 5]]},
+            r"duration\[1, 0\]: 6.5 must be a whole number",
+        ),
+        (
+            {"duration": [[4, 2], [-2, -1], [3, 5]]},
+            r"duration\[1, 0\]: -2 must be at least 1, or exactly -1",
+        ),
         ({"duration": [[4, 2], [0, -1], [3, 5]]}, r"duration\[1, 0\]: 0 must be at least 1"),
-        ({"duration": [[4, 2], [10**13, -1], [3, 5]]}, r"duration\[1, 0\]: 10000000000000 must not exceed"),
+        (
+            {"duration": [[4, 2], [10**13, -1], [3, 5]]},
+            r"duration\[1, 0\]: 10000000000000 must not exceed",
+        ),
         ({"duration": [[4, 2], ["six", -1], [3, 5]]}, "duration: whole numbers are needed"),
         ({"duration": [[4, 2], [6], [3, 5]]}, "duration: rows of different length"),
         ({"duration": [4, 6, 3]}, "duration: needs 2 dimensions, got 1"),
         ({"duration": []}, "duration: needs 2 dimensions, got 1"),
         ({"duration": None}, "duration: missing"),
-        ({"estimate": [[5, 2], [6, 1], [3, 1]]}, r"estimate\[1, 1\]: 1 must be -1 exactly where duration is -1"),
-        ({"demand": [[[1, 4], [1, -4]], *FORM["demand"][1:]]}, r"demand\[0, 1, 1\]: -4 must not be negative"),
+        (
+            {"estimate": [[5, 2], [6, 1], [3, 1]]},
+            r"estimate\[1, 1\]: 1 must be -1 exactly where duration is -1",
+        ),
+        (
+            {"demand": [[[1, 4], [1, -4]], *FORM["demand"][1:]]},
+            r"demand\[0, 1, 1\]: -4 must not be negative",
+        ),
         ({"demand": FORM["demand"][:2]}, r"demand: shape \(2, 2, 2\), expected \(3, 2, 2\)"),
         ({"capacity": [[True, False]]}, "capacity: whole numbers are needed, got bool"),
         ({"agent_type": [0, 1, 2]}, r"agent_type\[2\]: 2 must be a type in \[0, 2\)"),
@@ -129,7 +162,10 @@ def test_hash_follows_the_problem_and_not_its_name():
         ({"tick_seconds": math.nan}, "tick_seconds: a positive number is needed, got nan"),
         ({"sharing": "lease"}, "sharing: 'lease' must be 'time' or 'budget'"),
         ({"sharing": "budget"}, "release: must be 0 with `budget` sharing"),
-        ({"sharing": "budget", "release": [0, 0, 0]}, "due, outages: must be absent with `budget` sharing"),
+        (
+            {"sharing": "budget", "release": [0, 0, 0]},
+            "due, outages: must be absent with `budget` sharing",
+        ),
         ({"sense": "max"}, "sense, offset: only `budget` sharing maps costs"),
         ({"offset": 1.5}, "offset: a whole number is needed"),
         ({"schema": 2}, "schema: 2 is newer than 1, the newest this version reads"),
@@ -146,7 +182,9 @@ def test_refused_with_field_index_and_rule(changes, message):
     "changes",
     [
         {"duration": [[4, 2], [-1, -1], [3, 5]], "estimate": None},  # eligible nowhere
-        {"demand": [FORM["demand"][0], [[2, 4], [2, 4]], FORM["demand"][2]]},  # two gpus on type 0, which has one
+        {
+            "demand": [FORM["demand"][0], [[2, 4], [2, 4]], FORM["demand"][2]]
+        },  # two gpus on type 0, which has one
         {"quota": [[4, 100], [4, 3]]},  # memory 4, quota 3
     ],
 )
@@ -170,8 +208,16 @@ GOOD = json.dumps(FORM).encode()
         ("cut.json.gz", gzip.compress(GOOD)[:-20], "may be cut short"),
         ("binary.json", b"\xff\xfe\x00", "not readable as JSON"),
         ("list.json", b"[]", "a JSON object is needed, got list"),
-        ("nan.json", GOOD.replace(b"[4, 2]", b"[NaN, 2]", 1), r"duration\[0, 0\]: nan must be a number"),
-        ("null.json", GOOD.replace(b"[4, 2]", b"[null, 2]", 1), "duration: whole numbers are needed"),
+        (
+            "nan.json",
+            GOOD.replace(b"[4, 2]", b"[NaN, 2]", 1),
+            r"duration\[0, 0\]: nan must be a number",
+        ),
+        (
+            "null.json",
+            GOOD.replace(b"[4, 2]", b"[null, 2]", 1),
+            "duration: whole numbers are needed",
+        ),
     ],
 )
 def test_unreadable_files_name_the_file(tmp_path, name, content, message):

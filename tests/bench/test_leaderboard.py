@@ -15,10 +15,10 @@ import pytest
 
 from bench.contracts import Result
 from bench.instance import Instance, read_json, write_json
-from bench.instance_set import set_hash
 from bench.leaderboard import FILES, judge, main, markdown, tables, write
 from bench.metrics import penalty
 from bench.references import Reference
+from bench.run.instance_set import set_hash
 from bench.schedule import Schedule
 from bench.tracking import Mlflow, StoredRun
 
@@ -27,7 +27,12 @@ RNG = np.random.default_rng
 
 def instance(release: int = 0, **changes: Any) -> Instance:
     """Two tasks of 4 and 2 ticks, one agent, one at a time: total time 8 (short first) or 10 at release 0."""
-    fields = {"duration": [[4], [2]], "demand": [[[1]], [[1]]], "capacity": [[1]], "agent_type": [0]}
+    fields = {
+        "duration": [[4], [2]],
+        "demand": [[[1]], [[1]]],
+        "capacity": [[1]],
+        "agent_type": [0],
+    }
     return Instance(**{**fields, "release": [release, release], **changes})
 
 
@@ -59,7 +64,11 @@ def make_run(
     problems = problems or [instance(), instance(5)]
     write_json(folder / FILES[0], [problem.to_dict() for problem in problems])
     entries = [
-        {"instance_hash": problem.hash(), "result": Result(schedule).to_dict() if schedule else None, "error": None}
+        {
+            "instance_hash": problem.hash(),
+            "result": Result(schedule).to_dict() if schedule else None,
+            "error": None,
+        }
         for problem, schedule in zip(problems, schedules, strict=True)
     ]
     write_json(folder / FILES[1], entries)
@@ -81,7 +90,13 @@ def make_run(
     }  # fmt: skip
     full = {**honest, **record}
     write_json(folder / "result.json", full)
-    tags = {"role": "run", "track": full["track"], "solver": full["solver"], "dataset": "two", "hardware": "2 cores"}
+    tags = {
+        "role": "run",
+        "track": full["track"],
+        "solver": full["solver"],
+        "dataset": "two",
+        "hardware": "2 cores",
+    }
     return StoredRun(str(folder), folder.name, "finished", 0, tags, params or {}, Folders())
 
 
@@ -93,7 +108,9 @@ def judged_rows(tmp_path: Path, *runs: StoredRun, track: str = "schedule") -> li
 
 def honest(folder: Path, **changes: Any) -> StoredRun:
     problems = [instance(), instance(5)]
-    return make_run(folder, [short_first(problems[0]), long_first(problems[1])], [8.0, 10.0], **changes)
+    return make_run(
+        folder, [short_first(problems[0]), long_first(problems[1])], [8.0, 10.0], **changes
+    )
 
 
 def test_an_honest_run_is_recomputed_and_verified(tmp_path: Path) -> None:
@@ -103,7 +120,11 @@ def test_an_honest_run_is_recomputed_and_verified(tmp_path: Path) -> None:
     assert row["score"] == pytest.approx((100 + 50) / 2)
     assert math.isnan(row["score_low"])  # one seed says nothing about the spread
     assert (row["rank"], row["seeds"], row["feasible"], row["verified"]) == (1, 1, 1.0, "yes")
-    assert (row["reference"], row["hardware"], row["git_commit"]) == ("proved", "2 cores", "0123456789")
+    assert (row["reference"], row["hardware"], row["git_commit"]) == (
+        "proved",
+        "2 cores",
+        "0123456789",
+    )
 
 
 @pytest.mark.parametrize("key", ["learning/selection", "offline/learning/selection"])
@@ -122,7 +143,9 @@ def test_a_policy_chosen_by_true_return_is_marked(tmp_path: Path, key: str) -> N
         ({"table": {"instance_hash": ["a", "b"]}}, "instance_hash of the table"),
     ],
 )
-def test_a_tampered_record_is_shown_and_does_not_count(tmp_path: Path, tampering: dict[str, Any], said: str) -> None:
+def test_a_tampered_record_is_shown_and_does_not_count(
+    tmp_path: Path, tampering: dict[str, Any], said: str
+) -> None:
     problems = [instance(), instance(5)]
     arguments = {"objectives": [8.0, 10.0], **tampering}
     run = make_run(tmp_path / "a", [short_first(problems[0]), long_first(problems[1])], **arguments)
@@ -135,11 +158,15 @@ def test_a_tampered_record_is_shown_and_does_not_count(tmp_path: Path, tampering
     assert said in page.split("## What is wrong")[1]
 
 
-def test_a_shipped_reference_goes_before_what_a_run_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shipped_reference_goes_before_what_a_run_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("before", "after"):
         (tmp_path / name).mkdir()
     [before] = judged_rows(tmp_path / "before", honest(tmp_path / "before" / "run"))
-    monkeypatch.setattr("bench.leaderboard.shipped", lambda digest, objective: Reference(4.0, 4.0, "exact", "exact"))
+    monkeypatch.setattr(
+        "bench.leaderboard.shipped", lambda digest, objective: Reference(4.0, 4.0, "exact", "exact")
+    )
     [after] = judged_rows(tmp_path / "after", honest(tmp_path / "after" / "run"))
     assert before["objective_mean"] == after["objective_mean"]
     assert after["gap_mean"] == pytest.approx(((8.0 - 4.0) / 8.0 + (10.0 - 4.0) / 10.0) / 2)
@@ -148,7 +175,9 @@ def test_a_shipped_reference_goes_before_what_a_run_says(tmp_path: Path, monkeyp
 
 def test_breaking_a_rule_never_pays(tmp_path: Path) -> None:
     problems = [instance(), instance(5)]
-    both_at_once = Schedule.from_assignment(problems[0], [0, 0], [0, 0])  # total time 6, less than the optimum
+    both_at_once = Schedule.from_assignment(
+        problems[0], [0, 0], [0, 0]
+    )  # total time 6, less than the optimum
     run = make_run(tmp_path / "a", [both_at_once, short_first(problems[1])], [6.0, 8.0])
     (row,) = judged_rows(tmp_path, run)
     assert row["feasible"] == 0.5
@@ -160,7 +189,9 @@ def test_breaking_a_rule_never_pays(tmp_path: Path) -> None:
 
 def test_a_crashed_instance_counts_as_nothing_assigned(tmp_path: Path) -> None:
     problems = [instance(), instance(5)]
-    run = make_run(tmp_path / "a", [short_first(problems[0]), None], [8.0, math.nan], objective_mean=8.0)
+    run = make_run(
+        tmp_path / "a", [short_first(problems[0]), None], [8.0, math.nan], objective_mean=8.0
+    )
     (row,) = judged_rows(tmp_path, run)
     assert row["objective_mean"] == pytest.approx((8 + 2 * penalty(problems[1], "total_time")) / 2)
     assert (row["feasible"], row["verified"]) == (0.5, "yes")
@@ -168,7 +199,11 @@ def test_a_crashed_instance_counts_as_nothing_assigned(tmp_path: Path) -> None:
 
 def test_seeds_of_one_configuration_are_one_row_with_an_interval(tmp_path: Path) -> None:
     problems = [instance(), instance(5)]
-    orders = {0: (short_first, short_first), 1: (long_first, short_first), 2: (long_first, long_first)}
+    orders = {
+        0: (short_first, short_first),
+        1: (long_first, short_first),
+        2: (long_first, long_first),
+    }
     runs = [
         make_run(
             tmp_path / str(seed), [order(problem) for order, problem in zip(pair, problems, strict=True)],
@@ -188,7 +223,9 @@ def test_seeds_of_one_configuration_are_one_row_with_an_interval(tmp_path: Path)
 
 def test_rows_are_ranked_within_their_problem(tmp_path: Path) -> None:
     problems = [instance(), instance(5)]
-    best = make_run(tmp_path / "best", [short_first(p) for p in problems], [8.0, 8.0], solver="cpsat")
+    best = make_run(
+        tmp_path / "best", [short_first(p) for p in problems], [8.0, 8.0], solver="cpsat"
+    )
     elsewhere = honest(tmp_path / "elsewhere", dataset="zwei")
     rows = judged_rows(tmp_path, honest(tmp_path / "sjf"), best, elsewhere)
     assert [(row["solver"], row["dataset"], row["rank"]) for row in rows] == [
@@ -217,7 +254,9 @@ def test_maximisation_is_scored_in_its_own_sense(tmp_path: Path) -> None:
 def test_unproved_and_missing_references_are_said(tmp_path: Path) -> None:
     half = honest(tmp_path / "half", table={"reference_proved": [True, False]})
     none = honest(
-        tmp_path / "none", solver="none", table={"reference": None, "reference_bound": None, "reference_proved": None}
+        tmp_path / "none",
+        solver="none",
+        table={"reference": None, "reference_bound": None, "reference_proved": None},
     )
     first, second = judged_rows(tmp_path, half, none)
     assert first["reference"] == "50% proved, else best known"
@@ -231,12 +270,21 @@ def test_failed_runs_stay_as_rows(tmp_path: Path) -> None:
     tags = {"track": "schedule", "solver": "ppo", "dataset": "two", "error": "killed at start"}
     without = StoredRun(str(tmp_path / "nothing"), "ppo-s0", "failed", 0, tags, {}, Folders())
     rows = judged_rows(tmp_path, failed, honest(tmp_path / "good"), without)
-    assert {row["error"]: row["rank"] for row in rows} == {"": 1, "RuntimeError: out of memory": None, "killed at start": None}
+    assert {row["error"]: row["rank"] for row in rows} == {
+        "": 1,
+        "RuntimeError: out of memory": None,
+        "killed at start": None,
+    }
     assert "killed at start" in markdown("schedule", rows)
 
 
 @pytest.mark.parametrize(
-    ("name", "change"), [(name, change) for name in ("result.json", *FILES) for change in ("missing", "cut short", "flipped")]
+    ("name", "change"),
+    [
+        (name, change)
+        for name in ("result.json", *FILES)
+        for change in ("missing", "cut short", "flipped")
+    ],
 )
 def test_files_that_cannot_be_read_make_a_row(tmp_path: Path, name: str, change: str) -> None:
     run = honest(tmp_path / "a")
@@ -268,10 +316,18 @@ def test_the_three_files_agree(tmp_path: Path) -> None:
     paths = write({"schedule": rows}, tmp_path / "out")
     assert [path.name for path in paths] == ["schedule.md", "schedule.csv", "schedule.json"]
     data = json.loads(paths[2].read_text())
-    assert [data[0]["score"], data[0]["score_low"], data[1]["score"]] == [pytest.approx(75.0), None, None]
+    assert [data[0]["score"], data[0]["score_low"], data[1]["score"]] == [
+        pytest.approx(75.0),
+        None,
+        None,
+    ]
     with paths[1].open() as file:
         table = list(csv.DictReader(file))
-    assert [table[0]["score"], table[0]["solver"], table[1]["error"]] == [str(data[0]["score"]), "sjf", "a | b\nc"]
+    assert [table[0]["score"], table[0]["solver"], table[1]["error"]] == [
+        str(data[0]["score"]),
+        "sjf",
+        "a | b\nc",
+    ]
     lines = [line for line in paths[0].read_text().splitlines() if line.startswith("|")]
     assert len(lines) == 4
     assert {line.replace("\\|", "").count("|") for line in lines} == {lines[0].count("|")}
@@ -297,7 +353,9 @@ def test_the_command_reads_a_real_store(
     assert (row["objective_mean"], row["hardware"]) == (9.0, "2 cores")
 
 
-def test_a_store_that_does_not_exist_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_store_that_does_not_exist_is_one_line_and_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["--uri", f"sqlite:///{tmp_path}/none.db", "--out", str(tmp_path / "out")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out").exists()

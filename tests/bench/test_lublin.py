@@ -51,7 +51,11 @@ def lublin():
 def sequences(column, backfill):
     """(10,) published mean bounded slowdowns."""
     with (DATA / "lublin1_sequences.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if (row["trace"], row["backfill"]) == ("lublin1", str(int(backfill)))]
+        rows = [
+            row
+            for row in csv.DictReader(file)
+            if (row["trace"], row["backfill"]) == ("lublin1", str(int(backfill)))
+        ]
     return [float(row[column]) for row in sorted(rows, key=lambda row: int(row["sequence"]))]
 
 
@@ -60,7 +64,9 @@ def sequences(column, backfill):
 def test_bounded_slowdowns_are_the_published_ones(lublin, rule, backfill):
     given, instances = lublin
     policy = instantiate(OmegaConf.load(CONF / "solver" / f"{rule}.yaml"))
-    setting = played_as(policy, Setting(track="online", observe="arrived", backfill=backfill, **given))
+    setting = played_as(
+        policy, Setting(track="online", observe="arrived", backfill=backfill, **given)
+    )
     found = []
     for instance in instances:
         result = as_solver(policy).solve(instance, setting, Budget(), np.random.default_rng(0))

@@ -20,13 +20,27 @@ SLOT = [[[1]] * 3] * 3
 
 
 def example(**fields):
-    return Instance(**{"duration": DURATION, "demand": SLOT, "capacity": [[1]] * 3, "agent_type": [0, 1, 2], **fields})
+    return Instance(
+        **{
+            "duration": DURATION,
+            "demand": SLOT,
+            "capacity": [[1]] * 3,
+            "agent_type": [0, 1, 2],
+            **fields,
+        }
+    )
 
 
 def every_assignment(instance):
     """Value of total_time for each feasible choice of agents."""
-    plans = {x: Schedule.from_assignment(instance, x) for x in itertools.product(range(3), repeat=3)}
-    return {x: objective(instance, plan, "total_time") for x, plan in plans.items() if not verify(instance, plan)}
+    plans = {
+        x: Schedule.from_assignment(instance, x) for x in itertools.product(range(3), repeat=3)
+    }
+    return {
+        x: objective(instance, plan, "total_time")
+        for x, plan in plans.items()
+        if not verify(instance, plan)
+    }
 
 
 @pytest.mark.parametrize("counted", [True, False])
@@ -40,15 +54,25 @@ def test_example_without_contention(counted):
 def test_example_with_one_task_per_agent():
     values = every_assignment(example(sharing="budget"))
     assert len(values) == 6
-    assert (min(values.values()), max(values.values()), np.mean(list(values.values()))) == (650, 1100, 875)
+    assert (min(values.values()), max(values.values()), np.mean(list(values.values()))) == (
+        650,
+        1100,
+        875,
+    )
     assert values[1, 0, 2] == 650
 
 
 def test_example_with_one_task_per_agent_and_memory():
     demand = [[[1, d]] * 3 for d in DATA]
-    values = every_assignment(example(sharing="budget", demand=demand, capacity=[[1, 16], [1, 32], [1, 64]]))
+    values = every_assignment(
+        example(sharing="budget", demand=demand, capacity=[[1, 16], [1, 32], [1, 64]])
+    )
     assert len(values) == 4
-    assert (min(values.values()), max(values.values()), np.mean(list(values.values()))) == (650, 950, 781.25)
+    assert (min(values.values()), max(values.values()), np.mean(list(values.values()))) == (
+        650,
+        950,
+        781.25,
+    )
 
 
 def list_schedule(order, agents):
@@ -62,7 +86,9 @@ def list_schedule(order, agents):
 
 def test_example_one_task_at_a_time():
     totals, spans = {}, {}
-    for order, x in itertools.product(itertools.permutations(range(3)), itertools.product(range(3), repeat=3)):
+    for order, x in itertools.product(
+        itertools.permutations(range(3)), itertools.product(range(3), repeat=3)
+    ):
         plan = list_schedule(order, x)
         assert verify(example(), plan) == []
         totals[x] = min(totals.get(x, math.inf), objective(example(), plan, "total_time"))
@@ -72,7 +98,8 @@ def test_example_one_task_at_a_time():
 
 
 @pytest.mark.parametrize(
-    ("order", "total", "span"), [((0, 1, 2), 550, 325), ((1, 0, 2), 600, 375), ((2, 0, 1), 650, 250)]
+    ("order", "total", "span"),
+    [((0, 1, 2), 550, 325), ((1, 0, 2), 600, 375), ((2, 0, 1), 650, 250)],
 )  # FIFO, shortest first, longest first
 def test_example_earliest_finish_time(order, total, span):
     free, agents = [0, 0, 0], [0, 0, 0]
@@ -80,7 +107,10 @@ def test_example_earliest_finish_time(order, total, span):
         agents[task] = min(range(3), key=lambda a, task=task: free[a] + DURATION[task][a])
         free[agents[task]] += DURATION[task][agents[task]]
     plan = list_schedule(order, agents)
-    assert (objective(example(), plan, "total_time"), objective(example(), plan, "makespan")) == (total, span)
+    assert (objective(example(), plan, "total_time"), objective(example(), plan, "makespan")) == (
+        total,
+        span,
+    )
 
 
 # -- every metric by hand: two agents of one type with 2 gpus; ticks of 5 s
@@ -104,7 +134,9 @@ PLAN = Schedule([0, 1, 2], [0, 1, 0], [0, 0, 4], [4, 6, 6])  # flow times 4, 6, 
 
 def test_every_metric_by_hand():
     got = metrics(HAND, PLAN)
-    contention = (2 * 1 + 2 * 5 / 4 + 2 * 1) / 6  # demanded 4 in [0, 2), 5 in [2, 4), 3 in [4, 6), of 4 available
+    contention = (
+        2 * 1 + 2 * 5 / 4 + 2 * 1
+    ) / 6  # demanded 4 in [0, 2), 5 in [2, 4), 3 in [4, 6), of 4 available
     early = (2 * 1 + 2 * 5 / 4) / 4
     expected = {
         "total_time": 1 * 4 + 2 * 6 + 3 * 4,
@@ -122,7 +154,9 @@ def test_every_metric_by_hand():
         "utilisation_gpu": (8 + 12 + 2) / 24,
         "qos_violation_rate": 2 / 3,
         "jain_index": (1 + 1.5) ** 2 / (2 * (1 + 1.5**2)),  # mean slowdowns: 4/4; (6/6 + 4/2) / 2
-        "finish_time_fairness_worst": max(1 / early, 1 / contention, 4 / (2 * (2 * 5 / 4 + 2 * 1) / 4)),
+        "finish_time_fairness_worst": max(
+            1 / early, 1 / contention, 4 / (2 * (2 * 5 / 4 + 2 * 1) / 4)
+        ),
         "jct_mean_train": 25,
         "jct_mean_inference": 20,
         "unassigned": 0,
@@ -146,7 +180,9 @@ def test_slowdown_compares_with_the_fastest_type_that_has_a_capable_agent():
 
 
 def test_lost_work_counts_as_busy_and_the_task_ends_with_its_last_piece():
-    case = Instance([[5], [2]], [[[1]], [[1]]], [[1], [1]], [0, 0], outages=[(0, 3, 5, False)], release=[1, 0])
+    case = Instance(
+        [[5], [2]], [[[1]], [[1]]], [[1], [1]], [0, 0], outages=[(0, 3, 5, False)], release=[1, 0]
+    )
     plan = Schedule([0, 0, 1], [0, 0, 1], [1, 5, 0], [3, 10, 2])
     assert verify(case, plan) == []
     got = metrics(case, plan)
@@ -165,19 +201,28 @@ def test_fairness_divides_by_what_is_left_during_outages():
 def test_fairness_while_everything_is_away():
     case = Instance([[4], [4]], [[[1]], [[1]]], [[1]], [0], outages=[(0, 0, 4)])
     got = metrics(case, Schedule([0, 1], [0, 0], [4, 8], [8, 12]))
-    assert got["finish_time_fairness_worst"] == pytest.approx(max(8 / (4 * 2), 12 / (4 * (2 * 8 + 1 * 4) / 12)))
+    assert got["finish_time_fairness_worst"] == pytest.approx(
+        max(8 / (4 * 2), 12 / (4 * (2 * 8 + 1 * 4) / 12))
+    )
 
 
 def naive_fairness(case, plan):
     """rho of every task, tick by tick."""
-    fastest = [int(np.argmin(np.where(row > 0, row, 10**9))) for row in np.where(case.runnable(), case.duration, -1)]
+    fastest = [
+        int(np.argmin(np.where(row > 0, row, 10**9)))
+        for row in np.where(case.runnable(), case.duration, -1)
+    ]
     end = dict(zip(plan.task.tolist(), plan.end.tolist(), strict=True))
     out = []
     for j in range(case.n_tasks):
         levels = []
         for tick in range(case.release[j], end[j]):
             inside = [i for i in range(case.n_tasks) if case.release[i] <= tick < end[i]]
-            up = [a for a in range(case.n_agents) if not any(o.agent == a and o.start <= tick < o.end for o in case.outages)]
+            up = [
+                a
+                for a in range(case.n_agents)
+                if not any(o.agent == a and o.start <= tick < o.end for o in case.outages)
+            ]
             need = sum(case.demand[i, fastest[i]] for i in inside)
             have = case.capacity[up].sum(axis=0)
             have = np.where(have > 0, have, case.capacity.sum(axis=0))
@@ -191,30 +236,45 @@ def test_fairness_against_a_naive_count():
     for _ in range(60):
         n, m = int(rng.integers(1, 9)), int(rng.integers(1, 4))
         release = rng.integers(0, 8, n)
-        outages = [(a, s := int(rng.integers(0, 9)), s + int(rng.integers(1, 6))) for a in range(m) if rng.random() < 0.6]
+        outages = [
+            (a, s := int(rng.integers(0, 9)), s + int(rng.integers(1, 6)))
+            for a in range(m)
+            if rng.random() < 0.6
+        ]
         case = Instance(
             rng.integers(1, 7, (n, 2)), rng.integers(0, 3, (n, 2, 2)), rng.integers(2, 5, (m, 2)), rng.integers(2, size=m),
             release=release, outages=outages,
         )  # fmt: skip
         agents = rng.integers(m, size=n)
         plan = Schedule.from_assignment(case, agents, release + rng.integers(0, 12, n))
-        assert metrics(case, plan)["finish_time_fairness_worst"] == pytest.approx(max(naive_fairness(case, plan)))
+        assert metrics(case, plan)["finish_time_fairness_worst"] == pytest.approx(
+            max(naive_fairness(case, plan))
+        )
 
 
 def test_clock_metrics_are_missing_with_budget_sharing():
     case = example(sharing="budget", tenant=[0, 1, 2])
     got = metrics(case, Schedule.from_assignment(case, [1, 0, 2]))
-    assert {key for key, value in got.items() if not math.isnan(value)} == {"total_time", "unassigned"}
+    assert {key for key, value in got.items() if not math.isnan(value)} == {
+        "total_time",
+        "unassigned",
+    }
     assert set(got) == set(metrics(example(), list_schedule((0, 1, 2), (1, 0, 2))))
 
 
 def test_total_time_is_reported_in_the_original_sense():
     """Profits 3 and 7 to be maximised, as costs K - c with K = 10."""
-    case = Instance([[7], [3]], [[[1]], [[1]]], [[2]], [0], sharing="budget", sense="max", offset=10)
+    case = Instance(
+        [[7], [3]], [[[1]], [[1]]], [[2]], [0], sharing="budget", sense="max", offset=10
+    )
     plan = Schedule.from_assignment(case, [0, 0])
     assert objective(case, plan, "total_time") == 10
     assert metrics(case, plan)["total_time"] == 10  # 3 + 7
-    assert metrics(case, Schedule.from_assignment(case, [0, -1]))["total_time"] == 20 - (7 + penalty(case, "total_time")) == 2
+    assert (
+        metrics(case, Schedule.from_assignment(case, [0, -1]))["total_time"]
+        == 20 - (7 + penalty(case, "total_time"))
+        == 2
+    )
 
 
 def test_no_due_dates_and_no_tenants():
@@ -223,7 +283,9 @@ def test_no_due_dates_and_no_tenants():
 
 
 def test_latency():
-    assert latency_metrics([0.1, 0.2, 0.3]) == pytest.approx({"decision_latency_p50": 0.2, "decision_latency_p99": 0.298})
+    assert latency_metrics([0.1, 0.2, 0.3]) == pytest.approx(
+        {"decision_latency_p50": 0.2, "decision_latency_p99": 0.298}
+    )
     assert all(math.isnan(value) for value in latency_metrics([]).values())
 
 

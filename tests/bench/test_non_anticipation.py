@@ -17,7 +17,7 @@ from bench.instance import Instance, Outage
 from bench.rollout import played_as
 from bench.setting import Setting
 from bench.simulator import Simulator
-from datasets.recorded_logs import Behaviour, RecordedLogs
+from datasets.logs.recorded import Behaviour, RecordedLogs
 from solvers.offline.to_online import OfflineToOnline
 from solvers.ppo import PPO
 from solvers.rules import Random as AnyLegal
@@ -30,18 +30,30 @@ def plugins():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         names = sorted(file.stem for file in (CONF / "solver").glob("*.yaml"))
         logs = "logs=cluster-tiny-random-v0"  # heard of by learners from logs only
-        return {name: instantiate(compose("config", [f"+solver={name}", logs]).solver) for name in names}
+        return {
+            name: instantiate(compose("config", [f"+solver={name}", logs]).solver) for name in names
+        }
 
 
 def is_variant(plugin):
     """Differs from `ppo` in its decoding only, which plays no part online."""
     decoding = {"decoding": "sample", "rollouts": 128, "temperature": 2.0}
-    return plugin is not PLUGINS["ppo"] and type(plugin) is PPO and replace(plugin, **decoding) == PLUGINS["ppo"]
+    return (
+        plugin is not PLUGINS["ppo"]
+        and type(plugin) is PPO
+        and replace(plugin, **decoding) == PLUGINS["ppo"]
+    )
 
 
 PLUGINS = plugins()
-LEARNERS = {name: plugin for name, plugin in PLUGINS.items() if hasattr(plugin, "fit") and not is_variant(plugin)}
-POLICIES = {name: p for name, p in PLUGINS.items() if isinstance(p, Policy) and name not in LEARNERS}
+LEARNERS = {
+    name: plugin
+    for name, plugin in PLUGINS.items()
+    if hasattr(plugin, "fit") and not is_variant(plugin)
+}
+POLICIES = {
+    name: p for name, p in PLUGINS.items() if isinstance(p, Policy) and name not in LEARNERS
+}
 SETTINGS = {
     "fit": Setting(track="online", observe="arrived"),
     "singly": Setting(track="online", observe="arrived", events="singly", objective="tardiness"),
@@ -56,7 +68,9 @@ def tasks(rng, n, release):
     duration[rng.random(n) < 0.2, 1] = -1
     return {
         "duration": duration,
-        "estimate": np.where(duration == -1, -1, np.maximum(1, duration + rng.integers(-4, 5, (n, 2)))),
+        "estimate": np.where(
+            duration == -1, -1, np.maximum(1, duration + rng.integers(-4, 5, (n, 2)))
+        ),
         "demand": np.repeat(rng.integers(0, 4, (n, 1, 2)), 2, axis=1),
         "release": release,
         "weight": rng.integers(0, 5, n),
@@ -70,7 +84,9 @@ def instance(fields):
     """`fields` of tasks on three agents with outages and quotas."""
     outages = (Outage(0, 9, 12), Outage(1, 15, 19, announced=False), Outage(2, 30, 33))
     capacity = [[4, 6], [3, 3], [5, 4]]
-    return Instance(**fields, capacity=capacity, agent_type=[0, 1, 0], quota=[[6, 7], [7, 6]], outages=outages)
+    return Instance(
+        **fields, capacity=capacity, agent_type=[0, 1, 0], quota=[[6, 7], [7, 6]], outages=outages
+    )
 
 
 def rewritten(fields, after, rng):
@@ -91,7 +107,11 @@ def decisions(policy, problem, setting):
         observation = simulator.observation(0)
         action = int(policy.act(observation, rng))
         position, agent = divmod(action, observation.n_agents)
-        named = "wait" if action == observation.wait else (int(order[simulator.state.window[0, position]]), agent)
+        named = (
+            "wait"
+            if action == observation.wait
+            else (int(order[simulator.state.window[0, position]]), agent)
+        )
         made.append((observation.time, named))
         simulator.step(np.array([simulator.flat(action, observation)]))
     return made
@@ -155,7 +175,9 @@ def test_no_decision_of_a_learned_policy_depends_on_tasks_of_the_future(name, tm
     if isinstance(learner, OfflineToOnline):
         learner = learner.online  # which goes on from what `offline` learns, as others here do
     if hasattr(learner, "logs"):
-        logs = RecordedLogs("played-v0", data, {"random": Behaviour(AnyLegal(), 16)}, asdict(SETTINGS["fit"]))
+        logs = RecordedLogs(
+            "played-v0", data, {"random": Behaviour(AnyLegal(), 16)}, asdict(SETTINGS["fit"])
+        )
         logs.cache = tmp_path
         small |= {"logs": logs, "steps": 8, "candidates": 2, "fqe_steps": 5, "batch": 32}
     else:

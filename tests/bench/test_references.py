@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bench import references
-from bench.contracts import Budget, Result, UserError
+from bench.contracts import Budget, Result
+from bench.errors import UserError
 from bench.instance import Instance, read_json
 from bench.metrics import objective, trivial_bound
 from bench.references import PLAYS, Reference, References, reference_of
@@ -22,7 +23,13 @@ from bench.setting import Setting
 
 def instance(**changes: object) -> Instance:
     """Two tasks of 2 and 4 ticks on one agent that holds one: total time 8 (short first) or 10; alone 6."""
-    fields = {"duration": [[2], [4]], "demand": [[[1]], [[1]]], "capacity": [[1]], "agent_type": [0], "name": "two"}
+    fields = {
+        "duration": [[2], [4]],
+        "demand": [[[1]], [[1]]],
+        "capacity": [[1]],
+        "agent_type": [0],
+        "name": "two",
+    }
     return Instance(**{**fields, **changes})
 
 
@@ -36,7 +43,9 @@ class Oracle:
     def __init__(self, result: Result | Exception) -> None:
         self.result, self.asked = result, 0
 
-    def solve(self, problem: Instance, setting: Setting, budget: Budget, rng: np.random.Generator) -> Result:
+    def solve(
+        self, problem: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
+    ) -> Result:
         self.asked += 1
         if isinstance(self.result, Exception):
             raise self.result
@@ -49,7 +58,12 @@ def quiet(label: str, done: int, total: int, note: str) -> None:
 
 def test_without_anything_known_there_is_the_trivial_bound(tmp_path: Path) -> None:
     known = References(tmp_path).known(instance(), "total_time")
-    assert (known.objective, known.bound, known.bound_solver, known.proved) == (math.inf, 6.0, "trivial", False)
+    assert (known.objective, known.bound, known.bound_solver, known.proved) == (
+        math.inf,
+        6.0,
+        "trivial",
+        False,
+    )
 
 
 def test_the_reference_solver_is_asked_once(tmp_path: Path) -> None:
@@ -58,7 +72,13 @@ def test_the_reference_solver_is_asked_once(tmp_path: Path) -> None:
         known = References(tmp_path, oracle, seconds=5, name="oracle")
         known.ensure([instance()], Setting(), quiet)
     found = known.known(instance(), "total_time")
-    assert (found.objective, found.bound, found.solver, found.seconds, found.proved) == (8.0, 8.0, "oracle", 5, True)
+    assert (found.objective, found.bound, found.solver, found.seconds, found.proved) == (
+        8.0,
+        8.0,
+        "oracle",
+        5,
+        True,
+    )
     assert oracle.asked == 1
 
 
@@ -85,11 +105,17 @@ def test_an_infeasible_schedule_is_no_reference() -> None:
 
 def test_later_runs_improve_what_is_cached_and_never_worsen_it(tmp_path: Path) -> None:
     known = References(tmp_path)
-    for found in (Reference(10.0, 6.5, "a", "a"), Reference(8.0, 6.0, "b", "b"), Reference(9.0, 7.0, "c", "c")):
+    for found in (
+        Reference(10.0, 6.5, "a", "a"),
+        Reference(8.0, 6.0, "b", "b"),
+        Reference(9.0, 7.0, "c", "c"),
+    ):
         known.improve(instance(), "total_time", found)
     best = References(tmp_path).known(instance(), "total_time")
     assert (best.objective, best.solver, best.bound, best.bound_solver) == (8.0, "b", 7.0, "c")
-    assert References(tmp_path).known(instance(), "makespan").objective == math.inf  # one objective says nothing of another
+    assert (
+        References(tmp_path).known(instance(), "makespan").objective == math.inf
+    )  # one objective says nothing of another
 
 
 @pytest.mark.parametrize(
@@ -99,12 +125,24 @@ def test_later_runs_improve_what_is_cached_and_never_worsen_it(tmp_path: Path) -
         (10.0, True, Result(LONG_FIRST, "feasible", 7.0), ""),
         (7.0, True, Result(SHORT_FIRST), "below the bound 8 proved by prover"),
         (7.0, False, Result(SHORT_FIRST), ""),  # an infeasible schedule may cost anything
-        (10.0, True, Result(LONG_FIRST, "optimal"), "claimed optimal at 10, but a verified schedule by finder costs 8"),
-        (10.0, True, Result(LONG_FIRST, "feasible", 9.0), "bound 9 claimed, but a verified schedule by finder costs 8"),
+        (
+            10.0,
+            True,
+            Result(LONG_FIRST, "optimal"),
+            "claimed optimal at 10, but a verified schedule by finder costs 8",
+        ),
+        (
+            10.0,
+            True,
+            Result(LONG_FIRST, "feasible", 9.0),
+            "bound 9 claimed, but a verified schedule by finder costs 8",
+        ),
         (99.0, False, Result(LONG_FIRST, "optimal"), "claimed optimal at 99"),
     ],
 )
-def test_contradictions_are_put_into_words(value: float, feasible: bool, result: Result, said: str) -> None:
+def test_contradictions_are_put_into_words(
+    value: float, feasible: bool, result: Result, said: str
+) -> None:
     known = Reference(8.0, 8.0, "finder", "prover")
     found = known.contradiction(value, feasible, result)
     assert said in found
@@ -112,12 +150,16 @@ def test_contradictions_are_put_into_words(value: float, feasible: bool, result:
 
 
 def test_a_bound_above_its_own_schedule_is_a_contradiction() -> None:
-    assert "its own schedule costs 8" in Reference().contradiction(8.0, True, Result(SHORT_FIRST, "feasible", 9.0))
+    assert "its own schedule costs 8" in Reference().contradiction(
+        8.0, True, Result(SHORT_FIRST, "feasible", 9.0)
+    )
 
 
 def test_rounding_is_no_contradiction() -> None:
     third = 1 / 3
-    assert not Reference(third, third).contradiction(third * (1 - 1e-12), True, Result(SHORT_FIRST, "optimal", third))
+    assert not Reference(third, third).contradiction(
+        third * (1 - 1e-12), True, Result(SHORT_FIRST, "optimal", third)
+    )
 
 
 def test_random_play_is_the_same_everywhere_and_cached(tmp_path: Path) -> None:
@@ -129,13 +171,21 @@ def test_random_play_is_the_same_everywhere_and_cached(tmp_path: Path) -> None:
     (file,) = (tmp_path / "a").rglob("*.json")
     key = f"total_time-fit-none-together-{PLAYS}"
     assert read_json(file)["random"] == {key: [first.mean, 0.0]}
-    online = References(tmp_path / "a").random(instance(), Setting(track="online", observe="arrived"))
+    online = References(tmp_path / "a").random(
+        instance(), Setting(track="online", observe="arrived")
+    )
     assert online == first  # the zero does not depend on what the solver sees
 
 
 def test_random_play_that_dead_ends_is_penalised_and_said(tmp_path: Path) -> None:
     """Agents of 1 and 2 units: the large task dead-ends wherever the small one took the large agent."""
-    problem = instance(duration=[[1], [1]], demand=[[[1]], [[2]]], capacity=[[1], [2]], agent_type=[0, 0], sharing="budget")
+    problem = instance(
+        duration=[[1], [1]],
+        demand=[[[1]], [[2]]],
+        capacity=[[1], [2]],
+        agent_type=[0, 0],
+        sharing="budget",
+    )
     found = References(tmp_path).random(problem, Setting(track="assign"))
     assert 0.1 < found.dead_ends < 0.5
     penalty = objective(problem, Schedule([0], [1], [0], [1]), "total_time")
@@ -152,13 +202,17 @@ def test_a_damaged_cache_file_is_computed_again(tmp_path: Path) -> None:
     assert known.known(instance(), "total_time").proved
 
 
-def test_shipping_writes_what_is_known_with_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipping_writes_what_is_known_with_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(references, "SHIPPED", tmp_path / "shipped")
     (tmp_path / "shipped").mkdir()
     references._shipped.cache_clear()
     known = References(tmp_path / "cache")
     known.improve(instance(), "total_time", Reference(8.0, 8.0, "x", "x", 3.0))
-    path = known.ship("two", [instance()], "total_time", "python -m bench ...", tmp_path / "shipped")
+    path = known.ship(
+        "two", [instance()], "total_time", "python -m bench ...", tmp_path / "shipped"
+    )
     assert read_json(path)["commands"] == {"total_time": "python -m bench ..."}
     elsewhere = References(tmp_path / "empty").known(instance(), "total_time")
     assert (elsewhere.objective, elsewhere.bound, elsewhere.solver) == (8.0, 8.0, "x")
@@ -166,7 +220,9 @@ def test_shipping_writes_what_is_known_with_its_command(tmp_path: Path, monkeypa
     references._shipped.cache_clear()
 
 
-@pytest.mark.parametrize("path", sorted(references.SHIPPED.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted(references.SHIPPED.glob("*.json")), ids=lambda path: path.stem
+)
 def test_shipped_references_are_sound_and_say_how_to_prove_them(path: Path) -> None:
     data = read_json(path)
     for digest, objectives in data["references"].items():
@@ -182,7 +238,9 @@ def test_shipped_references_are_sound_and_say_how_to_prove_them(path: Path) -> N
 
 def test_merge_keeps_self_in_a_tie() -> None:
     mine = Reference(8.0, 6.0, "me", "me", 1.0)
-    assert mine.merge(replace(mine, solver="you", bound_solver="you", seconds=2.0)) == replace(mine, seconds=2.0)
+    assert mine.merge(replace(mine, solver="you", bound_solver="you", seconds=2.0)) == replace(
+        mine, seconds=2.0
+    )
     assert trivial_bound(instance(), "total_time") == 6.0
 
 
@@ -220,7 +278,10 @@ def test_shipped_references_are_proved_again_by_their_own_command(
     known["makespan"]["bound"] = 1.0  # as if it had not been proved
     shipped_copy.write_text(json.dumps(data))
     assert main(["seed_example", "--write"]) == 0
-    assert capsys.readouterr().out.strip() == "seed_example makespan: 1 of 1 proved from scratch (0 were)"
+    assert (
+        capsys.readouterr().out.strip()
+        == "seed_example makespan: 1 of 1 proved from scratch (0 were)"
+    )
     (written,) = read_json(shipped_copy)["references"].values()
     assert written["makespan"]["objective"] == written["makespan"]["bound"] == 250.0
     known["makespan"] |= {"objective": 240.0, "bound": 240.0}

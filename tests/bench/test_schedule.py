@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from bench.contracts import Budget, Result, UserError
+from bench.contracts import Budget, Result
+from bench.errors import UserError
 from bench.instance import Instance
 from bench.schedule import Schedule, ScheduleError
 
@@ -15,7 +16,13 @@ PLAN = Schedule([0, 1], [2, 0], [0, 5], [4, 9])
 def test_from_assignment():
     case = Instance([[4, 2], [6, -1], [3, 5]], [[[1], [1]]] * 3, [[1], [1], [1]], [0, 1, 1])
     plan = Schedule.from_assignment(case, [2, 1, -1], [3, 0, 0])
-    assert plan.to_dict() == {"schema": 1, "task": [0, 1], "agent": [2, 1], "start": [3, 0], "end": [5, 1]}
+    assert plan.to_dict() == {
+        "schema": 1,
+        "task": [0, 1],
+        "agent": [2, 1],
+        "start": [3, 0],
+        "end": [5, 1],
+    }
     assert Schedule.from_assignment(case, [0, 0, 0]).end.tolist() == [4, 6, 3]
 
 
@@ -52,7 +59,10 @@ def test_refused_with_column_index_and_rule(changes, message):
         Schedule.from_dict({**PLAN.to_dict(), **changes})
 
 
-@pytest.mark.parametrize("content", [b"{", b'"plan"', b'{"task": [0]}', b'{"task":[0],"agent":[0],"start":[3],"end":[3]}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b'"plan"', b'{"task": [0]}', b'{"task":[0],"agent":[0],"start":[3],"end":[3]}'],
+)
 def test_unreadable_files_name_the_file(tmp_path, content):
     (tmp_path / "plan.json").write_bytes(content)
     with pytest.raises(ScheduleError, match=r"plan\.json: .") as caught:
@@ -66,7 +76,11 @@ def test_result_round_trip():
     for result in (full, Result(PLAN)):
         again = Result.from_dict(json.loads(json.dumps(result.to_dict(), allow_nan=False)))
         assert again.to_dict() == result.to_dict()
-        assert (again.lower_bound, again.trajectory, again.latency) == (result.lower_bound, result.trajectory, result.latency)
+        assert (again.lower_bound, again.trajectory, again.latency) == (
+            result.lower_bound,
+            result.trajectory,
+            result.latency,
+        )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import bench
-from bench.contracts import UserError
+from bench.errors import UserError
 from bench.tracking import Mlflow, Off, flatten, replay, stored_runs
 from bench.tracking.__main__ import main
 from bench.tracking.run import SPOOL, cut, finite
@@ -40,9 +40,15 @@ def history(store: Store, run_id: str, key: str) -> list[tuple[int, float]]:
     return [(point.step, point.value) for point in store.client.get_metric_history(run_id, key)]
 
 
-def test_a_run_holds_parameters_tags_metrics_input_and_artifacts(tracker: Mlflow, store: Store, tmp_path: Path) -> None:
+def test_a_run_holds_parameters_tags_metrics_input_and_artifacts(
+    tracker: Mlflow, store: Store, tmp_path: Path
+) -> None:
     (tmp_path / "result.json").write_text("{}")
-    config = {"seed": 3, "solver": {"name": "ppo", "layers": [64, 64], "window": None}, "long": "x" * 9000}
+    config = {
+        "seed": 3,
+        "solver": {"name": "ppo", "layers": [64, 64], "window": None},
+        "long": "x" * 9000,
+    }
     with tracker.run("all", "ppo-s3", config, TAGS, tmp_path) as run:
         run.metrics(7, {"losses/policy": 0.5, "charts/bad": math.nan})
         run.summary({"score": 98.5, "gap_mean": math.inf, "solver": "ppo", "missing": None})
@@ -53,7 +59,10 @@ def test_a_run_holds_parameters_tags_metrics_input_and_artifacts(tracker: Mlflow
     assert found.data.params["solver.layers"] == "[64, 64]"
     assert found.data.params["seed"] == "3"
     assert len(found.data.params["long"]) <= 6000
-    assert found.data.tags.items() >= {"key": "all", "track": "schedule", "seed": "0", "role": "run"}.items()
+    assert (
+        found.data.tags.items()
+        >= {"key": "all", "track": "schedule", "seed": "0", "role": "run"}.items()
+    )
     assert found.data.metrics == {"losses/policy": 0.5, "score": 98.5}
     assert history(store, run.id, "losses/policy") == [(7, 0.5)]
     assert found.inputs.dataset_inputs[0].dataset.digest == ("ab" * 32)[:36]
@@ -73,7 +82,9 @@ def test_a_second_start_resumes_the_same_run(tracker: Mlflow, store: Store, tmp_
     assert store.client.get_run(first.id).info.status == "FINISHED"
 
 
-def test_a_run_whose_store_was_made_anew_starts_afresh(tracker: Mlflow, store: Store, tmp_path: Path) -> None:
+def test_a_run_whose_store_was_made_anew_starts_afresh(
+    tracker: Mlflow, store: Store, tmp_path: Path
+) -> None:
     (tmp_path / RUN).write_text(json.dumps({"id": "0" * 32, "start": 5}))
     with tracker.run("anew", "sjf-s0", {}, TAGS, tmp_path) as run:
         pass
@@ -81,7 +92,9 @@ def test_a_run_whose_store_was_made_anew_starts_afresh(tracker: Mlflow, store: S
     assert not (tmp_path / SPOOL).exists()
 
 
-def test_a_sweep_is_found_by_its_key_and_holds_its_runs(tracker: Mlflow, store: Store, tmp_path: Path) -> None:
+def test_a_sweep_is_found_by_its_key_and_holds_its_runs(
+    tracker: Mlflow, store: Store, tmp_path: Path
+) -> None:
     sweep = tracker.parent("sweep", "2 solvers", {"git_commit": "abc"}, tmp_path / "sweep")
     again = tracker.parent("sweep", "2 solvers", {"git_commit": "abc"}, tmp_path / "elsewhere")
     assert again.id == sweep.id
@@ -95,7 +108,9 @@ def test_a_sweep_is_found_by_its_key_and_holds_its_runs(tracker: Mlflow, store: 
     assert sweep.id not in listed
 
 
-def test_an_exception_fails_the_run_with_its_message(tracker: Mlflow, store: Store, tmp_path: Path) -> None:
+def test_an_exception_fails_the_run_with_its_message(
+    tracker: Mlflow, store: Store, tmp_path: Path
+) -> None:
     with pytest.raises(ZeroDivisionError), tracker.run("crash", "x", {}, TAGS, tmp_path) as run:
         raise ZeroDivisionError("no agents")
     found = store.client.get_run(run.id)
@@ -103,10 +118,16 @@ def test_an_exception_fails_the_run_with_its_message(tracker: Mlflow, store: Sto
     assert found.data.tags["error"] == "ZeroDivisionError: no agents"
 
 
-def test_metrics_leave_in_batches(tracker: Mlflow, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_leave_in_batches(
+    tracker: Mlflow, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes = []
     genuine = Store.metrics
-    monkeypatch.setattr(Store, "metrics", lambda self, run, points: (sizes.append(len(points)), genuine(self, run, points)))
+    monkeypatch.setattr(
+        Store,
+        "metrics",
+        lambda self, run, points: (sizes.append(len(points)), genuine(self, run, points)),
+    )
     tracker._flush_seconds = 1e9
     with tracker.run("batch", "x", {}, TAGS, tmp_path) as run:
         for step in range(1250):
@@ -143,7 +164,9 @@ def test_a_dead_server_loses_nothing(
             run.summary({"score": 12.0})
         sweep.finish("finished")
     assert run.id == ""
-    warnings = [record.getMessage() for record in caplog.records if record.name == "bench.tracking.run"]
+    warnings = [
+        record.getMessage() for record in caplog.records if record.name == "bench.tracking.run"
+    ]
     assert len(warnings) == 2  # one a run
     assert f"python -m bench.tracking replay {tmp_path / 'run'}" in warnings[1]
     with (tmp_path / "run" / SPOOL).open("a") as file:
@@ -151,7 +174,9 @@ def test_a_dead_server_loses_nothing(
     assert main(["replay", str(tmp_path / "run"), str(tmp_path / "sweep"), "--uri", store.uri]) == 0
     assert "records written" in capsys.readouterr().out
     assert not (tmp_path / "run" / SPOOL).exists()
-    (found,) = [other for other in stored_runs(store.uri, store.experiment) if other.tags["key"] == "dead"]
+    (found,) = [
+        other for other in stored_runs(store.uri, store.experiment) if other.tags["key"] == "dead"
+    ]
     data = store.client.get_run(found.id)
     assert history(store, found.id, "x") == [(step, step) for step in range(2500)]
     assert data.data.params == {"a": "1"}
@@ -252,7 +277,9 @@ def test_a_store_that_cannot_be_used_is_one_clear_error(tmp_path: Path) -> None:
         Mlflow(f"sqlite:///{tmp_path}/mlflow.db").prepare()
 
 
-def test_reading_names_the_store_or_experiment_that_is_missing(store: Store, tmp_path: Path) -> None:
+def test_reading_names_the_store_or_experiment_that_is_missing(
+    store: Store, tmp_path: Path
+) -> None:
     _ = store.experiment_id
     with pytest.raises(UserError, match="there is no store"):
         stored_runs(f"sqlite:///{tmp_path}/none.db", "test")
@@ -264,7 +291,10 @@ def test_reading_names_the_store_or_experiment_that_is_missing(store: Store, tmp
 def test_values_are_flattened_cut_and_filtered() -> None:
     assert flatten({"a": {"b": {"c": 1}, "d": [1]}, "e": {}}) == {"a.b.c": 1, "a.d": [1], "e": {}}
     assert len({cut("x" * 9000), cut("x" * 9001), cut("x" * 8999 + "y")}) == 3
-    assert finite({"a": 1, "b": True, "c": math.nan, "d": -math.inf, "e": "1", "f": None}) == {"a": 1.0, "b": 1.0}
+    assert finite({"a": 1, "b": True, "c": math.nan, "d": -math.inf, "e": "1", "f": None}) == {
+        "a": 1.0,
+        "b": 1.0,
+    }
 
 
 START = """
@@ -285,7 +315,10 @@ def test_four_processes_start_on_a_fresh_database(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/fresh.db"
     command = [sys.executable, "-c", START, uri]
     places = {**os.environ, "PYTHONPATH": str(Path(bench.__file__).parents[1])}
-    jobs = [subprocess.Popen([*command, str(tmp_path / str(job))], cwd=tmp_path, env=places) for job in range(4)]
+    jobs = [
+        subprocess.Popen([*command, str(tmp_path / str(job))], cwd=tmp_path, env=places)
+        for job in range(4)
+    ]
     assert [job.wait() for job in jobs] == [0, 0, 0, 0]
     runs = stored_runs(uri, "together")
     assert [run.status for run in runs] == ["finished"] * 4
@@ -293,6 +326,8 @@ def test_four_processes_start_on_a_fresh_database(tmp_path: Path) -> None:
 
 
 def test_mlflow_is_not_loaded_before_it_is_used() -> None:
-    code = "import sys; from bench.tracking import Mlflow; Mlflow(); sys.exit('mlflow' in sys.modules)"
+    code = (
+        "import sys; from bench.tracking import Mlflow; Mlflow(); sys.exit('mlflow' in sys.modules)"
+    )
     root = Path(bench.__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

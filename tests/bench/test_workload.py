@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from bench.instance import InstanceError
-from bench.instance_set import check, set_hash
+from bench.run.instance_set import check, set_hash
 from bench.workload import Agent, AgentType, Task, Workload, interpolate, ticks
 
 TYPES = (AgentType("cpu", 100.0, accelerated=False), AgentType("gpu", 400.0))
@@ -63,7 +63,9 @@ def test_cpu_only_agents_hold_no_gpus_and_run_one_worker():
 
 
 def test_times_become_ticks():
-    instance = compiled(TASK._replace(release=25.0, due=900.0, misjudged=1.5), outages=[(1, 100.0, 205.0)])
+    instance = compiled(
+        TASK._replace(release=25.0, due=900.0, misjudged=1.5), outages=[(1, 100.0, 205.0)]
+    )
     assert (instance.release[0], instance.due[0]) == (3, 90)
     assert instance.estimate[0].tolist() == [906, math.ceil(465 / 10)]
     assert instance.outages == ((1, 10, 21, True),)
@@ -80,7 +82,10 @@ def test_times_become_ticks():
         (lambda: compiled(types=(TYPES[0], AgentType("gpu", 0.0))), r"types\[gpu\].bandwidth"),
         (lambda: compiled(agents=(Agent("tpu", 1, 1, 1),)), r"agents\[0\].type"),
         (lambda: compiled(rate={"net": {"gpu": -1.0}}), r"rate\[net\]\[gpu\]"),
-        (lambda: Workload([TASK, TASK._replace(due=1.0)], AGENTS, TYPES, RATE).compile(), r"tasks\[1\].due"),
+        (
+            lambda: Workload([TASK, TASK._replace(due=1.0)], AGENTS, TYPES, RATE).compile(),
+            r"tasks\[1\].due",
+        ),
         (lambda: compiled(TASK._replace(memory=9000)), r"no agent can run task 0"),
     ],
 )

@@ -7,8 +7,8 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from bench.contracts import UserError
-from bench.instance_set import check, set_hash
+from bench.errors import UserError
+from bench.run.instance_set import check, set_hash
 from datasets.cluster import Cluster, pick
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
@@ -19,7 +19,9 @@ AGENTS = [
 
 
 def cluster(**options):
-    return Cluster(**({"name": "c", "agents": AGENTS, "tasks": [10, 12], "longest": 7200} | options))
+    return Cluster(
+        **({"name": "c", "agents": AGENTS, "tasks": [10, 12], "longest": 7200} | options)
+    )
 
 
 def load(name):
@@ -56,7 +58,9 @@ def test_small_train_sets_are_pinned_and_splits_share_nothing(name):
 
 
 def test_tasks_are_what_the_calibration_says():
-    tasks = [task for i in range(300) for task in cluster(longest=1_047_865).workload("train", i).tasks]
+    tasks = [
+        task for i in range(300) for task in cluster(longest=1_047_865).workload("train", i).tasks
+    ]
     kinds = [task.kind for task in tasks]
     assert {kind: round(kinds.count(kind) / len(kinds), 1) for kind in set(kinds)} == pytest.approx(
         {"train": 0.6, "inference": 0.15, "preprocess": 0.15, "deploy": 0.1}, abs=0.06
@@ -69,18 +73,30 @@ def test_tasks_are_what_the_calibration_says():
 
 
 def test_longest_cuts_the_tail():
-    assert max(task.compute for i in range(50) for task in cluster(longest=600).workload("train", i).tasks) <= 600 * 5.4
+    assert (
+        max(
+            task.compute
+            for i in range(50)
+            for task in cluster(longest=600).workload("train", i).tasks
+        )
+        <= 600 * 5.4
+    )
 
 
 def test_load_stretches_the_arrivals():
-    spans = [sum(int(i.release.max()) for i in cluster(load=load, train=30).instances("train")) for load in (0.5, 2.0)]
+    spans = [
+        sum(int(i.release.max()) for i in cluster(load=load, train=30).instances("train"))
+        for load in (0.5, 2.0)
+    ]
     assert spans[0] == pytest.approx(4 * spans[1], rel=0.05)
 
 
 def test_bursts_are_burstier_than_poisson():
     def variation(arrivals):
         data = cluster(arrivals=arrivals, tasks=[100, 100])
-        gaps = np.concatenate([np.diff([t.release for t in data.workload("train", i).tasks]) for i in range(5)])
+        gaps = np.concatenate(
+            [np.diff([t.release for t in data.workload("train", i).tasks]) for i in range(5)]
+        )
         return gaps.std() / gaps.mean()
 
     assert variation("poisson") == pytest.approx(1.0, abs=0.25)
@@ -96,7 +112,9 @@ def test_estimates_equal_durations_unless_asked():
 
 
 def test_outages_are_announced_windows_on_different_agents():
-    for instance in cluster(train=10, outages=2, outage_seconds=600, tick_seconds=60).instances("train"):
+    for instance in cluster(train=10, outages=2, outage_seconds=600, tick_seconds=60).instances(
+        "train"
+    ):
         assert len({o.agent for o in instance.outages}) == 2
         assert all(o.announced and 10 <= o.end - o.start <= 11 for o in instance.outages)
 
@@ -126,8 +144,12 @@ def test_options_that_mean_nothing(option, message):
 
 
 def test_another_seed_is_another_set():
-    assert set_hash(cluster(test=3).instances("test")) != set_hash(cluster(test=3, seed=1).instances("test"))
+    assert set_hash(cluster(test=3).instances("test")) != set_hash(
+        cluster(test=3, seed=1).instances("test")
+    )
 
 
 def test_pick():
-    assert [pick({"a": 0.5, "b": 0.25, "c": 0.25}, u) for u in (0.0, 0.49, 0.5, 0.74, 0.75, 0.999)] == list("aabbcc")
+    assert [
+        pick({"a": 0.5, "b": 0.25, "c": 0.25}, u) for u in (0.0, 0.49, 0.5, 0.74, 0.75, 0.999)
+    ] == list("aabbcc")

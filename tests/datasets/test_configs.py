@@ -7,7 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from bench.contracts import SPLITS, Dataset
-from bench.instance_set import check
+from bench.run.instance_set import check
 from bench.setting import Setting
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "dataset").glob("*.yaml"))
@@ -42,7 +42,10 @@ def test_splits_are_pinned_disjoint_and_playable(file):
     config = configured(file)
     data = instantiate(config.dataset)
     setting = Setting(**{key: config[key] for key in SETTING if key in config})
-    first = {split: [i for _, i in zip(range(40), data.instances(split), strict=False)] for split in SPLITS}
+    first = {
+        split: [i for _, i in zip(range(40), data.instances(split), strict=False)]
+        for split in SPLITS
+    }
     train, validation, test = ({instance.hash() for instance in first[split]} for split in SPLITS)
     assert train.isdisjoint(validation | test)
     assert validation.isdisjoint(test)

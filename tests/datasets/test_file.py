@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from bench.instance import Instance, InstanceError, write_json
 from datasets.file import Files
 
@@ -21,7 +21,9 @@ def test_files_lists_and_folders(tmp_path):
     assert durations(tmp_path / "b.json") == [3]
     assert durations(tmp_path) == [1, 2, 3]
     assert durations(tmp_path, pattern="b*") == [3]
-    with pytest.raises(UserError, match=r"has no split train; put those instances in a subfolder train/"):
+    with pytest.raises(
+        UserError, match=r"has no split train; put those instances in a subfolder train/"
+    ):
         durations(tmp_path, "train")
 
 
@@ -38,8 +40,12 @@ def test_damaged_files_are_named(tmp_path):
     (tmp_path / "cut.json").write_text('{"duration": [[1]')
     with pytest.raises(InstanceError, match=r"cut\.json: not readable as JSON"):
         durations(tmp_path)
-    write_json(tmp_path / "cut.json", [instance(1).to_dict(), instance(1).to_dict() | {"duration": [[-7]]}])
+    write_json(
+        tmp_path / "cut.json", [instance(1).to_dict(), instance(1).to_dict() | {"duration": [[-7]]}]
+    )
     with pytest.raises(InstanceError, match=r"cut\.json, instance 1: duration\[0, 0\]: -7"):
         durations(tmp_path)
-    with pytest.raises(UserError, match=r"dataset\.path: no file was given\. Needed: an instance as JSON"):
+    with pytest.raises(
+        UserError, match=r"dataset\.path: no file was given\. Needed: an instance as JSON"
+    ):
         list(Files().instances("test"))

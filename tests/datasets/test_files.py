@@ -8,7 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from datasets._files import find, number, read_text, windows
 
 
@@ -35,7 +35,10 @@ def test_find_takes_a_file_or_a_folder(tmp_path):
 
 def test_a_download_that_fails_says_what_to_get():
     url = "nosuchprotocol://example.org/trace"
-    with pytest.raises(UserError, match=r"could not be downloaded .*Needed: the trace; put it anywhere and set dataset\.path"):
+    with pytest.raises(
+        UserError,
+        match=r"could not be downloaded .*Needed: the trace; put it anywhere and set dataset\.path",
+    ):
         find(None, {url: "0" * 64}, "the trace")
 
 
@@ -81,7 +84,11 @@ def test_number():
 
 
 def test_windows_by_share_by_index_and_by_start():
-    assert windows(SHARES, 100) == {"train": ([0, 20, 40], 10), "validation": ([50], 25), "test": ([75, 95], 5)}
+    assert windows(SHARES, 100) == {
+        "train": ([0, 20, 40], 10),
+        "validation": ([50], 25),
+        "test": ([75, 95], 5),
+    }
     indexed = SHARES | {"test": {"starts": [90, 80], "jobs": 10}}
     assert windows(indexed, 100)["test"] == ([90, 80], 10)
 
@@ -92,7 +99,10 @@ def test_windows_by_share_by_index_and_by_start():
         ({"test": {"first": 0.4, "last": 1.0, "jobs": 5}}, "train and test share jobs"),
         ({"test": {"starts": [96], "jobs": 5}}, r"splits\.test: 5 jobs do not fit in \[96, 101\)"),
         ({"test": {"first": 0.9, "last": 1.0, "jobs": 11}}, r"splits\.test: 11 jobs do not fit"),
-        ({"test": {"first": 0.8, "last": 1.0, "jobs": 19, "windows": 5}}, r"test\.windows: 5 different windows"),
+        (
+            {"test": {"first": 0.8, "last": 1.0, "jobs": 19, "windows": 5}},
+            r"test\.windows: 5 different windows",
+        ),
         ({"test": {"size": 3}}, r"splits\.test: needs jobs"),
     ],
 )

@@ -7,8 +7,8 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from bench.contracts import UserError
-from bench.instance_set import check
+from bench.errors import UserError
+from bench.run.instance_set import check
 from datasets.gangs import Gangs
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
@@ -25,28 +25,38 @@ def test_the_sets_are_pinned_and_their_names_say_size_and_load(pinned):
     for split, size in (("train", 256), ("validation", 10), ("test", 10)):
         instances = list(data.instances(split))
         assert check(split, instances, data.hashes) == data.hashes[split]
-        assert [i.name for i in instances] == [f"{name}-{split}-{i}-load{(1.05, 0.25)[i % 2]}" for i in range(size)]
+        assert [i.name for i in instances] == [
+            f"{name}-{split}-{i}-load{(1.05, 0.25)[i % 2]}" for i in range(size)
+        ]
         assert {(i.n_tasks, i.n_agents) for i in instances} == {SETS[name]}
 
 
 def test_half_are_loaded_and_half_are_light(pinned):
     for i, instance in enumerate(pinned[1].instances("test")):
         work = instance.shortest() @ instance.demand[:, 0, 0]
-        span = instance.release.max() * (instance.n_tasks + 1) / (instance.n_tasks - 1)  # a range of uniforms falls short
-        assert work / instance.capacity[:, 0].sum() / span == pytest.approx((1.05, 0.25)[i % 2], rel=0.4)
+        span = (
+            instance.release.max() * (instance.n_tasks + 1) / (instance.n_tasks - 1)
+        )  # a range of uniforms falls short
+        assert work / instance.capacity[:, 0].sum() / span == pytest.approx(
+            (1.05, 0.25)[i % 2], rel=0.4
+        )
 
 
 def test_tasks_are_what_the_docstring_says():
     instances = list(Gangs("g", 50, [8, 4, 4, 4, 4], train=60).instances("train"))
     gang = np.concatenate([i.demand[:, 0, 0] for i in instances])
-    assert [round(float((gang == gpus).mean()), 2) for gpus in (1, 2, 4, 8)] == pytest.approx([0.7, 0.1, 0.15, 0.05], abs=0.03)
+    assert [round(float((gang == gpus).mean()), 2) for gpus in (1, 2, 4, 8)] == pytest.approx(
+        [0.7, 0.1, 0.15, 0.05], abs=0.03
+    )
     duration = np.concatenate([i.duration for i in instances])
     there = duration > 0
     assert (there[:, 0].all(), 1 - there[:, 1:].mean()) == (True, pytest.approx(0.2, abs=0.02))
     assert (duration[there].min() >= 10, duration[there].max() <= 400) == (True, True)
     assert np.median(duration[there]) == pytest.approx(63, rel=0.1)
     weight = np.concatenate([i.weight for i in instances])
-    assert [float((weight == w).mean()) for w in (1, 2, 4)] == pytest.approx([0.7, 0.2, 0.1], abs=0.03)
+    assert [float((weight == w).mean()) for w in (1, 2, 4)] == pytest.approx(
+        [0.7, 0.2, 0.1], abs=0.03
+    )
     assert all(i.release[0] == 0 and (np.diff(i.release) >= 0).all() for i in instances)
 
 

@@ -6,8 +6,8 @@ import gzip
 import numpy as np
 import pytest
 
-from bench.contracts import UserError
-from bench.instance_set import set_hash
+from bench.errors import UserError
+from bench.run.instance_set import set_hash
 from datasets.gap import Gap, GapRecipe, draw
 
 ONE = "2 3\n 1 0 5\n4 -2 6\n 1 2 3 4\n 5 6\n 7 8\n"  # rows wrap
@@ -21,7 +21,12 @@ def write(folder, text, name="p.txt"):
 
 def test_hand_made_file(tmp_path):
     [instance] = Gap(path=str(write(tmp_path, ONE))).instances("test")
-    assert (instance.sharing, instance.sense, instance.offset, instance.name) == ("budget", "min", 3, "p")
+    assert (instance.sharing, instance.sense, instance.offset, instance.name) == (
+        "budget",
+        "min",
+        3,
+        "p",
+    )
     assert instance.duration.tolist() == [[4, 7], [3, 1], [8, 9]]
     assert instance.demand[:, :, 0].tolist() == [[1, 4], [2, 5], [3, 6]]
     assert instance.capacity.tolist() == [[7], [8]]
@@ -40,8 +45,14 @@ def test_several_problems_in_a_file_and_filters(tmp_path):
     write(tmp_path, ONE, "other.txt")
     names = [i.name for i in Gap(path=str(tmp_path)).instances("test")]
     assert names == ["gap1-1", "gap1-2", "other"]
-    assert [i.name for i in Gap(path=str(tmp_path), pattern="gap*").instances("test")] == ["gap1-1", "gap1-2"]
-    assert [i.name for i in Gap(path=str(tmp_path), max_tasks=3).instances("test")] == ["gap1-1", "other"]
+    assert [i.name for i in Gap(path=str(tmp_path), pattern="gap*").instances("test")] == [
+        "gap1-1",
+        "gap1-2",
+    ]
+    assert [i.name for i in Gap(path=str(tmp_path), max_tasks=3).instances("test")] == [
+        "gap1-1",
+        "other",
+    ]
     with pytest.raises(UserError, match=r"dataset\.max_tasks: none of 3 problems"):
         list(Gap(path=str(tmp_path), max_tasks=2).instances("test"))
 
@@ -74,7 +85,8 @@ def test_training_problems_have_the_files_sizes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "uses", "costs"), [("c", (5, 25), (10, 50)), ("d", (1, 100), (1, 120)), ("e", (1, 90), (1, 1001))]
+    ("recipe", "uses", "costs"),
+    [("c", (5, 25), (10, 50)), ("d", (1, 100), (1, 120)), ("e", (1, 90), (1, 1001))],
 )
 def test_recipes(recipe, uses, costs):
     problem = draw(recipe, 5, 60, np.random.default_rng(0), "min")
@@ -108,13 +120,20 @@ def test_published_instances_and_certificates(external, sense):
     assert len(problems) == 70
     checked = 0
     for name, problem in problems.items():
-        assert (problem.n_agents, problem.n_tasks) == (int(rows[name]["agents"]), int(rows[name]["tasks"]))
+        assert (problem.n_agents, problem.n_tasks) == (
+            int(rows[name]["agents"]),
+            int(rows[name]["tasks"]),
+        )
         certificate = external / "gap" / "certificates" / f"{name}.txt"
         if certificate.exists():
             x = np.array(certificate.read_text().split(), dtype=int)
             tasks = np.arange(problem.n_tasks)
-            assert problem.original(problem.duration[tasks, x].sum()) == int(rows[name]["certificate_cost"])
+            assert problem.original(problem.duration[tasks, x].sum()) == int(
+                rows[name]["certificate_cost"]
+            )
             used = np.bincount(x, weights=problem.demand[tasks, x, 0], minlength=problem.n_agents)
-            assert (used <= problem.capacity[:, 0]).all() == (rows[name]["certificate_feasible"] == "1")
+            assert (used <= problem.capacity[:, 0]).all() == (
+                rows[name]["certificate_feasible"] == "1"
+            )
             checked += 1
     assert checked == 70

@@ -8,7 +8,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from datasets.hydra import NO_DUE, Hydra, Job, read_hydra
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
@@ -20,7 +20,10 @@ ROWS = [
     "3,d,9,inf,6.0,12.0",
 ]
 AGENTS = {"A100": 1, "V100": 2}
-SPLITS = {"train": {"jobs": 1, "first": 3, "last": 4}, "validation": {"jobs": 1, "first": 2, "last": 3}}
+SPLITS = {
+    "train": {"jobs": 1, "first": 3, "last": 4},
+    "validation": {"jobs": 1, "first": 2, "last": 3},
+}
 
 
 def write(folder, rows=ROWS, header=HEADER):
@@ -67,7 +70,11 @@ def test_other_splits_lie_behind_the_first_jobs(tmp_path):
         (["0,a,0,inf,10.0,0"], HEADER, "line 2, V100: 0 must be positive"),
         (["0,a,inf,inf,10.0,1"], HEADER, "line 2, norm_job_submit_time: 'inf' is not a number"),
         (["0,a,0,soon,10.0,1"], HEADER, "line 2, ddl: 'soon' is not a number"),
-        (["0,a,-1,inf,10.0,1"], HEADER, "line 2: norm_job_submit_time and ddl must not be negative"),
+        (
+            ["0,a,-1,inf,10.0,1"],
+            HEADER,
+            "line 2: norm_job_submit_time and ddl must not be negative",
+        ),
     ],
 )
 def test_damaged_files(tmp_path, rows, header, message):
@@ -86,7 +93,9 @@ def test_options_that_mean_nothing(option, field):
 
 
 def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"dataset\.path: no file was given\. Needed: a job file as CSV"):
+    with pytest.raises(
+        UserError, match=r"dataset\.path: no file was given\. Needed: a job file as CSV"
+    ):
         list(Hydra(AGENTS, [1], SPLITS).instances("test"))
     write(tmp_path)
     (tmp_path / "more.csv").write_text(HEADER)
@@ -101,7 +110,11 @@ def test_published_file(external):
     data = instantiate(config)
     instances = {split: list(data.instances(split)) for split in ("train", "validation", "test")}
     assert [i.n_tasks for i in instances["test"]] == [10, 50, 100, 200, 400]
-    assert {split: len(found) for split, found in instances.items()} == {"train": 256, "validation": 9, "test": 5}
+    assert {split: len(found) for split, found in instances.items()} == {
+        "train": 256,
+        "validation": 9,
+        "test": 5,
+    }
     assert len({i.hash() for found in instances.values() for i in found}) == 270
     largest = instances["test"][-1]
     assert (largest.n_agents, largest.release.max(), largest.tick_seconds) == (45, 0, 1)

@@ -7,7 +7,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from bench.contracts import UserError
+from bench.errors import UserError
 from datasets.philly import Philly, read_philly
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
@@ -42,12 +42,17 @@ def test_hand_made_trace(tmp_path, caplog):
     assert instance.release.tolist() == [0, 1]
     assert instance.duration.tolist() == [[2], [10]]
     assert instance.demand.tolist() == [[[4]], [[1]]]
-    assert [next(data.instances(split)).demand[0, 0, 0] for split in ("train", "validation")] == [1, 2]
+    assert [next(data.instances(split)).demand[0, 0, 0] for split in ("train", "validation")] == [
+        1,
+        2,
+    ]
 
 
 def test_virtual_cluster_and_tick(tmp_path):
     only = SPLITS | {"test": {"jobs": 1, "first": 2, "last": 3}}
-    [instance] = Philly(only, [4], path=write(tmp_path), cluster="a", tick_seconds=1.0).instances("test")
+    [instance] = Philly(only, [4], path=write(tmp_path), cluster="a", tick_seconds=1.0).instances(
+        "test"
+    )
     assert instance.duration.tolist() == [[600]]
     with pytest.raises(UserError, match=r"dataset\.cluster: no job of 'z' fits"):
         list(Philly(only, [4], path=write(tmp_path), cluster="z").instances("test"))
@@ -56,13 +61,29 @@ def test_virtual_cluster_and_tick(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "header", "message"),
     [
-        (["2017-10-01 00:00:45,-60,1,30.0,a"], HEADER, r"line 2, duration: -60 must not be negative"),
-        (["2017-10-01 00:00:45,60,1.7,30.0,a"], HEADER, r"line 2, num_gpus: 1.7 must be a whole number"),
+        (
+            ["2017-10-01 00:00:45,-60,1,30.0,a"],
+            HEADER,
+            r"line 2, duration: -60 must not be negative",
+        ),
+        (
+            ["2017-10-01 00:00:45,60,1.7,30.0,a"],
+            HEADER,
+            r"line 2, num_gpus: 1.7 must be a whole number",
+        ),
         (ROWS, "time,duration,num_gpus,gpu_time,cluster", "line 1: column timestamp is missing"),
         (["2017-10-01 00:00:45,30.0,1"], HEADER, "line 2: 3 fields, expected 5"),
         (["yesterday,30.0,1,30.0,a"], HEADER, "line 2, timestamp: 'yesterday' is not a date"),
-        ([ROWS[0], "2017-10-01 00:00:45,nan,1,30.0,a"], HEADER, "line 3, duration: 'nan' is not a number"),
-        (["2017-10-01 00:00:45,30,many,30.0,a"], HEADER, "line 2, num_gpus: 'many' is not a number"),
+        (
+            [ROWS[0], "2017-10-01 00:00:45,nan,1,30.0,a"],
+            HEADER,
+            "line 3, duration: 'nan' is not a number",
+        ),
+        (
+            ["2017-10-01 00:00:45,30,many,30.0,a"],
+            HEADER,
+            "line 2, num_gpus: 'many' is not a number",
+        ),
     ],
 )
 def test_damaged_traces(tmp_path, rows, header, message):
@@ -70,7 +91,9 @@ def test_damaged_traces(tmp_path, rows, header, message):
         list(Philly(SPLITS, [4], path=write(tmp_path, rows, header)).instances("test"))
 
 
-@pytest.mark.parametrize("option", [{"agents": []}, {"agents": [4, 0]}, {"agents": [4], "tick_seconds": 0}])
+@pytest.mark.parametrize(
+    "option", [{"agents": []}, {"agents": [4, 0]}, {"agents": [4], "tick_seconds": 0}]
+)
 def test_options_that_mean_nothing(option):
     with pytest.raises(UserError, match=r"dataset\.(agents|tick_seconds)"):
         Philly(SPLITS, **option)

@@ -2,12 +2,15 @@
 
 import pytest
 
-from bench.contracts import UserError
-from bench.instance_set import set_hash
+from bench.errors import UserError
+from bench.run.instance_set import set_hash
 from bench.workload import Task
 from datasets.random_tasks import RandomTasks
 
-AGENTS = [{"type": "slow", "gpus": 1, "cpus": 4, "memory": 32768}, {"type": "fast", "gpus": 2, "cpus": 8, "memory": 65536}]
+AGENTS = [
+    {"type": "slow", "gpus": 1, "cpus": 4, "memory": 32768},
+    {"type": "fast", "gpus": 2, "cpus": 8, "memory": 65536},
+]
 
 
 def test_five_to_ten_tasks_at_once():
@@ -28,7 +31,9 @@ def test_the_generator_can_be_replaced():
 
 
 def test_sets_repeat_and_differ_by_seed():
-    sets = [set_hash(RandomTasks(AGENTS, test=4, seed=seed).instances("test")) for seed in (0, 0, 1)]
+    sets = [
+        set_hash(RandomTasks(AGENTS, test=4, seed=seed).instances("test")) for seed in (0, 0, 1)
+    ]
     assert sets[0] == sets[1] != sets[2]
 
 

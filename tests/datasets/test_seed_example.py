@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from bench.contracts import UserError
-from bench.instance_set import set_hash
+from bench.errors import UserError
+from bench.run.instance_set import set_hash
 from datasets.seed_example import SeedExample
 
 EACH = list(itertools.product(range(3), repeat=3))
@@ -78,7 +78,10 @@ def test_one_task_at_a_time():
 @pytest.mark.parametrize("reading", ["time", "budget"])
 def test_splits_share_nothing(reading):
     data = SeedExample(reading=reading, train=40, validation=20)
-    hashes = {split: {i.hash() for i in data.instances(split)} for split in ("train", "validation", "test")}
+    hashes = {
+        split: {i.hash() for i in data.instances(split)}
+        for split in ("train", "validation", "test")
+    }
     assert not hashes["train"] & hashes["validation"]
     assert not (hashes["train"] | hashes["validation"]) & hashes["test"]
     assert set_hash(data.instances("train")) == set_hash(data.instances("train"))

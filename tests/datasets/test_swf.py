@@ -10,8 +10,8 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from bench.contracts import UserError
-from bench.instance_set import check
+from bench.errors import UserError
+from bench.run.instance_set import check
 from datasets.swf import Job, Swf, read_swf
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
@@ -59,7 +59,11 @@ def test_hand_made_trace(tmp_path, caplog):
 def test_windows_become_instances(tmp_path):
     data = Swf("t", SPLITS, str(write(tmp_path, TRACE, "trace.swf.gz")), agents=2)
     [instance] = data.instances("test")
-    assert (instance.tick_seconds, instance.resources, instance.name) == (1.0, ("processor",), "t-2")
+    assert (instance.tick_seconds, instance.resources, instance.name) == (
+        1.0,
+        ("processor",),
+        "t-2",
+    )
     assert instance.capacity.tolist() == [[8], [8]]
     assert instance.release.tolist() == [9, 11]
     assert instance.duration.tolist() == [[7], [6]]
@@ -99,7 +103,9 @@ def test_a_folder_must_hold_one_trace(tmp_path):
 def head_of_line(instance):
     """Mean bounded slowdown of first come, first served on one pool, written out for this test alone."""
     free, running, now, slowdowns = int(instance.capacity[0, 0]), [], 0, []
-    for release, run, need in zip(instance.release, instance.duration[:, 0], instance.demand[:, 0, 0], strict=True):
+    for release, run, need in zip(
+        instance.release, instance.duration[:, 0], instance.demand[:, 0, 0], strict=True
+    ):
         now = max(now, int(release))
         while running and (running[0][0] <= now or free < need):
             end, held = heapq.heappop(running)

@@ -5,8 +5,8 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from bench.contracts import UserError
-from bench.instance_set import check
+from bench.errors import UserError
+from bench.run.instance_set import check
 from datasets.swf import Swf
 from datasets.swf_resampled import SwfResampled
 from tests.datasets.test_swf import CONF, row, write
@@ -18,12 +18,21 @@ GAPS, RUNS = [3, 1, 4, 1, 5, 9, 2, 6], [70, 20, 90, 40, 10, 60, 30, 80]
 def trace(tmp_path):
     """40 jobs on 8 processors; job k needs 1 + k mod 8, and the first twenty repeat a pattern that the others do not have."""
     submit = np.cumsum([GAPS[k % 8] for k in range(40)])
-    lines = [row(submit[k], RUNS[k % 8] if k < 20 else 5000, 1 + k % 8, 1 + k % 8, 100) for k in range(40)]
+    lines = [
+        row(submit[k], RUNS[k % 8] if k < 20 else 5000, 1 + k % 8, 1 + k % 8, 100)
+        for k in range(40)
+    ]
     return Swf("t", {}, str(write(tmp_path, "\n".join(["; MaxProcs: 8", *lines]))))
 
 
 def resampled(trace, **changes):
-    given = {"fitted": [0, 20], "jobs": {"train": 25, "test": 30}, "sizes": {"train": 6, "test": 3}, "block": 8, "stretch": 0.0}
+    given = {
+        "fitted": [0, 20],
+        "jobs": {"train": 25, "test": 30},
+        "sizes": {"train": 6, "test": 3},
+        "block": 8,
+        "stretch": 0.0,
+    }
     return SwfResampled("r", trace, **(given | changes))
 
 
@@ -39,7 +48,9 @@ def test_blocks_keep_gaps_run_times_and_processors_together(trace):
 
 def test_nothing_of_the_rest_of_the_trace_is_used(trace):
     assert max(i.duration.max() for i in resampled(trace).instances("train")) < 5000
-    assert max(i.duration.max() for i in resampled(trace, fitted=[20, 40]).instances("train")) == 5000
+    assert (
+        max(i.duration.max() for i in resampled(trace, fitted=[20, 40]).instances("train")) == 5000
+    )
 
 
 def test_the_same_seed_split_and_index_give_the_same_sequence(trace):
@@ -50,7 +61,9 @@ def test_the_same_seed_split_and_index_give_the_same_sequence(trace):
 
 
 def test_run_times_are_stretched_within_bounds(trace):
-    [plain, *_], [wide, *_] = (list(resampled(trace, stretch=e).instances("test")) for e in (0.0, 0.5))
+    [plain, *_], [wide, *_] = (
+        list(resampled(trace, stretch=e).instances("test")) for e in (0.0, 0.5)
+    )
     ratio = wide.duration[:, 0] / np.array([RUNS[k] for k in wide.demand[:, 0, 0] - 1])
     assert ratio.min() > 0.6
     assert ratio.max() < 1.55

@@ -14,11 +14,11 @@ from bench.instance import Instance, Outage
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import View, from_simulator
-from solvers.features import features
-from solvers.network import PairNetwork
-from solvers.policy import NetworkPolicy
-from solvers.rollouts import play_greedily
-from solvers.training import NetworkLearner
+from solvers.networks.features import features
+from solvers.networks.pairwise import PairNetwork
+from solvers.networks.policy import NetworkPolicy
+from solvers.rl.rollouts import play_greedily
+from solvers.rl.training import NetworkLearner
 
 CPU = torch.device("cpu")
 
@@ -35,7 +35,12 @@ def three_tasks(seed: int) -> Instance:
     """Three tasks on two agents that hold one each, the last arriving later: in commit mode three decisions, whichever."""
     rng = np.random.default_rng(seed)
     return Instance(
-        rng.integers(1, 9, (3, 2)), np.ones((3, 2, 1)), [[1], [1]], [0, 1], release=[0, 0, 2], weight=rng.integers(1, 6, 3)
+        rng.integers(1, 9, (3, 2)),
+        np.ones((3, 2, 1)),
+        [[1], [1]],
+        [0, 1],
+        release=[0, 0, 2],
+        weight=rng.integers(1, 6, 3),
     )
 
 
@@ -45,7 +50,9 @@ def rough_fields(rng: np.random.Generator, n: int, release: Any) -> dict[str, An
     duration[rng.random(n) < 0.2, 1] = -1
     return {
         "duration": duration,
-        "estimate": np.where(duration == -1, -1, np.maximum(1, duration + rng.integers(-4, 5, (n, 2)))),
+        "estimate": np.where(
+            duration == -1, -1, np.maximum(1, duration + rng.integers(-4, 5, (n, 2)))
+        ),
         "demand": np.repeat(rng.integers(0, 4, (n, 1, 2)), 2, axis=1),
         "release": release,
         "weight": rng.integers(0, 5, n),
@@ -70,7 +77,13 @@ def rough(rng: np.random.Generator, n: int = 10) -> Instance:
 
 def without_clock(rng: np.random.Generator) -> Instance:
     """`budget` sharing in which some plays end with a task that fits nowhere."""
-    return Instance(rng.integers(1, 10, (6, 2)), rng.integers(1, 4, (6, 2, 1)), [[5], [7]], [0, 1], sharing="budget")
+    return Instance(
+        rng.integers(1, 10, (6, 2)),
+        rng.integers(1, 4, (6, 2, 1)),
+        [[5], [7]],
+        [0, 1],
+        sharing="budget",
+    )
 
 
 class Fixed:
@@ -122,9 +135,22 @@ def small(kind: type[NetworkLearner], **changes: Any) -> Any:
     return kind(**{**common, **changes})
 
 
-def fit(learner: NetworkLearner, data: Any, notes: Notes, decisions: int, setting: Setting | None = None, seed: int = 0) -> Any:
+def fit(
+    learner: NetworkLearner,
+    data: Any,
+    notes: Notes,
+    decisions: int,
+    setting: Setting | None = None,
+    seed: int = 0,
+) -> Any:
     """The policy that the learner makes of `data`."""
-    return learner.fit(data, setting or Setting(), Budget(decisions=decisions, threads=1), np.random.default_rng(seed), notes)
+    return learner.fit(
+        data,
+        setting or Setting(),
+        Budget(decisions=decisions, threads=1),
+        np.random.default_rng(seed),
+        notes,
+    )
 
 
 def same_weights(one: NetworkPolicy, other: NetworkPolicy) -> bool:
@@ -141,7 +167,9 @@ def head(view: View, count: int) -> View:
     return View(*(column[:count] for column in view))
 
 
-def outcomes(instance: Instance, setting: Setting, network: PairNetwork, most: int = 4000) -> tuple[Tensor, Tensor]:
+def outcomes(
+    instance: Instance, setting: Setting, network: PairNetwork, most: int = 4000
+) -> tuple[Tensor, Tensor]:
     """Probability under the network, with its gradient, and return of each of the L action sequences: (L,), (L,) float64."""
     simulator = TensorSimulator([instance], setting, n_envs=most)
     chance, total = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
@@ -176,7 +204,10 @@ def exact_gradient(instances: list[Instance], setting: Setting, network: PairNet
 
 def flat_gradient(network: PairNetwork) -> Tensor:
     """All gradients in one row, float64; they are cleared."""
-    rows = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in network.parameters()]
+    rows = [
+        torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
+        for p in network.parameters()
+    ]
     network.zero_grad()
     return torch.cat(rows).double()
 
@@ -233,13 +264,17 @@ TO_LEARN = Fixed(one_agent_for_two, 24)
 def _best(split: str) -> Tensor:
     """(I,) the highest return of each instance."""
     network = PairNetwork(8)  # any: all sequences are tried
-    return torch.stack([outcomes(i, PATIENT, network, 16)[1].max() for i in TO_LEARN.instances(split)])
+    return torch.stack(
+        [outcomes(i, PATIENT, network, 16)[1].max() for i in TO_LEARN.instances(split)]
+    )
 
 
 def regret(network: PairNetwork, split: str = "test") -> float:
     """By how much the greedy policy's mean return misses the best one there is."""
     instances = list(TO_LEARN.instances(split))
-    return float((_best(split) - play_greedily(network, TensorSimulator(instances, PATIENT))).mean())
+    return float(
+        (_best(split) - play_greedily(network, TensorSimulator(instances, PATIENT))).mean()
+    )
 
 
 @cache

@@ -7,7 +7,7 @@ import torch
 
 from bench.simulator.tensors import TensorSimulator
 from solvers.a2c import A2C, actor_critic
-from solvers.training import Descent
+from solvers.rl.training import Descent
 from tests.solvers.learning import (
     PATIENT,
     TO_LEARN,
@@ -26,7 +26,9 @@ from tests.solvers.learning import (
 
 def test_its_losses_equal_a_hand_calculation():
     logits = torch.tensor([[0.0, 0.0], [0.0, -math.inf]])
-    losses = actor_critic(logits, torch.tensor([1, 0]), torch.tensor([3.0, 5.0]), torch.tensor([1.0, 2.0]))
+    losses = actor_critic(
+        logits, torch.tensor([1, 0]), torch.tensor([3.0, 5.0]), torch.tensor([1.0, 2.0])
+    )
     policy, value, spread = (loss.item() for loss in losses)
     assert policy == pytest.approx(3.0 * math.log(2) / 2)  # the second action was certain
     assert value == pytest.approx(0.5 * (1 + 4) / 2)
@@ -36,8 +38,12 @@ def test_its_losses_equal_a_hand_calculation():
 def test_its_gradient_is_that_of_the_expected_return():
     instances, network, found = [three_tasks(0), three_tasks(1)], decided_network(), []
     learner = small(A2C, envs=256, steps=6, lam=1.0, entropy=0.0, value_weight=0.0)
-    training = Descent(learner, network, TensorSimulator(instances, PATIENT, learner.envs), seed=1, total=10**9)
-    training.step = lambda: found.append(flat_gradient(network) * -3 * training.spread)  # a mean over three decisions each
+    training = Descent(
+        learner, network, TensorSimulator(instances, PATIENT, learner.envs), seed=1, total=10**9
+    )
+    training.step = lambda: found.append(
+        flat_gradient(network) * -3 * training.spread
+    )  # a mean over three decisions each
     for _ in range(16):
         training.spread = 0.0
         learner.update(training, learner.play(training))

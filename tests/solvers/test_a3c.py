@@ -12,12 +12,13 @@ import pytest
 import torch
 from torch import multiprocessing as processes
 
-from bench.contracts import Budget, UserError
+from bench.contracts import Budget
+from bench.errors import UserError
 from bench.setting import Setting
 from solvers.a2c import A2C
 from solvers.a3c import A3C, Shared, Worker
-from solvers.rollouts import Rollout
-from solvers.training import Descent, Training
+from solvers.rl.rollouts import Rollout
+from solvers.rl.training import Descent, Training
 from tests.solvers.learning import (
     CPU,
     PATIENT,
@@ -56,7 +57,9 @@ def nobody_left() -> bool:
 def test_it_learns_what_no_untrained_network_can_and_tells_its_price(tmp_path):
     assert best_of_untrained() > 0.1
     notes = Notes(tmp_path)
-    policy = fit(learner(envs=64, width=16, lr=5e-3, save_seconds=60.0), TO_LEARN, notes, 20_000, PATIENT)
+    policy = fit(
+        learner(envs=64, width=16, lr=5e-3, save_seconds=60.0), TO_LEARN, notes, 20_000, PATIENT
+    )
     assert regret(policy.network) < 1e-3
     assert nobody_left()
     steps = [step for step, _ in notes.heard]
@@ -67,8 +70,12 @@ def test_it_learns_what_no_untrained_network_can_and_tells_its_price(tmp_path):
 
 
 def test_a_watcher_that_missed_iterations_averages_over_them(tmp_path):
-    rare = Training(learner(), DATA.splits["train"], DATA.splits["validation"], *run_of(), tmp_path / "rare.pt")
-    often = Training(learner(), DATA.splits["train"], DATA.splits["validation"], *run_of(), tmp_path / "often.pt")
+    rare = Training(
+        learner(), DATA.splits["train"], DATA.splits["validation"], *run_of(), tmp_path / "rare.pt"
+    )
+    often = Training(
+        learner(), DATA.splits["train"], DATA.splits["validation"], *run_of(), tmp_path / "often.pt"
+    )
     for training in (rare, often):
         training.looked({}, Notes(tmp_path))  # the first network is taken as it is
         training.network.score[-1].weight.data.add_(1.0)
@@ -80,7 +87,13 @@ def test_a_watcher_that_missed_iterations_averages_over_them(tmp_path):
 
 
 def test_a_worker_that_was_held_up_moves_nothing_that_has_settled(tmp_path):
-    training = Training(learner(), DATA.splits["train"], DATA.splits["validation"], *run_of(), tmp_path / "training.pt")
+    training = Training(
+        learner(),
+        DATA.splits["train"],
+        DATA.splits["validation"],
+        *run_of(),
+        tmp_path / "training.pt",
+    )
     shared = Shared.of(training, 2)
     worker = Worker(learner(), DATA.splits["train"], Setting(), 0, shared, 1000)
     worker.take()
@@ -120,7 +133,9 @@ def test_a_killed_training_goes_on_and_keeps_the_best(tmp_path):
     assert notes.facts["learning/cpu_seconds"] > before["price"]["cpu_seconds"]
     assert notes.facts["learning/seconds"] > before["price"]["seconds"]
     again = Notes(tmp_path)
-    assert same_weights(fit(learner(workers=1), DATA, again, 1000), fit(learner(workers=1), DATA, again, 1000))
+    assert same_weights(
+        fit(learner(workers=1), DATA, again, 1000), fit(learner(workers=1), DATA, again, 1000)
+    )
     assert again.heard == [], "the budget was spent"
 
 
@@ -135,7 +150,9 @@ if __name__ == "__main__":
 
 
 def test_workers_end_when_their_starter_is_killed(tmp_path, request):
-    starter = subprocess.Popen([sys.executable, "-c", PROGRAM, str(tmp_path)], cwd=request.config.rootpath)
+    starter = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(tmp_path)], cwd=request.config.rootpath
+    )
     while not (tmp_path / "training.pt").exists():
         assert starter.poll() is None
         time.sleep(0.02)
@@ -164,14 +181,20 @@ def test_a_killed_worker_is_one_clear_error(tmp_path):
 def finite(path: Path) -> bool:
     """Every weight in a saved training."""
     state = torch.load(path, weights_only=True)
-    return all(torch.isfinite(w).all() for part in ("network", "average", "best_network") for w in state[part].values())
+    return all(
+        torch.isfinite(w).all()
+        for part in ("network", "average", "best_network")
+        for w in state[part].values()
+    )
 
 
 @pytest.mark.slow
 def test_what_is_not_finite_stops_every_process_and_leaves_the_last_good_state(tmp_path):
     fit(learner(workers=1), DATA, Notes(tmp_path), 1000)
     decisions = torch.load(tmp_path / "training.pt", weights_only=True)["decisions"]
-    with pytest.raises(UserError, match=r"a3c: the loss became .* at decision \d+; lower solver\.lr"):
+    with pytest.raises(
+        UserError, match=r"a3c: the loss became .* at decision \d+; lower solver\.lr"
+    ):
         fit(learner(workers=1, lr=1e30, max_grad_norm=1e30), DATA, Notes(tmp_path), 10**7)
     assert nobody_left()
     assert torch.load(tmp_path / "training.pt", weights_only=True)["decisions"] >= decisions
@@ -179,6 +202,8 @@ def test_what_is_not_finite_stops_every_process_and_leaves_the_last_good_state(t
 
 
 def test_it_refuses_a_gpu():
-    with pytest.raises(UserError, match=r"a3c learns in processes on the CPU; set solver\.device=cpu"):
+    with pytest.raises(
+        UserError, match=r"a3c learns in processes on the CPU; set solver\.device=cpu"
+    ):
         A3C(device="cuda")
     assert A3C(device="auto").device == "cpu"

@@ -23,7 +23,9 @@ ONLINE = Setting(track="online", observe="arrived")
 
 
 def play(instance, setting=ONLINE):
-    schedule = PolicySolver(AlloX()).solve(instance, setting, Budget(), np.random.default_rng(0)).schedule
+    schedule = (
+        PolicySolver(AlloX()).solve(instance, setting, Budget(), np.random.default_rng(0)).schedule
+    )
     assert verify(instance, schedule) == []
     return schedule
 
@@ -37,9 +39,16 @@ def placement(schedule):
 def instance_of(duration, demand=None, capacity=None, **other):
     """One agent per type; by default one task at a time."""
     n, t = np.shape(duration)
-    demand = np.ones((n, t, 1)) if demand is None else np.repeat(np.reshape(demand, (n, 1, -1)), t, axis=1)
+    demand = (
+        np.ones((n, t, 1))
+        if demand is None
+        else np.repeat(np.reshape(demand, (n, 1, -1)), t, axis=1)
+    )
     capacity = np.ones((t, 1)) if capacity is None else capacity
-    return Instance.from_dict({"duration": duration, "demand": demand, "capacity": capacity, "agent_type": range(t)} | other)
+    return Instance.from_dict(
+        {"duration": duration, "demand": demand, "capacity": capacity, "agent_type": range(t)}
+        | other
+    )
 
 
 def total(ticks, wait, machine, position):
@@ -57,7 +66,11 @@ def least(ticks, wait):
     n, s = ticks.shape
     choices = (np.array(choice) for choice in itertools.product(range(s), repeat=n))
     return min(
-        sum((wait[a] + np.cumsum(np.sort(ticks[choice == a, a]))).sum() for a in range(s) if (choice == a).any())
+        sum(
+            (wait[a] + np.cumsum(np.sort(ticks[choice == a, a]))).sum()
+            for a in range(s)
+            if (choice == a).any()
+        )
         for choice in choices
     )
 
@@ -94,12 +107,17 @@ def test_an_agent_counts_as_as_many_machines_as_typical_tasks_fit():
     schedule = play(instance_of([[5], [6], [7], [8], [9]], demand, [[4, 9]]))
     placed = placement(schedule)
     assert [placed[j][1] for j in range(4)] == [0, 0, 5, 6]  # two at a time
-    assert placed[4] == (0, 14)  # planned on the machine free at 12, where it does not fit beside task 3
+    assert placed[4] == (
+        0,
+        14,
+    )  # planned on the machine free at 12, where it does not fit beside task 3
 
 
 def test_a_task_that_does_not_fit_yet_is_not_overtaken_on_its_agent():
     demand = [[2], [2], [2], [4], [1]]
-    schedule = play(instance_of([[9], [10], [8], [11], [30]], demand, [[4]], release=[0, 0, 0, 0, 18]))
+    schedule = play(
+        instance_of([[9], [10], [8], [11], [30]], demand, [[4]], release=[0, 0, 0, 0, 18])
+    )
     placed = placement(schedule)
     assert placed[3][1] < placed[4][1]
 
@@ -121,14 +139,18 @@ def test_agents_that_are_away_do_not_count():
 
 
 @pytest.mark.external
-@pytest.mark.skipif(not DATA.is_dir(), reason="BENCH_EXTERNAL_DATA names no folder with hydra/ in it")
+@pytest.mark.skipif(
+    not DATA.is_dir(), reason="BENCH_EXTERNAL_DATA names no folder with hydra/ in it"
+)
 def test_optima_of_the_published_jobs():
     with open(DATA / "sumC_optimum.csv", newline="") as file:
         optima = {int(row["n"]): float(row["opt_sumC_over_n"]) for row in csv.DictReader(file)}
     config = OmegaConf.load(CONF).dataset
     config.path, config.jobs = str(DATA / "20_ddl.csv.gz"), list(optima)
     assert len(optima) == 40
-    for (n, optimum), instance in zip(optima.items(), instantiate(config).instances("test"), strict=True):
+    for (n, optimum), instance in zip(
+        optima.items(), instantiate(config).instances("test"), strict=True
+    ):
         assert instance.n_tasks == n
         assert play(instance).end.mean() == pytest.approx(optimum, abs=1e-6)
     assert optima[400] == 29028.1825

@@ -21,7 +21,9 @@ CONF = Path(__file__).parents[2] / "conf"
 
 
 def instances():
-    return list(instantiate(OmegaConf.load(CONF / "dataset" / "tiny.yaml").dataset).instances("test"))[:4]
+    return list(
+        instantiate(OmegaConf.load(CONF / "dataset" / "tiny.yaml").dataset).instances("test")
+    )[:4]
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -30,7 +32,10 @@ def test_it_is_the_best_of_its_members(name):
     for instance in instances():
         setting = Setting(objective=name)
         result = BestRule(rules).solve(instance, setting, Budget(), np.random.default_rng(0))
-        members = [PolicySolver(rule).solve(instance, setting, Budget(), np.random.default_rng(0)) for rule in rules]
+        members = [
+            PolicySolver(rule).solve(instance, setting, Budget(), np.random.default_rng(0))
+            for rule in rules
+        ]
         values = [objective(instance, member.schedule, name) for member in members]
         assert not verify(instance, result.schedule)
         assert objective(instance, result.schedule, name) == min(values)
@@ -39,8 +44,12 @@ def test_it_is_the_best_of_its_members(name):
 
 def test_cpsat_starts_from_it():
     instance, rules = instances()[0], BestRule([SJF(), Sufferage()])
-    result = CpSat(threads=1, warm_start=rules).solve(instance, Setting(), Budget(), np.random.default_rng(0))
+    result = CpSat(threads=1, warm_start=rules).solve(
+        instance, Setting(), Budget(), np.random.default_rng(0)
+    )
     first = result.trajectory[0][1]
-    started = objective(instance, rules(instance, Setting(), np.random.default_rng(0)), "total_time")
+    started = objective(
+        instance, rules(instance, Setting(), np.random.default_rng(0)), "total_time"
+    )
     assert result.status == "optimal"
     assert first <= started, "the left-shifted plan of the best rule comes first"

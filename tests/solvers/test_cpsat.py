@@ -21,8 +21,8 @@ from bench.schedule import Schedule, ScheduleError
 from bench.setting import OBJECTIVES, Setting
 from bench.verify import verify
 from solvers.cpsat import CpSat
-from solvers.cpsat_model import places
-from solvers.terms import Terms
+from solvers.exact.objective_terms import Terms
+from solvers.exact.schedule_model import places
 
 BUDGET = Budget(seconds=60, threads=1)
 
@@ -48,7 +48,10 @@ def random_instance(rng: np.random.Generator, sharing: str) -> Instance:
             "sharing": sharing,
         }
         if rng.random() < 0.5:
-            parts |= {"tenant": rng.integers(0, tenants, n), "quota": rng.integers(3, 12, (tenants, r))}
+            parts |= {
+                "tenant": rng.integers(0, tenants, n),
+                "quota": rng.integers(3, 12, (tenants, r)),
+            }
         if sharing == "time":
             release = rng.integers(0, 12, n) * (rng.random() < 0.8)
             parts |= {
@@ -67,7 +70,9 @@ def random_outages(rng: np.random.Generator, m: int) -> list[Outage]:
     """No or up to two outages per agent, announced or not."""
     found = []
     for agent in range(m):
-        ticks = np.sort(rng.choice(30, size=2 * rng.integers(0, 3) * (rng.random() < 0.5), replace=False))
+        ticks = np.sort(
+            rng.choice(30, size=2 * rng.integers(0, 3) * (rng.random() < 0.5), replace=False)
+        )
         for start, end in ticks.reshape(-1, 2).tolist():
             found.append(Outage(agent, start, end, bool(rng.random() < 0.5)))
     return found
@@ -75,7 +80,9 @@ def random_outages(rng: np.random.Generator, m: int) -> list[Outage]:
 
 def any_plan(instance: Instance, setting: Setting, rng: np.random.Generator) -> Schedule:
     """A feasible plan: random agents, one task after the other, with idle time between them, after every outage."""
-    agent = np.array([rng.choice(np.flatnonzero(fits_alone(instance, j))) for j in range(instance.n_tasks)])
+    agent = np.array(
+        [rng.choice(np.flatnonzero(fits_alone(instance, j))) for j in range(instance.n_tasks)]
+    )
     order = rng.permutation(instance.n_tasks)
     length = instance.longest()[order] + rng.integers(0, 4, instance.n_tasks)
     start = np.empty(instance.n_tasks, np.int64)
@@ -121,7 +128,9 @@ def enumerate_plans(duration, demand, capacity, release, away, tenant, quota, we
             hold(used[tenant[j]], begin[depth], end[j], -demand[j, a])
             placed[j] = False
         pick[depth] += 1
-        while pick[depth] < n * m and (placed[pick[depth] // m] or duration[pick[depth] // m, pick[depth] % m] < 0):
+        while pick[depth] < n * m and (
+            placed[pick[depth] // m] or duration[pick[depth] // m, pick[depth] % m] < 0
+        ):
             pick[depth] += 1
         if pick[depth] == n * m:
             pick[depth] = -1
@@ -155,19 +164,35 @@ def enumerate_plans(duration, demand, capacity, release, away, tenant, quota, we
 def brute_force(instance: Instance) -> dict[str, float]:
     """The optimum of every objective; inf where nothing is feasible (`budget` sharing)."""
     n, m = instance.n_tasks, instance.n_agents
-    duration, demand = instance.duration[:, instance.agent_type].copy(), instance.demand[:, instance.agent_type]
+    duration, demand = (
+        instance.duration[:, instance.agent_type].copy(),
+        instance.demand[:, instance.agent_type],
+    )
     tenant = np.zeros(n, np.int64) if instance.quota is None else instance.tenant
     quota = demand.max(axis=1).sum(axis=0)[None] if instance.quota is None else instance.quota
-    alone = (demand <= instance.capacity).all(axis=2) & (demand <= quota[tenant][:, None]).all(axis=2)
+    alone = (demand <= instance.capacity).all(axis=2) & (demand <= quota[tenant][:, None]).all(
+        axis=2
+    )
     duration[~alone] = -1
     if instance.sharing == "budget":
         return {"total_time": cheapest(instance, duration, demand, tenant, quota)}
     away = np.zeros((m, 200), bool)
     for outage in instance.outages:
         away[outage.agent, outage.start : outage.end] = True
-    span = np.maximum(np.where(duration > 0, duration, 10**9).min(axis=1), 10 / instance.tick_seconds)
+    span = np.maximum(
+        np.where(duration > 0, duration, 10**9).min(axis=1), 10 / instance.tick_seconds
+    )
     values = enumerate_plans(
-        duration, demand, instance.capacity, instance.release, away, tenant, quota, instance.weight, instance.due, span
+        duration,
+        demand,
+        instance.capacity,
+        instance.release,
+        away,
+        tenant,
+        quota,
+        instance.weight,
+        instance.due,
+        span,
     )
     return dict(zip(OBJECTIVES, values.tolist(), strict=True))
 
@@ -179,7 +204,11 @@ def cheapest(instance: Instance, duration, demand, tenant, quota) -> float:
         held, used = np.zeros_like(instance.capacity), np.zeros_like(quota)
         np.add.at(held, list(agents), demand[tasks, agents])
         np.add.at(used, tenant, demand[tasks, agents])
-        if (duration[tasks, agents] > 0).all() and (held <= instance.capacity).all() and (used <= quota).all():
+        if (
+            (duration[tasks, agents] > 0).all()
+            and (held <= instance.capacity).all()
+            and (used <= quota).all()
+        ):
             best = min(best, float((instance.weight * duration[tasks, agents]).sum()))
     return best
 
@@ -197,7 +226,9 @@ def agrees_with_brute_force(seed: int) -> None:
             continue
         assert result.status == "optimal", name
         assert verify(instance, result.schedule) == []
-        assert objective(instance, result.schedule, name) == pytest.approx(optimum, rel=1e-9, abs=1e-12), name
+        assert objective(instance, result.schedule, name) == pytest.approx(
+            optimum, rel=1e-9, abs=1e-12
+        ), name
         assert result.lower_bound <= optimum * (1 + 1e-12)
         assert result.lower_bound >= optimum * (1 - 1e-8)
 
@@ -221,7 +252,11 @@ GPUS = np.array([1, 2, 4])
 
 def example(**parts) -> Instance:
     """SPEC section 6: p = compute / GPUs, and each agent runs one task at a time."""
-    rows = {"demand": np.ones((3, 3, 1), int), "capacity": [[1], [1], [1]], "agent_type": [0, 1, 2]} | parts
+    rows = {
+        "demand": np.ones((3, 3, 1), int),
+        "capacity": [[1], [1], [1]],
+        "agent_type": [0, 1, 2],
+    } | parts
     return Instance(duration=WORK[:, None] // GPUS, **rows)
 
 
@@ -241,7 +276,9 @@ def test_worked_example_as_an_assignment(units: list[int], optimum: int) -> None
 
 
 def test_too_little_capacity_is_infeasible() -> None:
-    instance = Instance(duration=[[1], [1]], demand=[[[2]], [[2]]], capacity=[[3]], agent_type=[0], sharing="budget")
+    instance = Instance(
+        duration=[[1], [1]], demand=[[[2]], [[2]]], capacity=[[3]], agent_type=[0], sharing="budget"
+    )
     result = CpSat().solve(instance, Setting(track="assign"), BUDGET, np.random.default_rng(0))
     assert result.status == "infeasible"
     assert len(result.schedule.task) == 0
@@ -249,7 +286,11 @@ def test_too_little_capacity_is_infeasible() -> None:
 
 def test_without_time_the_warm_start_is_returned_left_shifted() -> None:
     rng = np.random.default_rng(3)
-    instance, setting, hurry = random_instance(rng, "time"), Setting(), Budget(seconds=1e-9, threads=1)
+    instance, setting, hurry = (
+        random_instance(rng, "time"),
+        Setting(),
+        Budget(seconds=1e-9, threads=1),
+    )
     plan = any_plan(instance, setting, rng)
     result = CpSat(warm_start=lambda *_: plan).solve(instance, setting, hurry, rng)
     assert result.schedule.to_dict() == active(instance, plan).to_dict()
@@ -262,7 +303,9 @@ def test_without_time_the_warm_start_is_returned_left_shifted() -> None:
 def test_a_warm_start_that_leaves_a_task_out_is_not_returned() -> None:
     partial = Schedule.from_assignment(example(), [0, 1, -1])
     hurry = Budget(seconds=1e-9, threads=1)
-    result = CpSat(warm_start=lambda *_: partial).solve(example(), Setting(), hurry, np.random.default_rng(0))
+    result = CpSat(warm_start=lambda *_: partial).solve(
+        example(), Setting(), hurry, np.random.default_rng(0)
+    )
     assert result.status == "unknown"
 
 
@@ -285,11 +328,19 @@ def test_terms_are_the_objective(name: str) -> None:
     for _ in range(50):
         instance = random_instance(rng, "time")
         plan = any_plan(instance, Setting(), rng)
-        assert float(Terms.of(instance, name).value(plan.end)) == pytest.approx(objective(instance, plan, name), rel=1e-12)
+        assert float(Terms.of(instance, name).value(plan.end)) == pytest.approx(
+            objective(instance, plan, name), rel=1e-12
+        )
 
 
 def test_slowdown_is_exact_in_fractions() -> None:
-    instance = Instance(duration=[[3], [40]], demand=[[[1]], [[1]]], capacity=[[1]], agent_type=[0], tick_seconds=0.5)
+    instance = Instance(
+        duration=[[3], [40]],
+        demand=[[[1]], [[1]]],
+        capacity=[[1]],
+        agent_type=[0],
+        tick_seconds=0.5,
+    )
     slowdown = Terms.of(instance, "bounded_slowdown").value(np.array([23, 43]))
     assert slowdown == (Fraction(23, 20) + Fraction(43, 40)) / 2  # 10 s are 20 ticks
 
@@ -297,7 +348,9 @@ def test_slowdown_is_exact_in_fractions() -> None:
 def test_equal_agents_are_pooled_only_where_counting_tasks_is_enough() -> None:
     def slots(demand: list[int], **parts) -> list[tuple[tuple[int, ...], int]]:
         rows = {"capacity": [[4], [4]], "agent_type": [0, 0]} | parts
-        instance = Instance(duration=np.ones((len(demand), 1), int), demand=np.reshape(demand, (-1, 1, 1)), **rows)
+        instance = Instance(
+            duration=np.ones((len(demand), 1), int), demand=np.reshape(demand, (-1, 1, 1)), **rows
+        )
         return [(place.agents, place.slots) for place in places(instance)]
 
     assert slots([3, 3, 4]) == [((0, 1), 1)]
@@ -334,7 +387,12 @@ def test_left_shift_makes_nothing_later_and_leaves_nothing_to_shift() -> None:
 
 
 def test_left_shift_by_hand() -> None:
-    parts = {"duration": [[3], [2], [4]], "demand": np.ones((3, 1, 1), int), "capacity": [[1]], "agent_type": [0]}
+    parts = {
+        "duration": [[3], [2], [4]],
+        "demand": np.ones((3, 1, 1), int),
+        "capacity": [[1]],
+        "agent_type": [0],
+    }
     instance = Instance(**parts, outages=[(0, 2, 5, False)])
     shifted = active(instance, Schedule.from_assignment(instance, [0, 0, 0], [10, 20, 30]))
     assert shifted.start.tolist() == [5, 0, 8]  # task 1 slips into the gap before the outage
@@ -358,14 +416,21 @@ def gap_rows() -> list[dict[str, str]]:
     if not GAP.is_dir():
         return []
     with (GAP / "optima.csv").open() as file:
-        return [row for row in csv.DictReader(file) if int(row["tasks"]) <= 100 and row["type"] in ("cattrysse", "a", "b", "c")]
+        return [
+            row
+            for row in csv.DictReader(file)
+            if int(row["tasks"]) <= 100 and row["type"] in ("cattrysse", "a", "b", "c")
+        ]
 
 
 @pytest.mark.external
 @pytest.mark.skipif(not GAP.is_dir(), reason="BENCH_EXTERNAL_DATA names no folder with gap/ in it")
 @pytest.mark.parametrize(
     "row",
-    [pytest.param(row, marks=[] if row["name"].endswith("-0") else pytest.mark.slow) for row in gap_rows()],
+    [
+        pytest.param(row, marks=[] if row["name"].endswith("-0") else pytest.mark.slow)
+        for row in gap_rows()
+    ],
     ids=lambda row: row["name"],
 )
 def test_agrees_with_published_gap_optima(row: dict[str, str]) -> None:
@@ -373,14 +438,27 @@ def test_agrees_with_published_gap_optima(row: dict[str, str]) -> None:
         numbers = np.array(file.read().split(), dtype=np.int64)
     m, n = numbers[:2]
     cost, usage = (table.T for table in numbers[2 : 2 + 2 * m * n].reshape(2, m, n))
-    parts = {"demand": usage[:, :, None], "capacity": numbers[2 + 2 * m * n :, None], "agent_type": np.arange(m)}
+    parts = {
+        "demand": usage[:, :, None],
+        "capacity": numbers[2 + 2 * m * n :, None],
+        "agent_type": np.arange(m),
+    }
     cases = [(Instance(duration=cost, sharing="budget", **parts), row["min_optimum"])]
     if row["max_optimum"]:
         top = int(cost.max()) + 1
-        cases.append((Instance(duration=top - cost, sharing="budget", sense="max", offset=top, **parts), row["max_optimum"]))
+        cases.append(
+            (
+                Instance(duration=top - cost, sharing="budget", sense="max", offset=top, **parts),
+                row["max_optimum"],
+            )
+        )
     for instance, optimum in cases:
-        result = CpSat(threads=2).solve(instance, Setting(track="assign"), Budget(seconds=300), np.random.default_rng(0))
+        result = CpSat(threads=2).solve(
+            instance, Setting(track="assign"), Budget(seconds=300), np.random.default_rng(0)
+        )
         assert verify(instance, result.schedule) == []
         assert result.status == "optimal"
-        assert instance.original(objective(instance, result.schedule, "total_time")) == float(optimum)
+        assert instance.original(objective(instance, result.schedule, "total_time")) == float(
+            optimum
+        )
         assert instance.original(result.lower_bound) == float(optimum)

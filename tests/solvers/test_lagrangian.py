@@ -12,19 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.contracts import Budget, UserError
+from bench.contracts import Budget
+from bench.errors import UserError
 from bench.instance import Instance
 from bench.metrics import objective
 from bench.setting import Setting
 from bench.verify import verify
 from bench.verify.problem import Costs, Problem
 from bench.verify.proofs import proved
-from solvers.assignment.annealing import improve
-from solvers.assignment.dual import Core, Work, bound, pair_bounds
-from solvers.assignment.neighbourhoods import Neighbourhoods
-from solvers.assignment.relaxation import Relaxation
-from solvers.assignment.tree import EMPTY, FOUND, Tree
 from solvers.cpsat import CpSat
+from solvers.exact.assignment.annealing import improve
+from solvers.exact.assignment.dual import Core, Work, bound, pair_bounds
+from solvers.exact.assignment.neighbourhoods import Neighbourhoods
+from solvers.exact.assignment.relaxation import Relaxation
+from solvers.exact.assignment.tree import EMPTY, FOUND, Tree
 from solvers.lagrangian import Lagrangian
 from solvers.local_search import LocalSearch
 from tests.solvers.test_cpsat import brute_force, cheapest, random_instance
@@ -38,17 +39,29 @@ def solve(instance: Instance, budget: Budget = BUDGET):
     return Lagrangian().solve(instance, ASSIGN, budget, np.random.default_rng(0))
 
 
-def generalised(rng: np.random.Generator, n: int, m: int, tight: float = 0.8, unit: int = 1) -> Instance:
+def generalised(
+    rng: np.random.Generator, n: int, m: int, tight: float = 0.8, unit: int = 1
+) -> Instance:
     """A generalised assignment problem whose costs fall with use, as in class d; `unit` blows up uses and capacities."""
     use = rng.integers(1, 40, (n, m)) * unit + (rng.integers(0, unit, (n, m)) if unit > 1 else 0)
     cost = 50 - use // unit + rng.integers(0, 10, (n, m))
     capacity = np.maximum(use.min(axis=1).max(), (tight * use.sum(axis=0) / m).astype(int))
-    parts = {"demand": use[:, :, None], "capacity": capacity[:, None], "agent_type": np.arange(m), "sharing": "budget"}
+    parts = {
+        "demand": use[:, :, None],
+        "capacity": capacity[:, None],
+        "agent_type": np.arange(m),
+        "sharing": "budget",
+    }
     return Instance(duration=cost, weight=rng.integers(1, 4, n), **parts)
 
 
 def cost_of(instance: Instance, agent) -> int:
-    return int((instance.weight * instance.duration[:, instance.agent_type][np.arange(instance.n_tasks), agent]).sum())
+    return int(
+        (
+            instance.weight
+            * instance.duration[:, instance.agent_type][np.arange(instance.n_tasks), agent]
+        ).sum()
+    )
 
 
 # -- the solver ------------------------------------------------------------------------------------------------------
@@ -69,7 +82,9 @@ def test_equals_brute_force_with_several_resources_and_quotas(seed: int) -> None
 @pytest.mark.parametrize("seed", range(12))
 def test_equals_cpsat_on_problems_that_need_a_tree(seed: int) -> None:
     rng = np.random.default_rng([10, seed])
-    instance = generalised(rng, int(rng.integers(12, 30)), int(rng.integers(2, 6)), float(rng.choice([0.7, 0.9])))
+    instance = generalised(
+        rng, int(rng.integers(12, 30)), int(rng.integers(2, 6)), float(rng.choice([0.7, 0.9]))
+    )
     result, reference = solve(instance), CpSat().solve(instance, ASSIGN, BUDGET, rng)
     assert result.status == reference.status
     assert result.lower_bound == reference.lower_bound
@@ -87,10 +102,17 @@ def test_tasks_with_one_agent_that_fill_it_up() -> None:
         alone = rng.random(n) < 0.5
         duration[alone[:, None] & (np.arange(m) != rng.integers(0, m, n)[:, None])] = -1
         capacity = np.maximum((0.9 * use.sum(axis=0) / m).astype(int), use.max())
-        parts = {"demand": use, "capacity": capacity, "agent_type": np.arange(m), "sharing": "budget"}
+        parts = {
+            "demand": use,
+            "capacity": capacity,
+            "agent_type": np.arange(m),
+            "sharing": "budget",
+        }
         instance = Instance(duration=duration, **parts)
         tenant, no_quota = np.zeros(n, np.int64), use.max(axis=1).sum(axis=0)[None]
-        optimum = cheapest(instance, np.where(use[:, :, 0] <= capacity[:, 0], duration, -1), use, tenant, no_quota)
+        optimum = cheapest(
+            instance, np.where(use[:, :, 0] <= capacity[:, 0], duration, -1), use, tenant, no_quota
+        )
         result = solve(instance, Budget(seconds=5, threads=2))
         if np.isinf(optimum):
             assert result.status == "infeasible"
@@ -108,9 +130,16 @@ def test_costs_of_any_size(largest: int) -> None:
         rng = np.random.default_rng([16, seed])
         small_one = generalised(rng, 7, 3, 0.9)
         weight = rng.integers(1, max(2, largest // 50), 7)
-        parts = {"demand": small_one.demand, "capacity": small_one.capacity, "agent_type": small_one.agent_type}
+        parts = {
+            "demand": small_one.demand,
+            "capacity": small_one.capacity,
+            "agent_type": small_one.agent_type,
+        }
         instance = Instance(duration=small_one.duration, weight=weight, sharing="budget", **parts)
-        result, optimum = solve(instance, Budget(seconds=5, threads=2)), brute_force(instance)["total_time"]
+        result, optimum = (
+            solve(instance, Budget(seconds=5, threads=2)),
+            brute_force(instance)["total_time"],
+        )
         if np.isinf(optimum):
             assert result.status == "infeasible"
             continue
@@ -121,19 +150,32 @@ def test_costs_of_any_size(largest: int) -> None:
 
 
 def test_costs_that_leave_64_bits_are_refused() -> None:
-    instance = Instance(duration=[[10**11]], weight=[10**11], demand=[[[1]]], capacity=[[1]], agent_type=[0], sharing="budget")
+    instance = Instance(
+        duration=[[10**11]],
+        weight=[10**11],
+        demand=[[[1]]],
+        capacity=[[1]],
+        agent_type=[0],
+        sharing="budget",
+    )
     for solver in (Lagrangian(), CpSat(), LocalSearch()):
         with pytest.raises(UserError, match="divide the costs"):
             solver.solve(instance, ASSIGN, BUDGET, np.random.default_rng(0))
 
 
 def test_a_single_agent_and_no_resource_at_all() -> None:
-    alone = Instance(duration=[[3], [4]], demand=[[[1]], [[1]]], capacity=[[2]], agent_type=[0], sharing="budget")
+    alone = Instance(
+        duration=[[3], [4]], demand=[[[1]], [[1]]], capacity=[[2]], agent_type=[0], sharing="budget"
+    )
     free = Instance(duration=[[3, 1], [4, 9]], demand=np.zeros((2, 2, 0)), capacity=np.zeros((2, 0)), agent_type=[0, 1],
                     sharing="budget")  # fmt: skip
     for instance, optimum in ((alone, 7), (free, 5)):
         assert (solve(instance).status, solve(instance).lower_bound) == ("optimal", optimum)
-        plan = LocalSearch().solve(instance, ASSIGN, Budget(seconds=0.2), np.random.default_rng(0)).schedule
+        plan = (
+            LocalSearch()
+            .solve(instance, ASSIGN, Budget(seconds=0.2), np.random.default_rng(0))
+            .schedule
+        )
         assert objective(instance, plan, "total_time") == optimum
 
 
@@ -144,14 +186,20 @@ def test_capacities_too_wide_for_a_table_are_rounded_and_left_to_cpsat() -> None
     assert not relaxation.exact
     result = solve(instance)
     assert result.status == "optimal"
-    assert result.lower_bound == CpSat().solve(instance, ASSIGN, BUDGET, np.random.default_rng(0)).lower_bound
+    assert (
+        result.lower_bound
+        == CpSat().solve(instance, ASSIGN, BUDGET, np.random.default_rng(0)).lower_bound
+    )
 
 
 def test_uses_with_a_common_divisor_lose_nothing() -> None:
     instance = generalised(np.random.default_rng(4), 14, 3)
     parts = {"agent_type": instance.agent_type, "sharing": "budget", "weight": instance.weight}
     wide = Instance(
-        duration=instance.duration, demand=instance.demand * 10**6, capacity=instance.capacity * 10**6 + 999, **parts
+        duration=instance.duration,
+        demand=instance.demand * 10**6,
+        capacity=instance.capacity * 10**6 + 999,
+        **parts,
     )
     assert Relaxation.of(wide).exact
     assert solve(wide).lower_bound == solve(instance).lower_bound
@@ -198,10 +246,20 @@ def test_prices_of_what_the_knapsacks_leave_out_are_in_the_proof(quotas: bool) -
     rng = np.random.default_rng([13, quotas])
     instance = generalised(rng, 14, 3, tight=0.9)
     demand = np.concatenate([instance.demand, rng.integers(1, 40, (14, 3, 1))], axis=2)
-    capacity = np.maximum(demand.max(axis=0), ((1.5 if quotas else 0.75) * demand.sum(axis=0) / 3).astype(int))
-    parts = {"duration": instance.duration, "demand": demand, "capacity": capacity, "agent_type": instance.agent_type}
+    capacity = np.maximum(
+        demand.max(axis=0), ((1.5 if quotas else 0.75) * demand.sum(axis=0) / 3).astype(int)
+    )
+    parts = {
+        "duration": instance.duration,
+        "demand": demand,
+        "capacity": capacity,
+        "agent_type": instance.agent_type,
+    }
     if quotas:
-        parts |= {"tenant": np.arange(14) % 2, "quota": (0.4 * demand.mean(axis=1).sum(axis=0))[None].repeat(2, 0).astype(int)}
+        parts |= {
+            "tenant": np.arange(14) % 2,
+            "quota": (0.4 * demand.mean(axis=1).sum(axis=0))[None].repeat(2, 0).astype(int),
+        }
     instance = Instance(**parts, weight=instance.weight, sharing="budget")
     result, problem = solve(instance), Problem(instance)
     assert result.status == "optimal"
@@ -250,12 +308,16 @@ def test_single_and_double_precision_tables_agree(seed: int) -> None:
     _, relaxation, _ = small(seed)
     values = []
     for factor in (1, 10**6):  # costs that need double precision
-        core = Core.of(relaxation.cost * factor, relaxation.use, relaxation.capacity, relaxation.possible)
+        core = Core.of(
+            relaxation.cost * factor, relaxation.use, relaxation.capacity, relaxation.possible
+        )
         work, count = Work.of(core), relaxation.possible.sum(axis=1)
         u, alive = relaxation.multipliers * factor, np.ones(len(core.task), np.uint8)
         value = bound(core, u, alive, count, work)
         pair_bounds(core, u, alive, count, work, value)
-        finite = work.bound < 2**50  # what can not be has a bound beyond all others, whatever the factor
+        finite = (
+            work.bound < 2**50
+        )  # what can not be has a bound beyond all others, whatever the factor
         values.append([value // factor, *np.where(finite, work.bound // factor, -1)])
     assert values[0] == values[1]
 
@@ -266,7 +328,9 @@ def test_a_tree_decides_every_limit_split_or_not(seed: int) -> None:
     optimum = min(feasible.values())
     for cost in (optimum - 1, optimum):
         limit, core = relaxation.limit(cost), relaxation.core(relaxation.possible)
-        first = Tree(core, limit, np.ones((1, len(core.task)), np.uint8), np.zeros((1, 6), np.int64))
+        first = Tree(
+            core, limit, np.ones((1, len(core.task)), np.uint8), np.zeros((1, 6), np.int64)
+        )
         trees, found = [first], False
         while trees:
             tree = trees.pop()
@@ -286,7 +350,9 @@ def test_local_search_is_feasible_and_gets_better_only(seed: int) -> None:
     rng = np.random.default_rng([13, seed])
     instance = generalised(rng, 40, 6)
     seen: list[float] = []
-    first = improve(instance, None, 0.0, rng, lambda plan: seen.append(objective(instance, plan, "total_time")))
+    first = improve(
+        instance, None, 0.0, rng, lambda plan: seen.append(objective(instance, plan, "total_time"))
+    )
     assert first is not None
     assert verify(instance, first) == []
     assert seen == sorted(seen, reverse=True)
@@ -326,8 +392,14 @@ def published() -> list[tuple[str, str, float]]:
     if not GAP.is_dir():
         return []
     with (GAP / "optima.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if int(row["tasks"]) <= 100 and row["name"] != "d20100"]
-    senses = [(row["name"], sense, row[f"{sense}_optimum"]) for row in rows for sense in ("min", "max")]
+        rows = [
+            row
+            for row in csv.DictReader(file)
+            if int(row["tasks"]) <= 100 and row["name"] != "d20100"
+        ]
+    senses = [
+        (row["name"], sense, row[f"{sense}_optimum"]) for row in rows for sense in ("min", "max")
+    ]
     return [(name, sense, float(optimum)) for name, sense, optimum in senses if optimum]
 
 
@@ -337,7 +409,11 @@ def read(name: str, sense: str) -> Instance:
     m, n = numbers[:2]
     cost, use = (table.T for table in numbers[2 : 2 + 2 * m * n].reshape(2, m, n))
     top = int(cost.max()) + 1
-    parts = {"demand": use[:, :, None], "capacity": numbers[2 + 2 * m * n :, None], "agent_type": np.arange(m)}
+    parts = {
+        "demand": use[:, :, None],
+        "capacity": numbers[2 + 2 * m * n :, None],
+        "agent_type": np.arange(m),
+    }
     if sense == "max":
         return Instance(duration=top - cost, sharing="budget", sense="max", offset=top, **parts)
     return Instance(duration=cost, sharing="budget", **parts)

@@ -5,9 +5,9 @@ import torch
 
 from bench.instance import Instance
 from bench.simulator.tensors import TensorSimulator
-from solvers.advantages import gae
 from solvers.ppo import PPO, clipped_gain, normalised
-from solvers.training import Descent
+from solvers.rl.advantages import gae
+from solvers.rl.training import Descent
 from tests.solvers.learning import (
     PATIENT,
     TO_LEARN,
@@ -27,12 +27,19 @@ from tests.solvers.learning import (
 def descent(learner: PPO, network: torch.nn.Module) -> tuple[Descent, list[Instance]]:
     """A learner on two instances of three decisions."""
     instances = [three_tasks(0), three_tasks(1)]
-    return Descent(learner, network, TensorSimulator(instances, PATIENT, learner.envs), seed=1, total=10**9), instances
+    return Descent(
+        learner, network, TensorSimulator(instances, PATIENT, learner.envs), seed=1, total=10**9
+    ), instances
 
 
 def test_gains_are_clipped_where_the_policy_has_moved_enough():
-    ratio, advantage = torch.tensor([1.5, 1.5, 0.5, 0.5, 1.1]), torch.tensor([2.0, -2.0, 2.0, -2.0, 2.0])
-    assert clipped_gain(ratio, advantage, 0.2).tolist() == pytest.approx([2.4, -3.0, 1.0, -1.6, 2.2])
+    ratio, advantage = (
+        torch.tensor([1.5, 1.5, 0.5, 0.5, 1.1]),
+        torch.tensor([2.0, -2.0, 2.0, -2.0, 2.0]),
+    )
+    assert clipped_gain(ratio, advantage, 0.2).tolist() == pytest.approx(
+        [2.4, -3.0, 1.0, -1.6, 2.2]
+    )
 
 
 def test_advantages_are_normalised():
@@ -45,19 +52,27 @@ def test_a_prediction_may_gain_by_moving_so_far_only():
     near, far = torch.full((1,), 1.0), torch.full((1,), 9.0)
     free, held = small(PPO), small(PPO, clip_value=0.5)
     assert free.value_loss(far, before, target, 2.0).item() == pytest.approx((1 / 2) ** 2)
-    assert held.value_loss(far, before, target, 2.0).item() == pytest.approx((9 / 2) ** 2)  # held at 0.5 spreads
+    assert held.value_loss(far, before, target, 2.0).item() == pytest.approx(
+        (9 / 2) ** 2
+    )  # held at 0.5 spreads
     assert held.value_loss(near, before, target, 2.0).item() == pytest.approx((9 / 2) ** 2)
 
 
 def test_its_gradient_is_that_of_the_expected_return():
     network, found = decided_network(), []
-    learner = small(PPO, envs=256, steps=6, epochs=1, minibatch=10**6, lam=1.0, entropy=0.0, value_weight=0.0)
+    learner = small(
+        PPO, envs=256, steps=6, epochs=1, minibatch=10**6, lam=1.0, entropy=0.0, value_weight=0.0
+    )
     training, instances = descent(learner, network)
 
     def caught() -> None:
         r = rollout
-        spread = gae(r.reward, r.value, r.next_value, r.terminated, r.truncated, 1.0, 1.0).std(correction=0)
-        found.append(flat_gradient(network) * -3 * float(spread))  # a mean over three decisions of each episode
+        spread = gae(r.reward, r.value, r.next_value, r.terminated, r.truncated, 1.0, 1.0).std(
+            correction=0
+        )
+        found.append(
+            flat_gradient(network) * -3 * float(spread)
+        )  # a mean over three decisions of each episode
 
     training.step = caught
     for _ in range(16):
@@ -83,5 +98,7 @@ def test_an_update_stops_when_the_policy_has_moved_too_far():
 
 def test_it_learns_what_no_untrained_network_can(tmp_path):
     assert best_of_untrained() > 0.1
-    learner = small(PPO, envs=64, width=16, steps=8, minibatch=128, lr=3e-3, validate_every=5, save_seconds=60.0)
+    learner = small(
+        PPO, envs=64, width=16, steps=8, minibatch=128, lr=3e-3, validate_every=5, save_seconds=60.0
+    )
     assert regret(fit(learner, TO_LEARN, Notes(tmp_path), 9_000, PATIENT).network) < 1e-3

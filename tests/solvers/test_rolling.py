@@ -6,17 +6,18 @@ import time
 import numpy as np
 import pytest
 
-from bench.contracts import Budget, UserError
+from bench.contracts import Budget
+from bench.errors import UserError
 from bench.instance import Instance
 from bench.metrics import objective
 from bench.rollout import PolicySolver
 from bench.schedule import Schedule
 from bench.setting import OBJECTIVES, Setting
 from bench.verify import verify
+from solvers.exact.objective_terms import Terms
 from solvers.matching import EFT, Sufferage
 from solvers.rolling import RollingHorizon, _improved
 from solvers.rules import WSPT
-from solvers.terms import Terms
 
 ONLINE = Setting(track="online", observe="arrived")
 RULES = (Sufferage(), WSPT())
@@ -69,7 +70,11 @@ def least(instance, name):
                 ends[task] = free[agent] = free[agent] + instance.duration[task, agent]
             late = np.maximum(0, ends - instance.due)
             slow = np.maximum(1, ends / np.maximum(instance.duration.min(axis=1), 10))
-            values = {"total_time": instance.weight @ ends, "makespan": ends.max(), "tardiness": instance.weight @ late}
+            values = {
+                "total_time": instance.weight @ ends,
+                "makespan": ends.max(),
+                "tardiness": instance.weight @ late,
+            }
             best = min(best, values.get(name, slow.mean()))
     return best
 
@@ -78,8 +83,12 @@ def least(instance, name):
 def test_optimal_where_all_is_known_at_once(name):
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        instance = single(rng.integers(5, 40, (4, 2)), weight=rng.integers(1, 5, 4), due=rng.integers(5, 60, 4))
-        played = play(instance, Setting(track="online", observe="arrived", objective=name), objective=name)
+        instance = single(
+            rng.integers(5, 40, (4, 2)), weight=rng.integers(1, 5, 4), due=rng.integers(5, 60, 4)
+        )
+        played = play(
+            instance, Setting(track="online", observe="arrived", objective=name), objective=name
+        )
         assert objective(instance, played, name) == pytest.approx(least(instance, name), rel=1e-9)
 
 
@@ -96,16 +105,25 @@ def test_it_waits_for_a_better_agent_and_plans_around_what_runs():
 
 
 def test_running_tasks_stay_on_their_agents_among_equals():
-    instance = single([[9], [5], [7], [2], [2], [4]], agent_type=[0, 0, 0], release=[0, 0, 0, 1, 6, 6])
+    instance = single(
+        [[9], [5], [7], [2], [2], [4]], agent_type=[0, 0, 0], release=[0, 0, 0, 1, 6, 6]
+    )
     placed = placement(play(instance))
     assert placed[3] == (placed[1][0], 5)  # behind the shortest
     assert {placed[4], placed[5]} == {(placed[1][0], 7), (placed[2][0], 7)}
 
 
 def test_plans_get_better_wherever_tasks_run_on_identical_agents():
-    parts = {"duration": [[5], [5], [1], [10]], "demand": [[[1]], [[2]], [[3]], [[3]]], "weight": [0, 0, 1, 1]}
+    parts = {
+        "duration": [[5], [5], [1], [10]],
+        "demand": [[[1]], [[2]], [[3]], [[3]]],
+        "weight": [0, 0, 1, 1],
+    }
     instance = Instance(**parts, capacity=[[3], [3]], agent_type=[0, 0])
-    running, terms = np.array([1, 0]), Terms.of(instance, "total_time")  # not in the order of their agents
+    running, terms = (
+        np.array([1, 0]),
+        Terms.of(instance, "total_time"),
+    )  # not in the order of their agents
     first = Schedule.from_assignment(instance, [1, 0, 0, 0], [0, 0, 15, 5])
     plan = _improved(instance, terms, first, running, time.perf_counter() + 60, 1.0)
     assert objective(instance, plan, "total_time") == 6 + 15
@@ -117,7 +135,10 @@ def test_a_task_that_does_not_end_before_an_outage_goes_elsewhere_or_waits():
     outage = {"agent": 0, "start": 4, "end": 6, "announced": True}
     assert placement(play(single([[5, 20]], outages=[outage]))) == {0: (1, 0)}
     assert placement(play(single([[5, -1]], outages=[outage]))) == {0: (0, 6)}
-    assert placement(play(single([[3, -1], [2, -1]], weight=[1, 5], outages=[outage]))) == {1: (0, 0), 0: (0, 6)}
+    assert placement(play(single([[3, -1], [2, -1]], weight=[1, 5], outages=[outage]))) == {
+        1: (0, 0),
+        0: (0, 6),
+    }
 
 
 def test_an_estimate_that_was_too_short_is_taken_to_end_at_the_next_tick():

@@ -10,19 +10,38 @@ from omegaconf import OmegaConf
 
 from bench.contracts import Policy
 from bench.observation import Observation
-from solvers.dispatch import arrived, completion, earliest_fit, leftover, processors, requested
+from solvers.dispatch.quantities import (
+    arrived,
+    completion,
+    earliest_fit,
+    leftover,
+    processors,
+    requested,
+)
 from solvers.matching import EFT, MaxMin, MinMin, Sufferage, Tetris
 from solvers.rules import DRF, EDF, F1, FIFO, HRRN, LJF, SJF, UNICEP, WFP3, WSPT, Random
 
 NEVER = np.iinfo(np.int64).max
 CONF = Path(__file__).parents[2] / "conf" / "solver"
 YAMLS = [
-    path for path in sorted(CONF.glob("*.yaml")) if re.search(r"^_target_: solvers\.(rules|matching)\.", path.read_text(), re.M)
+    path
+    for path in sorted(CONF.glob("*.yaml"))
+    if re.search(r"^_target_: solvers\.(rules|matching)\.", path.read_text(), re.M)
 ]
 RNG = np.random.default_rng(0)
 
 
-def observe(duration, demand=None, *, capacity=((4,),), wait=None, running=(), mask=None, commit=False, **other) -> Observation:
+def observe(
+    duration,
+    demand=None,
+    *,
+    capacity=((4,),),
+    wait=None,
+    running=(),
+    mask=None,
+    commit=False,
+    **other,
+) -> Observation:
     """A decision; duration (P, T), demand (P,) or (P, R) alike on all types, running = (agent, end, demand[, tenant]) rows.
 
     The mask follows the fit mode's rule (or commit mode's); `wait` defaults to "something is running".
@@ -38,12 +57,27 @@ def observe(duration, demand=None, *, capacity=((4,),), wait=None, running=(), m
     held = np.array([row[2] for row in running], dtype=int).reshape(len(running), r)
     free = capacity.copy()
     np.subtract.at(free, [row[0] for row in running], held)
-    now = {"time": 0, "tick_seconds": 1.0, "release": np.zeros(p, int), "weight": np.ones(p, int), "due": None, "tenant": None}
-    now |= {"kind": np.zeros(p, int), "agent_type": np.arange(m) if t == m else np.zeros(m, int), "up": np.ones(m, bool)}
+    now = {
+        "time": 0,
+        "tick_seconds": 1.0,
+        "release": np.zeros(p, int),
+        "weight": np.ones(p, int),
+        "due": None,
+        "tenant": None,
+    }
+    now |= {
+        "kind": np.zeros(p, int),
+        "agent_type": np.arange(m) if t == m else np.zeros(m, int),
+        "up": np.ones(m, bool),
+    }
     now |= {"next_outage": np.full(m, NEVER), "tenant_free": None}
-    now |= {key: np.array(value) if isinstance(value, list) else value for key, value in other.items()}
+    now |= {
+        key: np.array(value) if isinstance(value, list) else value for key, value in other.items()
+    }
     agents = now["agent_type"]
-    legal = (duration[:, agents] > 0) & (demand[:, agents] <= (capacity if commit else free)).all(-1)
+    legal = (duration[:, agents] > 0) & (demand[:, agents] <= (capacity if commit else free)).all(
+        -1
+    )
     legal &= (now["release"] <= now["time"])[:, None]
     if not commit:
         legal &= now["up"] & (now["time"] + duration[:, agents] <= now["next_outage"])
@@ -59,7 +93,9 @@ def observe(duration, demand=None, *, capacity=((4,),), wait=None, running=(), m
         running_agent=np.array([row[0] for row in running], dtype=int),
         running_end=np.array([row[1] for row in running], dtype=int),
         running_demand=held,
-        running_tenant=None if now["tenant"] is None else np.array([row[3] for row in running], dtype=int),
+        running_tenant=None
+        if now["tenant"] is None
+        else np.array([row[3] for row in running], dtype=int),
         mask=np.append(legal, wait) if mask is None else np.array(mask),
     )
 
@@ -103,7 +139,10 @@ def test_processors_are_the_demand_or_the_dominant_share_in_units_of_the_first_r
 def test_earliest_fit_counts_what_comes_back():
     free, owner, end = np.array([[1], [0]]), np.array([0, 1, 0, 1]), np.array([9, 5, 4, 7])
     held = np.array([[2], [1], [1], [3]])
-    group, demand = np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.array([[1], [2], [3], [5], [0], [1], [2], [5]])
+    group, demand = (
+        np.array([0, 0, 0, 0, 1, 1, 1, 1]),
+        np.array([[1], [2], [3], [5], [0], [1], [2], [5]]),
+    )
     expected = [2, 4, 9, np.inf, 2, 5, 7, np.inf]
     assert earliest_fit(2, free, owner, end, held, group, demand).tolist() == expected
 
@@ -113,12 +152,19 @@ def test_earliest_fit_equals_ticking_through():
     for _ in range(200):
         g, q, r, k = rng.integers(1, 5), rng.integers(0, 8), rng.integers(1, 4), 6
         free, held = rng.integers(0, 3, (g, r)), rng.integers(0, 3, (q, r))
-        owner, end = rng.integers(0, g, q), rng.integers(8, 20, q)  # now = 10: some have outlived their visible end
+        owner, end = (
+            rng.integers(0, g, q),
+            rng.integers(8, 20, q),
+        )  # now = 10: some have outlived their visible end
         group, demand = rng.integers(0, g, k), rng.integers(0, 6, (k, r))
         back = np.maximum(end, 11)
         for i, got in enumerate(earliest_fit(10, free, owner, end, held, group, demand)):
             fits = (
-                t for t in range(10, 21) if (free[group[i]] + held[(owner == group[i]) & (back <= t)].sum(0) >= demand[i]).all()
+                t
+                for t in range(10, 21)
+                if (
+                    free[group[i]] + held[(owner == group[i]) & (back <= t)].sum(0) >= demand[i]
+                ).all()
             )
             assert got == next(fits, np.inf)
 
@@ -156,10 +202,22 @@ QUEUE = observe(  # task: 0 1 2 3; 4 and 5 tie with 1
         (WSPT(), [2, 1, 4, 0, 3]),  # 2, 5, 5, 10, infinity: ties by release, weight 0 last
         (EDF(), [2, 4, 1, 3, 0]),
         (HRRN(), [0, 1, 2, 4, 3]),  # ratios 4, 4, 2, 1.5, 1.25
-        (WFP3(), [1, 0, 2, 4, 3]),  # (90/30)^3 1 = 27, 3^3 4 = 108, 1^3 2 = 2, 0.25^3 4, 0.5^3 4 = 0.5
-        (UNICEP(), [0, 1, 2, 4, 3]),  # one processor: unbounded; 30/20 = 1.5, 20/20 = 1, 10/80 = 0.125, 5/20 = 0.25
-        (WFP3(published=True), [0, 3, 2, 1, 4]),  # (11/30)^3 1, (71/10)^3 4, (81/20)^3 2 = 133, (91/40)^3 4 = 47, (96/10)^3 4
-        (UNICEP(published=True), [3, 1, 2, 4, 0]),  # 91/80 = 1.1, 71/20 = 3.55, 81/20 = 4.05, 96/20 = 4.8, unbounded
+        (
+            WFP3(),
+            [1, 0, 2, 4, 3],
+        ),  # (90/30)^3 1 = 27, 3^3 4 = 108, 1^3 2 = 2, 0.25^3 4, 0.5^3 4 = 0.5
+        (
+            UNICEP(),
+            [0, 1, 2, 4, 3],
+        ),  # one processor: unbounded; 30/20 = 1.5, 20/20 = 1, 10/80 = 0.125, 5/20 = 0.25
+        (
+            WFP3(published=True),
+            [0, 3, 2, 1, 4],
+        ),  # (11/30)^3 1, (71/10)^3 4, (81/20)^3 2 = 133, (91/40)^3 4 = 47, (96/10)^3 4
+        (
+            UNICEP(published=True),
+            [3, 1, 2, 4, 0],
+        ),  # 91/80 = 1.1, 71/20 = 3.55, 81/20 = 4.05, 96/20 = 4.8, unbounded
         (F1(), [0, 1, 2, 3, 4]),  # 871.5, 1609.2, 1658.3, 1706.6, 1724.6
         (DRF(), [0, 1, 2, 3, 4]),
     ],
@@ -171,7 +229,9 @@ def test_queue_order(rule, expected):
 
 
 def test_published_scores_are_those_of_a_scheduled_time_of_minus_one():
-    seen = observe([50], [8], capacity=((256,),), time=999, release=[29], tick_seconds=2.0)  # 100 s, submitted at 58 s
+    seen = observe(
+        [50], [8], capacity=((256,),), time=999, release=[29], tick_seconds=2.0
+    )  # 100 s, submitted at 58 s
     assert WFP3(published=True).priority(seen)[0] == pytest.approx(0.59**3 * 8)
     assert UNICEP(published=True).priority(seen)[0] == pytest.approx(59 / 300)
     assert WFP3().priority(seen)[0] == pytest.approx(-(19.4**3) * 8)
@@ -186,7 +246,9 @@ def test_f1_in_seconds_with_floor_for_submit():
 
 def test_drf_serves_the_tenant_with_the_lowest_dominant_share():
     running = [(0, 9, [4, 0], 0), (0, 9, [1, 30], 1)]  # dominant shares 4/16 and 30/100
-    seen = observe([5, 5, 5], [[1, 1]] * 3, capacity=((8, 50), (8, 50)), running=running, tenant=[1, 0, 0])
+    seen = observe(
+        [5, 5, 5], [[1, 1]] * 3, capacity=((8, 50), (8, 50)), running=running, tenant=[1, 0, 0]
+    )
     assert DRF().priority(seen).tolist() == [0.3, 0.25, 0.25]
     assert decide(DRF(), seen)[0] == 1
     assert order(DRF(), observe([5, 5], tenant=[3, 1])) == [0, 1]
@@ -211,14 +273,20 @@ def test_blocking_waits_for_its_head_and_skipping_does_not():
     assert decide(SJF(skip=False), seen) == (2, 0)  # the head itself fits
     assert decide(LJF(skip=False), observe([10, 20], [1, 4], running=[(0, 30, [2])])) is None
     stuck = observe([10, 20], [4, 1], running=[(0, 30, [2])], wait=False)
-    assert decide(FIFO(skip=False), stuck) == (1, 0)  # where waiting is illegal the best task that fits starts
+    assert decide(FIFO(skip=False), stuck) == (
+        1,
+        0,
+    )  # where waiting is illegal the best task that fits starts
     assert decide(FIFO(), observe([10], [4], running=[(0, 30, [2])])) is None
 
 
 def test_the_future_is_not_looked_at():
     seen = observe([9, 8, 1], time=5, release=[0, 5, 6], wait=True)
     assert decide(SJF(), seen) == (1, 0)
-    assert decide(SJF(skip=False), seen) == (1, 0)  # the shorter task of the future is no head to wait for
+    assert decide(SJF(skip=False), seen) == (
+        1,
+        0,
+    )  # the shorter task of the future is no head to wait for
     assert decide(MinMin(), seen) == (1, 0)
     later = observe([9, 1], [4, 1], time=5, release=[0, 6], running=[(0, 7, [1])])
     assert decide(SJF(), later) is None
@@ -230,7 +298,9 @@ def test_the_future_is_not_looked_at():
 MATRIX = [[6, 8], [4, 9], [9, 10]]  # best completions 6, 4, 9; sufferage 2, 5, 1
 
 
-@pytest.mark.parametrize(("rule", "expected"), [(EFT(), 0), (MinMin(), 1), (MaxMin(), 2), (Sufferage(), 1)])
+@pytest.mark.parametrize(
+    ("rule", "expected"), [(EFT(), 0), (MinMin(), 1), (MaxMin(), 2), (Sufferage(), 1)]
+)
 def test_completion_rules(rule, expected):
     seen = observe(MATRIX, capacity=((1,), (1,)))
     assert decide(rule, seen) == (expected, 0)
@@ -252,8 +322,14 @@ def test_completion_rules_wait_for_a_better_agent():
     assert decide(FIFO(), seen) == (0, 1)
     alone = observe([[2, 9]], capacity=((1,), (1,)), running=running)
     assert decide(EFT(), alone) is None
-    assert decide(EFT(), observe([[2, 9]], capacity=((1,), (1,)), running=running, wait=False)) == (0, 1)
-    assert decide(EFT(), observe([[2, 5]], capacity=((1,), (1,)), running=running)) == (0, 1)  # as early as waiting: now
+    assert decide(EFT(), observe([[2, 9]], capacity=((1,), (1,)), running=running, wait=False)) == (
+        0,
+        1,
+    )
+    assert decide(EFT(), observe([[2, 5]], capacity=((1,), (1,)), running=running)) == (
+        0,
+        1,
+    )  # as early as waiting: now
 
 
 def test_tetris_aligns_demand_with_what_is_free():
@@ -261,7 +337,10 @@ def test_tetris_aligns_demand_with_what_is_free():
     assert decide(Tetris(), lopsided) == (1, 0)  # 1/8 8/8 + 3/8 4/8 = 0.3125 < 3/8 8/8 + 1/8 4/8
     emptier = observe([5], [2], capacity=((8,), (8,)), running=[(0, 9, [4])])
     assert decide(Tetris(), emptier) == (0, 1)
-    assert decide(Tetris(), observe([5, 3, 3], [2, 2, 2], capacity=((8,), (8,)))) == (1, 0)  # ties: duration, queue, agent
+    assert decide(Tetris(), observe([5, 3, 3], [2, 2, 2], capacity=((8,), (8,)))) == (
+        1,
+        0,
+    )  # ties: duration, queue, agent
     assert decide(Tetris(), observe([5], [4], running=[(0, 9, [2])])) is None
 
 
@@ -278,7 +357,13 @@ def commit_all(rule, duration):
     time, left, running, ends = 0, list(range(len(duration))), [], {}
     while left:
         active = [row for row in running if row[1] > time]
-        seen = observe([duration[j] for j in left], capacity=((1,),) * 3, time=time, running=active, commit=True)
+        seen = observe(
+            [duration[j] for j in left],
+            capacity=((1,),) * 3,
+            time=time,
+            running=active,
+            commit=True,
+        )
         task, agent = decide(rule, seen)
         time = max([time, *(row[1] for row in active if row[0] == agent)])
         ends[left[task]] = time + duration[left[task]][agent]
@@ -289,7 +374,13 @@ def commit_all(rule, duration):
 
 @pytest.mark.parametrize(
     ("rule", "total", "makespan"),
-    [(FIFO(), 550, 325), (FIFO(skip=False), 550, 325), (EFT(), 550, 325), (SJF(), 600, 375), (LJF(), 650, 250)],
+    [
+        (FIFO(), 550, 325),
+        (FIFO(skip=False), 550, 325),
+        (EFT(), 550, 325),
+        (SJF(), 600, 375),
+        (LJF(), 650, 250),
+    ],
 )
 def test_commit_mode_gives_the_golden_values_of_the_worked_example(rule, total, makespan):
     ends = commit_all(rule, [[500, 250, 125], [200, 100, 50], [800, 400, 200]])
@@ -297,11 +388,20 @@ def test_commit_mode_gives_the_golden_values_of_the_worked_example(rule, total, 
 
 
 def test_commit_mode_commits_the_head_where_it_ends_first():
-    seen = observe([[4, 9], [1, 1]], [3, 1], capacity=((4,), (4,)), running=[(0, 6, [2]), (1, 5, [4])], commit=True)
+    seen = observe(
+        [[4, 9], [1, 1]],
+        [3, 1],
+        capacity=((4,), (4,)),
+        running=[(0, 6, [2]), (1, 5, [4])],
+        commit=True,
+    )
     assert decide(FIFO(skip=False), seen) == (0, 0)  # 6 + 4 < 5 + 9
     away = observe([4], capacity=((4,), (4,)), running=[(0, 6, [4])], up=[True, False], commit=True)
     assert decide(FIFO(), away) == (0, 0)
-    assert decide(MaxMin(), observe([4, 5], up=[False], commit=True)) == (0, 0)  # no visible completion at all
+    assert decide(MaxMin(), observe([4, 5], up=[False], commit=True)) == (
+        0,
+        0,
+    )  # no visible completion at all
     stuck = observe([[4, -1], [-1, 5]], capacity=((4,), (4,)), up=[False, True], commit=True)
     for rule in (EFT(), MinMin(), MaxMin(), Sufferage()):
         assert decide(rule, stuck) == (1, 1)  # task 0 has no visible completion
@@ -311,7 +411,14 @@ def test_budget_sharing_takes_the_cheapest_agent_that_fits():
     costs, usage = [[7, 3, 5], [2, 9, 1]], [2, 3]
     legal = [[True, False, True], [True, False, False]]
     seen = observe(costs, usage, capacity=((4,), (4,), (4,)), mask=[*np.ravel(legal), False])
-    expected = {FIFO: (0, 2), SJF: (1, 0), EFT: (0, 2), MinMin: (1, 0), MaxMin: (0, 2), Sufferage: (1, 0)}
+    expected = {
+        FIFO: (0, 2),
+        SJF: (1, 0),
+        EFT: (0, 2),
+        MinMin: (1, 0),
+        MaxMin: (0, 2),
+        Sufferage: (1, 0),
+    }
     for rule, pair in expected.items():
         assert decide(rule(), seen) == pair
 
@@ -329,8 +436,14 @@ def random_observation(rng, commit):
     for agent in rng.integers(0, m, rng.integers(0, 5)):
         held = rng.integers(0, left[agent] + 1)
         left[agent] -= held
-        running.append((agent, rng.integers(15, 50), held, rng.integers(0, 2)))  # now = 20: some have outlived their estimate
-    tenants = {"tenant": rng.integers(0, 2, p), "tenant_free": rng.integers(0, 12, (2, r))} if rng.random() < 0.5 else {}
+        running.append(
+            (agent, rng.integers(15, 50), held, rng.integers(0, 2))
+        )  # now = 20: some have outlived their estimate
+    tenants = (
+        {"tenant": rng.integers(0, 2, p), "tenant_free": rng.integers(0, 12, (2, r))}
+        if rng.random() < 0.5
+        else {}
+    )
     return observe(
         duration, demand, capacity=capacity, running=running, commit=commit, time=20, release=np.sort(rng.integers(0, 25, p)),
         due=rng.integers(0, 90, p) if rng.random() < 0.5 else None, weight=rng.integers(0, 3, p), up=rng.random(m) < 0.9,
@@ -341,7 +454,11 @@ def random_observation(rng, commit):
 def scrambled_future(seen, rng):
     """The same decision with every unreleased task's data drawn anew."""
     late = np.flatnonzero(seen.release > seen.time)
-    changed = {"duration": seen.duration.copy(), "demand": seen.demand.copy(), "weight": seen.weight.copy()}
+    changed = {
+        "duration": seen.duration.copy(),
+        "demand": seen.demand.copy(),
+        "weight": seen.weight.copy(),
+    }
     changed["duration"][late] = rng.integers(1, 30, changed["duration"][late].shape)
     changed["demand"][late] = 0
     changed["weight"][late] = 99
@@ -368,7 +485,24 @@ def test_every_yaml_is_a_policy_that_is_always_legal_and_blind_to_the_future(pat
 def test_all_the_rules_are_there():
     assert len(YAMLS) >= 19
     kinds = {type(instantiate(OmegaConf.load(path))) for path in YAMLS}
-    assert kinds >= {Random, FIFO, SJF, LJF, WSPT, EDF, HRRN, WFP3, UNICEP, F1, DRF, EFT, MinMin, MaxMin, Sufferage, Tetris}
+    assert kinds >= {
+        Random,
+        FIFO,
+        SJF,
+        LJF,
+        WSPT,
+        EDF,
+        HRRN,
+        WFP3,
+        UNICEP,
+        F1,
+        DRF,
+        EFT,
+        MinMin,
+        MaxMin,
+        Sufferage,
+        Tetris,
+    }
 
 
 def test_random_is_uniform_over_legal_actions_and_waits_where_it_must():

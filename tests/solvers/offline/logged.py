@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.episodes import Episodes
 from bench.instance import Instance
+from bench.logs.episodes import Episodes
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
-from datasets.recorded_logs import Behaviour, Recorder
+from datasets.logs.recorded import Behaviour, Recorder
 from solvers.offline import learners
 from solvers.rules import Random
 from tests.solvers.learning import Fixed, random_instance
@@ -49,10 +49,17 @@ def two_tasks(rng: np.random.Generator) -> Instance:
 
 
 def recorded(
-    episodes: int = 24, policy: Any = None, noise: float = 0.0, data: Any = DATA, seed: int = 0, **setting: Any
+    episodes: int = 24,
+    policy: Any = None,
+    noise: float = 0.0,
+    data: Any = DATA,
+    seed: int = 0,
+    **setting: Any,
 ) -> Episodes:
     """A log of random play, or of another policy."""
-    behaviour = Behaviour(policy or Random(), episodes, noise, seconds=20.0)  # a busy machine has time to plan
+    behaviour = Behaviour(
+        policy or Random(), episodes, noise, seconds=20.0
+    )  # a busy machine has time to plan
     return Recorder("logged", data, Setting(**setting), seed).record("who", behaviour)
 
 

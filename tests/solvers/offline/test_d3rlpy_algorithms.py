@@ -48,7 +48,9 @@ def test_a_log_is_d3rlpys_own_replay_buffer(tmp_path):
         d3.replay_buffer(cut).dump(file)
     with open(tmp_path / "log.h5", "rb") as file:
         again = d3rlpy.dataset.ReplayBuffer.load(file, d3rlpy.dataset.InfiniteBuffer())
-    assert np.array_equal(np.concatenate([e.observations for e in again.episodes]), LOG.observation[LOG.state])
+    assert np.array_equal(
+        np.concatenate([e.observations for e in again.episodes]), LOG.observation[LOG.state]
+    )
     assert np.array_equal(np.concatenate([e.actions[:, 0] for e in again.episodes]), LOG.action)
     assert np.allclose(np.concatenate([e.rewards[:, 0] for e in again.episodes]), LOG.reward)
     assert [e.terminated for e in again.episodes] == [False] + [True] * (len(LOG.length) - 1)
@@ -84,12 +86,18 @@ def test_the_conservative_term_and_the_bootstrapped_value_count_legal_actions_on
     network = algorithm.impl.q_function[0].encoder.network
     q = q_values(network, batch.seen).double()
     legal = [row[mask] for row, mask in zip(q, batch.seen.mask, strict=True)]
-    expected = torch.stack([x.logsumexp(0) - row[a] for x, row, a in zip(legal, q, batch.action, strict=True)]).mean()
+    expected = torch.stack(
+        [x.logsumexp(0) - row[a] for x, row, a in zip(legal, q, batch.action, strict=True)]
+    ).mean()
     loss = algorithm.impl.compute_loss(d3.mini_batch(batch, CPU), torch.zeros(24, 1))
-    assert float(loss.conservative_loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    assert float(loss.conservative_loss.detach()) == pytest.approx(
+        float(expected.detach()), rel=1e-4
+    )
     target = algorithm.impl.compute_target(d3.mini_batch(batch, CPU))[:, 0]
     following = q_values(network, batch.following).detach()  # the target network starts as a copy
-    for value, row, mask, terminal in zip(target, following, batch.following.mask, batch.terminal, strict=True):
+    for value, row, mask, terminal in zip(
+        target, following, batch.following.mask, batch.terminal, strict=True
+    ):
         if not terminal:
             assert float(value) == pytest.approx(float(row[mask].max()), rel=1e-5)
 
@@ -136,7 +144,9 @@ def test_an_entropy_target_counts_legal_actions():
     algorithm = made("sac", feed)
     seen = feed.states.at(feed.state[:32])
     before = float(algorithm.impl.modules.log_temp._parameter.detach())
-    for _ in range(5):  # a fresh policy is nearly uniform: more entropy than asked for, so the temperature falls
+    for _ in range(
+        5
+    ):  # a fresh policy is nearly uniform: more entropy than asked for, so the temperature falls
         algorithm.impl.update_temp(algorithm.impl.modules.policy(seen))
     assert float(algorithm.impl.modules.log_temp._parameter.detach()) < before
 

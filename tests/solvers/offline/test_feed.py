@@ -6,11 +6,11 @@ import torch
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_simulator
-from solvers.features import features
-from solvers.network import PairNetwork
+from solvers.networks.features import features
+from solvers.networks.pairwise import PairNetwork
 from solvers.offline.feed import Feed, q_values, states
 from solvers.offline.rewards import paid_at_start
-from solvers.rollouts import value_unit
+from solvers.rl.rollouts import value_unit
 from tests.solvers.learning import Fixed
 from tests.solvers.offline.logged import CPU, DATA, logged, recorded, two_tasks
 
@@ -21,7 +21,9 @@ def test_a_batch_holds_the_decisions_and_where_they_led():
     rows = torch.arange(len(feed))
     batch = feed.at(rows)
     flat = torch.from_numpy(log.observation)
-    here, after = (states(flat[torch.from_numpy(log.state) + k], log.layout, log.objective) for k in (0, 1))
+    here, after = (
+        states(flat[torch.from_numpy(log.state) + k], log.layout, log.objective) for k in (0, 1)
+    )
     for one, other, name in zip(batch.seen, here, here._fields, strict=True):
         assert torch.equal(one, other * 3.0 if name == "unit" else other), name
     assert torch.equal(batch.following.task, after.task)
@@ -48,7 +50,9 @@ def test_the_unit_is_what_a_critic_of_online_learners_uses():
     simulator = TensorSimulator(list(DATA.instances("train")), setting)
     feed = Feed(log, CPU)
     unit = value_unit(simulator, features(from_simulator(simulator)))
-    assert torch.allclose(feed.states.unit[feed.state[torch.from_numpy(log.first)]], unit, rtol=1e-4)
+    assert torch.allclose(
+        feed.states.unit[feed.state[torch.from_numpy(log.first)]], unit, rtol=1e-4
+    )
 
 
 def test_the_unit_is_what_the_tasks_would_take_undisturbed():
@@ -57,7 +61,10 @@ def test_the_unit_is_what_the_tasks_would_take_undisturbed():
     feed = Feed(log, CPU)
     scale = log.layout.scale(torch.from_numpy(log.observation[log.state]))
     ticks = (feed.states.unit[feed.state] * scale).view(-1, 3).round().int().tolist()
-    short_first, long_first = (2 + 4 * 3, 4 * (2 + 3), 4 * 3), (2 + 4 * 3, 3 + 2, 2)  # start, wait, start
+    short_first, long_first = (
+        (2 + 4 * 3, 4 * (2 + 3), 4 * 3),
+        (2 + 4 * 3, 3 + 2, 2),
+    )  # start, wait, start
     assert {tuple(episode) for episode in ticks} == {short_first, long_first}
     feed = Feed(recorded(200), CPU)
     assert (feed.return_to_go <= -1.0 + 1e-4).all()
@@ -75,7 +82,9 @@ def test_values_scale_with_their_unit_and_are_centred_over_legal_actions():
     legal = seen.mask
     mean = (q * legal).sum(dim=1) / legal.sum(dim=1)
     assert torch.allclose(mean, network(seen.features)[1] * seen.unit, rtol=1e-4)
-    assert (q.masked_fill(~legal, -torch.inf).argmax(dim=1) == network(seen.features)[0].argmax(dim=1)).all()
+    assert (
+        q.masked_fill(~legal, -torch.inf).argmax(dim=1) == network(seen.features)[0].argmax(dim=1)
+    ).all()
     assert q_values(PairNetwork(8, 1, outputs=5), seen).shape == (*q.shape, 5)
 
 
@@ -87,7 +96,11 @@ def test_a_trajectory_ends_at_its_decision_and_stays_in_its_episode():
         step = int(feed.step[t])
         assert past.known[t].sum() == min(step + 1, 4)
         known = past.known[t].bool()
-        assert past.action[t][known].tolist() == log.action[t - int(known.sum()) + 1 : t + 1].tolist()
+        assert (
+            past.action[t][known].tolist() == log.action[t - int(known.sum()) + 1 : t + 1].tolist()
+        )
         assert past.step[t][-1] == step
     returns, first = torch.from_numpy(log.returns).float(), torch.from_numpy(log.first)
-    assert torch.allclose(feed.return_to_go[first] * feed.states.unit[feed.state[first]], returns, rtol=1e-4)
+    assert torch.allclose(
+        feed.return_to_go[first] * feed.states.unit[feed.state[first]], returns, rtol=1e-4
+    )

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench.contracts import Budget, UserError
+from bench.contracts import Budget
+from bench.errors import UserError
 from bench.instance import Instance
 from bench.rollout import PolicySolver, played_as
 from bench.setting import Setting
@@ -15,23 +16,34 @@ from bench.simulator.tables import LEAVE
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_simulator
 from solvers.cpsat import CpSat
+from solvers.networks.decision_transformer import TransformerNetwork
+from solvers.networks.policy import load_policy
 from solvers.offline import learners
 from solvers.offline.feed import Feed
 from solvers.offline.learner import Study, matched, split
 from solvers.offline.to_online import OfflineToOnline
-from solvers.policy import load_policy
 from solvers.ppo import PPO
 from solvers.rules import SJF
-from solvers.transformer_network import TransformerNetwork
 from tests.solvers.learning import Fixed, Notes, random_instance, small, stop_after
 from tests.solvers.offline.logged import CPU, DATA, Greedy, Logs, logged
 from tests.solvers.offline.logged import KINDS as LEARNERS
 
 LOG, _ = logged(episodes=60)
-SMALL = {"logs": Logs(LOG), "width": 8, "rounds": 1, "steps": 20, "batch": 32, "candidates": 2, "fqe_steps": 10}
+SMALL = {
+    "logs": Logs(LOG),
+    "width": 8,
+    "rounds": 1,
+    "steps": 20,
+    "batch": 32,
+    "candidates": 2,
+    "fqe_steps": 10,
+}
 KINDS = {
     **LEARNERS,
-    "decision_transformer": (learners.DecisionTransformer, {"embed": 16, "layers": 1, "heads": 2, "context": 4}),
+    "decision_transformer": (
+        learners.DecisionTransformer,
+        {"embed": 16, "layers": 1, "heads": 2, "context": 4},
+    ),
 }
 
 
@@ -43,13 +55,18 @@ def learner(name, **changes):
 def fit(one, folder, data=DATA, setting=None, seed=0, then=lambda notes: None):
     folder.mkdir(exist_ok=True)
     notes = Notes(folder, then)
-    policy = one.fit(data, setting or Setting(), Budget(threads=1), np.random.default_rng(seed), notes)
+    policy = one.fit(
+        data, setting or Setting(), Budget(threads=1), np.random.default_rng(seed), notes
+    )
     return policy, notes
 
 
 def schedules(policy, instances):
     solver = PolicySolver(policy)
-    return [solver.solve(i, Setting(), Budget(), np.random.default_rng(0)).schedule.to_dict() for i in instances]
+    return [
+        solver.solve(i, Setting(), Budget(), np.random.default_rng(0)).schedule.to_dict()
+        for i in instances
+    ]
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -58,7 +75,9 @@ def test_a_policy_is_learnt_kept_and_decides_the_same_when_loaded(name, tmp_path
     again = load_policy(tmp_path / "policy.pt", CPU)
     test = list(DATA.instances("test"))[:6]
     assert schedules(policy, test) == schedules(again, test)
-    larger = [random_instance(np.random.default_rng(k), n=11, m=5) for k in range(2)]  # than it was trained on
+    larger = [
+        random_instance(np.random.default_rng(k), n=11, m=5) for k in range(2)
+    ]  # than it was trained on
     assert schedules(policy, larger) == schedules(again, larger)
     assert notes.facts["logs/hash"] == LOG.hash
     assert len(notes.heard) == 4  # one set of metrics per epoch
@@ -83,14 +102,23 @@ def test_a_training_is_not_continued_on_another_log(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(learner("bc", candidates=2), tmp_path, then=stop_after(2))
     other = replace(logged(episodes=40)[0], name="other")
-    with pytest.raises(UserError, match=r"logs: other is not what .*training.pt was trained on; rerun=true"):
+    with pytest.raises(
+        UserError, match=r"logs: other is not what .*training.pt was trained on; rerun=true"
+    ):
         fit(learner("bc", candidates=2, logs=Logs(other)), tmp_path)
 
 
 def test_cloning_an_expert_comes_near_it(tmp_path):
     data = Fixed(lambda rng: random_instance(rng, n=5, m=2), 300)
     log, _ = logged(300, CpSat(), data=data)
-    settings = {**SMALL, "logs": Logs(log, data), "width": 16, "steps": 300, "lr": 3e-3, "batch": 128}
+    settings = {
+        **SMALL,
+        "logs": Logs(log, data),
+        "width": 16,
+        "steps": 300,
+        "lr": 3e-3,
+        "batch": 128,
+    }
     policy, notes = fit(learners.BC(**settings), tmp_path, data)
     expert, cloned = notes.facts["logs/held_out_return"], notes.facts["ope/true"]
     random = logged(300, data=data)[0].returns.mean()
@@ -101,9 +129,19 @@ def test_cloning_an_expert_comes_near_it(tmp_path):
 def test_values_learnt_from_noisy_play_beat_who_played(tmp_path):
     data = Fixed(lambda rng: random_instance(rng, n=5, m=2), 300)
     log, _ = logged(600, SJF(), noise=0.5, data=data)
-    settings = {**SMALL, "logs": Logs(log, data), "width": 16, "steps": 400, "lr": 3e-3, "batch": 128, "selection": "last"}
+    settings = {
+        **SMALL,
+        "logs": Logs(log, data),
+        "width": 16,
+        "steps": 400,
+        "lr": 3e-3,
+        "batch": 128,
+        "selection": "last",
+    }
     _, notes = fit(learners.CQL(**settings, alpha=0.3), tmp_path, data)
-    assert notes.facts["ope/true"] > notes.facts["logs/held_out_return"] + 0.05 * abs(notes.facts["logs/held_out_return"])
+    assert notes.facts["ope/true"] > notes.facts["logs/held_out_return"] + 0.05 * abs(
+        notes.facts["logs/held_out_return"]
+    )
 
 
 @pytest.mark.parametrize("selection", ["fqe", "oracle", "last"])
@@ -119,7 +157,9 @@ def test_a_policy_is_chosen_among_the_candidates(selection, tmp_path):
     assert facts["ope/true"] == facts["ope/true_of_candidates"][facts["learning/chosen"] - 1]
     for name in ("fqe", "is", "wis", "dr"):
         assert facts[f"ope/{name}_low"] <= facts[f"ope/{name}"] <= facts[f"ope/{name}_high"]
-        assert facts[f"ope/{name}_error"] == pytest.approx(abs(facts[f"ope/{name}"] - facts["ope/true"]))
+        assert facts[f"ope/{name}_error"] == pytest.approx(
+            abs(facts[f"ope/{name}"] - facts["ope/true"])
+        )
         assert facts[f"ope/{name}_regret_1"] >= 0
 
 
@@ -138,8 +178,16 @@ def test_without_probabilities_importance_sampling_refuses_and_the_rest_goes_on(
         ("iql", {"expectile": 1.5}, "solver.expectile: must lie between 0 and 1"),
         ("iql", {"inverse_temperature": -5.0}, "solver.inverse_temperature: must be above 0"),
         ("cql", {"alpha": -1.0}, "solver.alpha: must not be negative"),
-        ("decision_transformer", {"heads": 3}, "solver.embed: 16 must be a multiple of solver.heads=3"),
-        ("decision_transformer", {"target_return_quantile": 2.0}, "solver.target_return_quantile: must lie between 0 and 1"),
+        (
+            "decision_transformer",
+            {"heads": 3},
+            "solver.embed: 16 must be a multiple of solver.heads=3",
+        ),
+        (
+            "decision_transformer",
+            {"target_return_quantile": 2.0},
+            "solver.target_return_quantile: must lie between 0 and 1",
+        ),
     ],
 )
 def test_settings_of_an_algorithm_that_mean_nothing(name, changes, said):
@@ -148,7 +196,9 @@ def test_settings_of_an_algorithm_that_mean_nothing(name, changes, said):
 
 
 def test_a_log_of_another_kind_of_play_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"logged was played with mode=fit, the run has commit; set mode=fit"):
+    with pytest.raises(
+        UserError, match=r"logged was played with mode=fit, the run has commit; set mode=fit"
+    ):
         fit(learner("bc"), tmp_path, setting=Setting(mode="commit"))
 
 
@@ -156,7 +206,13 @@ def test_what_decides_by_its_past_is_no_start_for_ppo(tmp_path):
     fit(learner("decision_transformer"), tmp_path)
     tuned = small(PPO, steps=8, minibatch=64, start=str(tmp_path / "policy.pt"))
     with pytest.raises(UserError, match=r"solver.start: .*policy.pt decides by what it did before"):
-        tuned.fit(DATA, Setting(), Budget(decisions=256, threads=1), np.random.default_rng(0), Notes(tmp_path))
+        tuned.fit(
+            DATA,
+            Setting(),
+            Budget(decisions=256, threads=1),
+            np.random.default_rng(0),
+            Notes(tmp_path),
+        )
 
 
 @pytest.mark.parametrize(
@@ -184,12 +240,17 @@ def test_what_cannot_be_learnt_from_is_one_clear_error(changes, said, tmp_path):
 def test_a_run_sees_what_its_log_shows(tmp_path):
     blind = Logs(LOG, setting=Setting(track="online", observe="arrived"))
     assert played_as(learner("bc", logs=blind), Setting()).observe == "arrived"
-    assert played_as(OfflineToOnline(learner("bc", logs=blind), small(PPO)), Setting()).observe == "arrived"
+    assert (
+        played_as(OfflineToOnline(learner("bc", logs=blind), small(PPO)), Setting()).observe
+        == "arrived"
+    )
     assert played_as(learner("bc"), Setting()).observe == "all"
     fit(learner("bc"), tmp_path)
     loaded = learner("bc", logs=None, checkpoint=str(tmp_path / "policy.pt"))
     assert played_as(loaded, Setting(observe="arrived")).observe == "arrived"
-    assert played_as(learner("bc", logs=blind, checkpoint="policy.pt"), Setting()).observe == "arrived"
+    assert (
+        played_as(learner("bc", logs=blind, checkpoint="policy.pt"), Setting()).observe == "arrived"
+    )
     assert schedules(fit(loaded, tmp_path / "other")[0], list(DATA.instances("test"))[:2])
 
 
@@ -217,7 +278,9 @@ def test_a_log_on_other_instances_is_refused_before_anything_is_learnt(tmp_path)
 
 def test_what_is_no_longer_finite_is_no_policy(tmp_path):
     """At this rate of learning weights overflow: a run that failed, not bad input."""
-    with pytest.raises(FloatingPointError, match=r"no longer finite after \d+ steps; lower solver.lr"):
+    with pytest.raises(
+        FloatingPointError, match=r"no longer finite after \d+ steps; lower solver.lr"
+    ):
         fit(learner("dqn", lr=1e30), tmp_path)
 
 
@@ -244,14 +307,29 @@ def test_no_instance_is_on_both_sides():
 
 
 def test_ppo_goes_on_from_an_offline_policy(tmp_path):
-    for name in ("bc", "cql", "bcq"):  # one with a policy of its own, one that decides by its Q function, one by both
+    for name in (
+        "bc",
+        "cql",
+        "bcq",
+    ):  # one with a policy of its own, one that decides by its Q function, one by both
         policy, _ = fit(learner(name), tmp_path / name)
-        tuned = small(PPO, steps=8, minibatch=64, decoding="greedy", start=str(tmp_path / name / "policy.pt"), lr=1e-9)
+        tuned = small(
+            PPO,
+            steps=8,
+            minibatch=64,
+            decoding="greedy",
+            start=str(tmp_path / name / "policy.pt"),
+            lr=1e-9,
+        )
         notes = Notes(tmp_path / f"{name}-ppo")
         notes.folder.mkdir()
-        tuned = tuned.fit(DATA, Setting(), Budget(decisions=256, threads=1), np.random.default_rng(0), notes)
+        tuned = tuned.fit(
+            DATA, Setting(), Budget(decisions=256, threads=1), np.random.default_rng(0), notes
+        )
         test = list(DATA.instances("test"))[:6]
-        assert schedules(tuned, test) == schedules(policy, test)  # at this learning rate nothing moves
+        assert schedules(tuned, test) == schedules(
+            policy, test
+        )  # at this learning rate nothing moves
 
 
 def test_the_policy_of_a_q_function_is_calm_and_as_greedy_as_before():
@@ -288,7 +366,13 @@ def test_actions_that_are_alike_do_not_make_scores_explode():
 
     def alike(rng):
         ticks = rng.integers(1, 9, size=(5, 1))
-        return Instance(ticks, np.ones((5, 1, 1)), np.ones((4, 1)), [0, 0, 0, 0], release=rng.integers(0, 5, size=5))
+        return Instance(
+            ticks,
+            np.ones((5, 1, 1)),
+            np.ones((4, 1)),
+            [0, 0, 0, 0],
+            release=rng.integers(0, 5, size=5),
+        )
 
     data = Fixed(alike, 24)
     feed = Feed(logged(48, data=data)[0], CPU)
@@ -306,7 +390,9 @@ def test_quantiles_are_averaged_into_one_network():
     feed = Feed(LOG, CPU)
     seen = feed.states.at(feed.state)
     mean = learners.mean_network(network)(seen.features)[0]
-    assert torch.allclose(mean[seen.mask], network(seen.features)[0].mean(dim=2)[seen.mask], atol=1e-5)
+    assert torch.allclose(
+        mean[seen.mask], network(seen.features)[0].mean(dim=2)[seen.mask], atol=1e-5
+    )
 
 
 def test_a_transformer_decides_while_playing_as_it_does_along_what_was_played():
@@ -320,7 +406,11 @@ def test_a_transformer_decides_while_playing_as_it_does_along_what_was_played():
     past = feed.trajectories(torch.arange(len(feed)), network.context)
     with torch.no_grad():
         logits = network.along(
-            past.seen, past.action, torch.full_like(past.return_to_go, network.target_return), past.step, past.known
+            past.seen,
+            past.action,
+            torch.full_like(past.return_to_go, network.target_return),
+            past.step,
+            past.known,
         )
     assert torch.equal(logits[:, -1].argmax(dim=1), feed.action)
 
@@ -346,21 +436,33 @@ def test_no_illegal_action_in_a_hundred_thousand_decisions(name, tmp_path):
             targets += int(going.sum())
     decisions, round_ = 0, 0
     while decisions < 100_000:
-        instances = [random_instance(np.random.default_rng([round_, k]), n=8 + k % 5) for k in range(256)]
+        instances = [
+            random_instance(np.random.default_rng([round_, k]), n=8 + k % 5) for k in range(256)
+        ]
         simulator = TensorSimulator(instances, Setting())
         policy.reset()
         while simulator.playing.any():
             with torch.no_grad():
-                action = policy.network(policy.network.see(from_simulator(simulator)))[0].argmax(dim=1)
+                action = policy.network(policy.network.see(from_simulator(simulator)))[0].argmax(
+                    dim=1
+                )
             decisions += int(simulator.playing.sum())
             simulator.step(torch.where(simulator.playing, action, LEAVE))
         simulator.check()
         round_ += 1
     if name != "decision_transformer":  # which decides by its past
-        start = {"start": str(tmp_path / "policy.pt"), "envs": 64, "steps": 32, "minibatch": 512, "decoding": "greedy"}
+        start = {
+            "start": str(tmp_path / "policy.pt"),
+            "envs": 64,
+            "steps": 32,
+            "minibatch": 512,
+            "decoding": "greedy",
+        }
         notes = Notes(Path(tmp_path) / "ppo")
         notes.folder.mkdir()
-        small(PPO, **start).fit(DATA, Setting(), Budget(decisions=100_000, threads=1), np.random.default_rng(0), notes)
+        small(PPO, **start).fit(
+            DATA, Setting(), Budget(decisions=100_000, threads=1), np.random.default_rng(0), notes
+        )
 
 
 def test_from_a_log_to_the_simulator(tmp_path):
@@ -369,9 +471,13 @@ def test_from_a_log_to_the_simulator(tmp_path):
     both = OfflineToOnline(learner("bc"), online)
     assert both.logs is both.offline.logs
     notes = Notes(tmp_path)
-    policy = both.fit(DATA, Setting(), Budget(decisions=256, threads=1), np.random.default_rng(0), notes)
+    policy = both.fit(
+        DATA, Setting(), Budget(decisions=256, threads=1), np.random.default_rng(0), notes
+    )
     test = list(DATA.instances("test"))[:6]
-    assert schedules(policy, test) == schedules(load_policy(tmp_path / "offline" / "policy.pt", CPU), test)
+    assert schedules(policy, test) == schedules(
+        load_policy(tmp_path / "offline" / "policy.pt", CPU), test
+    )
     assert notes.facts["offline/learning/steps"] == 20
     assert notes.facts["logs/hash"] == LOG.hash
     assert "learning/decisions_to_sjf" in notes.facts

@@ -18,11 +18,14 @@ def test_by_hand():
     paid = paid_at_start(log)
     ticks = (-paid * scale).reshape(-1, 3).round(4).tolist()  # start, wait, start
     assert {tuple(episode) for episode in ticks} == {(2.0, 4 * 2.0, 4 * 3.0), (4 * 3.0, 3.0, 2.0)}
-    assert np.allclose((-log.reward * scale).reshape(-1, 3)[:, 0], 0.0)  # as logged a start costs nothing
+    assert np.allclose(
+        (-log.reward * scale).reshape(-1, 3)[:, 0], 0.0
+    )  # as logged a start costs nothing
 
 
 @pytest.mark.parametrize(
-    "setting", [{}, {"events": "singly"}, {"observe": "arrived"}, {"track": "online", "observe": "arrived"}]
+    "setting",
+    [{}, {"events": "singly"}, {"observe": "arrived"}, {"track": "online", "observe": "arrived"}],
 )
 def test_returns_stay_and_a_start_costs_what_the_task_will_run(setting):
     log = recorded(**setting)
@@ -32,9 +35,17 @@ def test_returns_stay_and_a_start_costs_what_the_task_will_run(setting):
     assert start.sum() == 6 * len(log.length)  # every task starts once
     here = torch.from_numpy(log.observation[log.state])
     seen = log.layout.view(here)
-    rows, task, agent = np.arange(len(start)), log.action // log.layout.agents, log.action % log.layout.agents
+    rows, task, agent = (
+        np.arange(len(start)),
+        log.action // log.layout.agents,
+        log.action % log.layout.agents,
+    )
     task[~start] = 0
-    cost = (seen.weight.numpy()[rows, task] * seen.duration.numpy()[rows, task, agent] / log.layout.scale(here).numpy())[start]
+    cost = (
+        seen.weight.numpy()[rows, task]
+        * seen.duration.numpy()[rows, task, agent]
+        / log.layout.scale(here).numpy()
+    )[start]
     assert np.allclose(-paid[start], cost, rtol=1e-5)
     waiting = (seen.shown & (seen.release <= 0)).any(dim=1).numpy()
     coming = (seen.shown & (seen.release > 0)).any(dim=1).numpy()

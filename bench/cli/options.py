@@ -1,0 +1,118 @@
+"""What a configuration asks of a plug-in, checked against the signature of its `_target_` before anything is built."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from bench.errors import UserError
+
+SPECIAL = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    list: "a list",
+}
+
+
+def check(where: str, config: Any, find: Callable[[str], Any]) -> None:
+    """Check every mapping with a `_target_` in `config`: its keys are parameters of the target, its values of their types.
+
+    Args:
+        where: the key of `config`, for messages.
+        find: turns a `_target_` into the class or function.
+
+    Raises:
+        UserError: naming the key and what there is.
+    """
+    if isinstance(config, list):
+        for i, value in enumerate(config):
+            check(f"{where}[{i}]", value, find)
+    if not isinstance(config, Mapping):
+        return
+    if "_target_" in config:
+        _arguments(where, config, find(config["_target_"]))
+    for key, value in config.items():
+        check(f"{where}.{key}", value, find)
+
+
+def _arguments(where: str, config: Mapping[str, Any], target: Callable[..., Any]) -> None:
+    parameters = inspect.signature(target).parameters
+    given = [key for key in config if key not in SPECIAL]
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for key in given:
+            if key not in parameters:
+                raise unknown(f"{where}.{key}", f"{target.__name__} takes", key, parameters)
+    hints = _hints(target)
+    for key in given:
+        if key in hints and not fits(config[key], hints[key]):
+            raise UserError(f"{where}.{key}: {words(hints[key])} is needed, got {config[key]!r}")
+    for name, p in parameters.items():
+        optional = (
+            p.default is not p.empty
+            or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+            or config.get("_partial_")
+        )
+        if name not in config and not optional:
+            raise UserError(f"{where}.{name}: missing; {target.__name__} needs it")
+
+
+def unknown(where: str, holder: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that does not exist: close matches, then all there is."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known)
+    guess = f" Did you mean {' or '.join(close)}?" if close else ""
+    return UserError(f"{where}: unknown.{guess} {holder} {', '.join(known)}")
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value is of an annotated type; types that say nothing about plain values fit everything."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(value, Mapping) and "_target_" in value:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, one) for one in inner)
+    if origin is typing.Literal:
+        return value in inner
+    if hint in (None, type(None)):
+        return value is None
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint in (int, str, bool):
+        return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
+    if hint is list:
+        return isinstance(value, list)
+    if origin in (list, tuple, Sequence):
+        return isinstance(value, list | tuple) and (
+            origin is tuple or all(fits(one, inner[0]) for one in value)
+        )
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping) and all(fits(one, inner[1]) for one in value.values())
+    return True
+
+
+def words(hint: Any) -> str:
+    """A type in words."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(words(one) for one in typing.get_args(hint))
+    if hint in (None, type(None)):
+        return "null"
+    return WORDS.get(hint, str(hint).replace("collections.abc.", "").replace("typing.", ""))
+
+
+def _hints(target: Callable[..., Any]) -> Mapping[str, Any]:
+    try:
+        if dataclasses.is_dataclass(target):
+            return typing.get_type_hints(
+                target
+            )  # by class, so that what is inherited is looked up where it was written
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # annotations that exist for type checkers only
+        return {}

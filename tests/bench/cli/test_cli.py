@@ -1,0 +1,463 @@
+"""The command line, in-process where possible: what it lists, refuses, runs, sweeps, and how it survives a kill."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+import bench.__main__ as cli
+from bench.contracts import Budget, Dataset, Learner, Policy, Solver
+from bench.errors import UserError
+from bench.instance import Instance, read_json, write_json
+from bench.plugins import CONF, GROUPS, members, own_packages
+from bench.setting import Setting
+
+PLUGIN = '''
+"""Plug-ins of a user: a policy that is slow, a solver that crashes, a constructor that objects."""
+import time
+import numpy as np
+
+class Slow:
+    observe = "arrived"
+    def __init__(self, seconds: float = 0.0):
+        self.seconds = seconds
+    def reset(self):
+        time.sleep(self.seconds)
+    def act(self, observation, rng):
+        legal = np.flatnonzero(observation.mask)
+        return int(legal[rng.integers(len(legal))])
+
+class Crash:
+    def solve(self, instance, setting, budget, rng):
+        raise RuntimeError("out of luck")
+
+def picky(level: int = 1):
+    raise ValueError(f"level {level} will not do")
+'''
+QUICK = ["tracking=off", "baselines=[fifo]", "dataset=tiny", "dataset.test=3", "~dataset.hashes"]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder and cache, and a user's plug-ins beside it."""
+    (tmp_path / "plug" / "conf" / "solver").mkdir(parents=True)
+    (tmp_path / "plug" / "my_plugin.py").write_text(PLUGIN)
+    for name, target in (("slow", "Slow"), ("crash", "Crash"), ("picky", "picky")):
+        (tmp_path / "plug" / "conf" / "solver" / f"{name}.yaml").write_text(
+            f"# mine\n_target_: my_plugin.{target}\n"
+        )
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.syspath_prepend(str(tmp_path / "plug"))
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    return tmp_path
+
+
+def mine(place: Path) -> list[str]:
+    return ["--config-dir", str(place / "plug" / "conf")]
+
+
+def records(folder: Path) -> dict[str, dict[str, Any]]:
+    """solver-seed -> record of every run."""
+    found = [read_json(path) for path in folder.glob("runs/*/*/result.json")]
+    return {f"{record['solver']}-{record['seed']}": record for record in found}
+
+
+def tables(folder: Path) -> dict[str, pandas.DataFrame]:
+    """solver-seed -> table without times, which differ from run to run."""
+    found = {}
+    for path in sorted(folder.glob("runs/*/*/instances.parquet")):
+        table = pandas.read_parquet(path)
+        found[path.parent.name] = table[
+            [name for name in table if "seconds" not in name and "latency" not in name]
+        ]
+    return found
+
+
+# -- configurations --------------------------------------------------------------------------------------------------
+
+OUTSIDE = {
+    "gap",
+    "lublin1",
+    "swf",
+    "philly",
+    "file",
+}  # their data is read when instances are asked for, not before
+
+
+@pytest.mark.parametrize(
+    ("group", "name"), [(group, name) for group in GROUPS for name in sorted(members(group))]
+)
+def test_every_yaml_composes_and_builds_what_its_group_promises(group: str, name: str) -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        solver = [] if group == "solver" else ["+solver=fifo"]
+        chosen = [*solver, f"{'+' if group == 'solver' else ''}{group}={name}"]
+        logs = (
+            [] if group == "logs" else ["logs=cluster-tiny-random-v0"]
+        )  # which learners from logs ask for
+        path = (
+            [f"logs.path={__file__}"] if name == "imported" else []
+        )  # a file that is there, read when episodes are asked for
+        config = compose("config", [*chosen, *logs, *path], return_hydra_config=True)
+    assert cli._checked(config) is config
+    built = instantiate(config[group], _convert_="all")
+    if group == "solver":
+        assert isinstance(built, Solver | Policy | Learner)
+    elif group == "dataset":
+        assert isinstance(built, Dataset)
+        assert built.name == name
+    elif group == "logs":
+        assert built.name == ("imported-v0" if name == "imported" else name)
+        assert built.setting == Setting(**(config.logs.get("setting") or {}))
+        assert callable(built.episodes)
+        assert callable(built.instances)
+    elif group == "budget":
+        assert isinstance(built, Budget)
+    else:
+        assert callable(built.run)
+        assert callable(built.how_to_open)
+    assert len(members(group)[name]) > 10  # says what it is
+
+
+def test_the_base_configuration_names_only_what_there_is() -> None:
+    config = OmegaConf.load(CONF / "config.yaml")
+    assert set(config.baselines) <= set(members("solver"))
+    assert all("solver" not in entry for entry in config.defaults if not isinstance(entry, str))
+
+
+def test_without_arguments_it_lists_all_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    shown = capsys.readouterr().out
+    for group in GROUPS:
+        for name in members(group):
+            assert f" {name} " in shown
+    assert "python -m bench +solver=" in shown
+    assert "\x1b" not in shown
+
+
+# -- bad input -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["+solver=sjff"], "solver=sjff: unknown. Did you mean sjf"),
+        (["+solver=sjf", "dataset=smal"], "Did you mean small?"),
+        (["+solver=sjf", "budget=quik"], "Did you mean quick?"),
+        (["+solver=sjf", "tracking=of"], "Did you mean off?"),
+        (["dataset=tiny"], "solver: missing; type +solver=NAME, one of a2c, a3c, allox"),
+        (["+solver=sjf", "sead=1"], "sead: unknown. Did you mean seed?"),
+        (["+solver=sjf", "+sead=1"], "sead: unknown. Did you mean seed?"),
+        (["+solver=sjf", "solver.skp=true"], "solver.skp: unknown. Did you mean skip?"),
+        (["+solver=sjf", "+solver.skp=true"], "solver.skp: unknown. Did you mean skip?"),
+        (["+solver=sjf", "+dataset.agent=2"], "dataset.agent: unknown. Did you mean agents"),
+        (["+solver=sjf", "solver.skip=maybe"], "solver.skip: true or false is needed, got 'maybe'"),
+        (["+solver=sjf", "seed=one"], "seed: a whole number is needed, got 'one'"),
+        (["+solver=sjf", "seed=-1"], "seed: must not be negative"),
+        (["+solver=sjf", "budget.seconds=soon"], "budget.seconds: a number is needed, got 'soon'"),
+        (["+solver=sjf", "budget.seconds=0"], "budget.seconds: a positive number is needed"),
+        (["+solver=sjf", "split=tset"], "Did you mean test?"),
+        (["+solver=sjf", "track=onlin"], "track: 'onlin' must be one of"),
+        (
+            ["+solver=lagrangian", "dataset=tiny"],
+            "track: lagrangian solves assign only, and this is schedule",
+        ),
+        (["+solver=sjf", "backfill=easy"], "backfill: easy needs mode=commit"),
+        (["+solver=sjf", "seed=["], "seed=[: "),
+        (["+solver=sjf", "seed=0,1"], "add --multirun"),
+        (["+solver=sjf", "baselines=[sjff]"], "baselines: sjff: unknown. Did you mean sjf"),
+        (["+solver=cpsat", "track=online"], "cpsat plans with the future known"),
+        (
+            ["+solver=sjf", "dataset=swf", "dataset.path=missing.swf"],
+            "missing.swf does not exist. Needed:",
+        ),
+        (["+solver=sjf", "dataset.load=3"], "dataset.hashes.test: pinned"),
+        (
+            ["+solver=sjf", "solver._target_=solvers.rules.SJFF"],
+            "solvers.rules.SJFF cannot be imported",
+        ),
+        (["+solver=bc"], "logs: this solver learns from logs; type logs=NAME, one of cluster-"),
+        (["+solver=bc", "logs=imported"], "logs.path: give the file"),
+        (["+solver=bc", "logs=imported", "logs.path=no.csv"], "logs.path: no.csv does not exist"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], place: Path
+) -> None:
+    base = ["dataset=tiny", "tracking=off"]
+    given = {text.split("=")[0] for text in arguments}
+    assert cli.main([*(text for text in base if text.split("=")[0] not in given), *arguments]) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert shown.err.count("\n") == 1
+    assert not (place / "work" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            '{"duration": [[NaN]], "demand": [[[1]]], "capacity": [[1]], "agent_type": [0]}',
+            "duration[0, 0]: nan",
+        ),
+        (
+            '{"duration": [[-3]], "demand": [[[1]]], "capacity": [[1]], "agent_type": [0]}',
+            "duration[0, 0]: -3",
+        ),
+        (
+            '{"duration": [[3]], "demand": [[[2]]], "capacity": [[1]], "agent_type": [0]}',
+            "no agent can run task 0",
+        ),
+        ('{"duration": [[3]], "dem', "cut short"),
+        ("\x00\x01", "JSON"),
+    ],
+)
+def test_a_bad_instance_file_is_one_line_and_status_2(
+    content: str, said: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "bad.json").write_text(content)
+    assert (
+        cli.main(["+solver=sjf", "dataset=file", f"dataset.path={place}/bad.json", "tracking=off"])
+        == 2
+    )
+    error = capsys.readouterr().err
+    assert "bad.json" in error
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_constructor_that_objects_is_one_line(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*mine(place), "+solver=picky", *QUICK]) == 2
+    assert capsys.readouterr().err == "solver: ValueError: level 1 will not do\n"
+
+
+def test_a_trained_policy_needs_no_log(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["+solver=bc", "solver.checkpoint=no.pt", *QUICK]) == 2
+    assert capsys.readouterr().err.startswith("checkpoint: no.pt does not exist")
+
+
+def test_in_a_sweep_keys_of_a_group_that_is_swept_may_be_set(place: Path) -> None:
+    assert (
+        cli.main([*mine(place), "-m", "+solver=sjf,ljf", "solver.skip=false", "seed=0,1", *QUICK])
+        == 0
+    )
+    configs = [OmegaConf.load(path) for path in (place / "work").glob("runs/*/*/config.yaml")]
+    assert [config.solver.skip for config in configs] == [False] * 4
+
+
+def test_a_sweep_cannot_be_shown_as_one_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["-m", "+solver=sjf,ljf", "--cfg", "job"]) == 2
+    assert capsys.readouterr().err.startswith("--multirun: ")
+
+
+def test_in_a_sweep_bad_input_is_found_before_any_job_starts(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["-m", "+solver=sjf", "dataset=tiny,swf", "tracking=off"]) == 2
+    assert cli.main(["-m", "+solver=sjf,ljf", "+solver.skp=true", "tracking=off"]) == 2
+    shown = capsys.readouterr()
+    assert "dataset.path: no file was given" in shown.err
+    assert not (place / "work" / "runs").exists()
+
+
+def test_another_package_called_datasets_is_said_clearly(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = place / "other" / "datasets"
+    other.mkdir(parents=True)
+    (other / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(other.parent))
+    monkeypatch.delitem(sys.modules, "datasets", raising=False)
+    with pytest.raises(UserError, match="not the suite's own package"):
+        own_packages()
+
+
+# -- runs ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_ends_in_a_table_against_reference_rules_and_random_play(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["solver=sjf", "dataset=tiny", "tracking=off", "baselines=[fifo,ljf]"]) == 0
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert [
+        name
+        for name in ("certified optimum", "random play", "sjf", "fifo", "ljf")
+        if not any(name in x for x in lines)
+    ] == []
+    for column in (
+        "objective",
+        "gap",
+        "score",
+        "feasible",
+        "mean JCT",
+        "p99 JCT",
+        "util.",
+        "decision p50",
+        "wall",
+    ):
+        assert column in shown
+    assert "\x1b" not in shown
+    record = records(place / "work")["sjf-0"]
+    assert f"{record['score']:.1f}" in next(line for line in lines if "→" in line)
+    assert record["reference_proved"] == 1.0
+    assert not (place / "work" / "mlflow.db").exists()
+    assert (place / "cache" / "baselines" / "tiny").is_dir()
+
+
+def test_a_log_says_how_to_make_it_again(place: Path) -> None:
+    rows = [f"{60 * k},{60 * k + 30},{60 * k + 900 + 60 * (k % 3)},n{k % 2},1,4" for k in range(24)]
+    (place / "log.csv").write_text("\n".join(["submit,start,end,agent,gpu,cpu", *rows]))
+    agents = "logs.agents=[{name: n0, gpu: 9, cpu: 40}, {name: n1, gpu: 9, cpu: 40, speed: 2}]"
+    mine = [
+        "logs=imported",
+        f"logs.path={place}/log.csv",
+        agents,
+        "logs.name=mine-v0",
+        "logs.jobs=4",
+        "logs.reject=0",
+    ]
+    short = ["solver.steps=10", "solver.candidates=1", "solver.fqe_steps=5", *QUICK]
+    assert cli.main(["+solver=bc", *mine, *short]) == 0
+    cards = [place / "cache" / "logs" / "mine-v0" / "CARD.md"]
+    command = shlex.split(cards[0].read_text().split("command: `")[1].split("`")[0])
+    assert command == ["python", "-m", "bench", "+solver=bc", *mine]
+    cards.append(place / "again" / "logs" / "mine-v0" / "CARD.md")
+    assert cli.main([*command[3:], *short, f"cache={place}/again", "rerun=true"]) == 0
+    assert cards[0].read_text() == cards[1].read_text()
+
+
+def test_your_own_instances_run_without_a_configuration_of_their_own(place: Path) -> None:
+    problem = Instance([[2], [4]], [[[1]], [[1]]], [[1]], [0], name="mine")
+    write_json(place / "mine.json", [problem.to_dict()])
+    arguments = [
+        "+solver=cpsat",
+        "dataset=file",
+        f"dataset.path={place}/mine.json",
+        "tracking=off",
+        "baselines=[]",
+    ]
+    assert cli.main(arguments) == 0
+    record = records(place / "work")["cpsat-0"]
+    assert (record["objective_mean"], record["gap_mean"], record["score"], record["optimal"]) == (
+        8.0,
+        0.0,
+        100.0,
+        1.0,
+    )
+
+
+def test_budget_sharing_is_the_assign_track_by_itself(place: Path) -> None:
+    assert (
+        cli.main(["+solver=eft", "dataset=seed_example_budget", "tracking=off", "baselines=[]"])
+        == 0
+    )
+    assert records(place / "work")["eft-0"]["track"] == "assign"
+
+
+@pytest.mark.parametrize(
+    ("observe", "expected"), [("auto", "online"), ("all", "clairvoyant"), ("arrived", "online")]
+)
+def test_what_was_seen_is_recorded(place: Path, observe: str, expected: str) -> None:
+    assert cli.main(["+solver=sjf", *QUICK, f"observe={observe}"]) == 0
+    assert records(place / "work")["sjf-0"]["information"] == expected
+
+
+def test_a_run_that_crashes_is_a_row_and_status_1(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*mine(place), "+solver=crash", *QUICK]) == 1
+    assert "RuntimeError: out of luck" in capsys.readouterr().out
+    assert records(place / "work")["crash-0"]["status"] == "failed"
+
+
+def test_a_sweep_goes_on_after_a_bad_job_and_is_one_run_with_nested_ones(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = [
+        *mine(place),
+        "-m",
+        "+solver=sjf,crash",
+        "seed=0,1",
+        *QUICK,
+        "tracking=local",
+        "tracking.system_metrics=false",
+    ]
+    assert cli.main(sweep) == 1
+    shown = capsys.readouterr().out
+    assert "4 jobs, 2 failed" in shown
+    assert shown.count("RuntimeError: out of luck") >= 2
+    first = records(place / "work")
+    assert {name: record["status"] for name, record in first.items()} == {
+        "sjf-0": "finished", "sjf-1": "finished", "crash-0": "failed", "crash-1": "failed"
+    }  # fmt: skip
+    assert cli.main(sweep) == 1
+    assert records(place / "work")["sjf-0"] == first["sjf-0"]  # not run again
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{place}/work/mlflow.db")
+    experiment = client.get_experiment_by_name("dl-scheduling-bench")
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if run.data.tags["role"] == "sweep"]
+    children = [run for run in runs if run.data.tags["role"] == "run"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert sorted(run.info.status for run in children) == [
+        "FAILED",
+        "FAILED",
+        "FINISHED",
+        "FINISHED",
+    ]
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics == {"jobs": 4.0, "failed": 2.0}
+
+
+def test_a_sweep_killed_in_the_middle_ends_with_the_rows_of_an_undisturbed_one(place: Path) -> None:
+    sweep = [*mine(place), "-m", "+solver=slow", "seed=0,1,2", *QUICK, "baselines=[]"]
+    (place / "calm").mkdir()
+    os.chdir(place / "calm")
+    assert cli.main([*sweep]) == 0
+    os.chdir(place / "work")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(place / "plug"), str(CONF.parent), *sys.path]),
+    }
+    (place / "plug" / "my_plugin.py").write_text(
+        PLUGIN.replace("seconds: float = 0.0", "seconds: float = 0.3")
+    )
+    job = subprocess.Popen(
+        [sys.executable, "-m", "bench", *sweep], env=environment, stdout=subprocess.DEVNULL
+    )
+    while len(list((place / "work").glob("runs/*/slow-s1-*/progress.jsonl"))) < 1:
+        assert job.poll() is None
+        time.sleep(0.02)
+    os.kill(job.pid, signal.SIGKILL)
+    job.wait()
+    killed = list((place / "work").glob("runs/*/*/result.json"))
+    assert len(killed) == 1  # the second of three jobs was under way
+    assert (
+        subprocess.run(
+            [sys.executable, "-m", "bench", *sweep], env=environment, capture_output=True
+        ).returncode
+        == 0
+    )
+    calm, again = tables(place / "calm"), tables(place / "work")
+    assert list(calm) == list(again)
+    assert len(calm) == 3
+    for name, table in calm.items():
+        pandas.testing.assert_frame_equal(table, again[name])

@@ -1,0 +1,223 @@
+"""The simulator on CUDA in lock-step with the CPU.
+
+With NUMBA_ENABLE_CUDASIM=1 numba plays the kernels without a GPU; `test_tensors` runs this file so.
+"""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+from numba import config
+from torch.testing import assert_close
+
+from bench.instance import Instance, Outage
+from bench.setting import Setting
+from bench.simulator import IllegalAction, Simulator
+from bench.simulator.tables import LEAVE, STATUS, State
+from bench.simulator.tensors import TensorSimulator
+from bench.simulator.view import from_simulator
+from bench.speed import simulator as benchmark
+from solvers.networks.features import features
+
+GPU = torch.cuda.is_available() and importlib.util.find_spec("numba_cuda") is not None
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        not (config.ENABLE_CUDASIM or GPU),
+        reason="no CUDA device with numba-cuda (NUMBA_ENABLE_CUDASIM=1 needs none)",
+    ),
+]
+
+B = 8  # environments
+COMMIT = {"mode": "commit", "backfill": "easy"}
+CASES = {
+    "fit": ({}, {}),
+    "clairvoyant and shaped": ({"track": "schedule", "observe": "all"}, {"shaped": True}),
+    "commit and backfill": (COMMIT, {"limit": 12}),
+    "outages and quotas": ({"objective": "tardiness"}, {"outages": True, "quotas": True}),
+    "the same in commit mode": (COMMIT, {"outages": True, "quotas": True}),
+    "bounded slowdown": ({"objective": "bounded_slowdown"}, {"window": 4}),
+    "makespan, singly": ({"objective": "makespan", "events": "singly"}, {}),
+    "budget": ({"track": "assign"}, {"sharing": "budget"}),
+}
+
+
+def instances(rng, sharing="time", outages=False, quotas=False):
+    """Six instances of two resources on three agents of two types."""
+    for _ in range(6):
+        n = int(rng.integers(6, 11))
+        more = {}
+        if sharing == "time":
+            more.update(release=rng.integers(0, 20, n), due=rng.integers(5, 40, n))
+        if outages:
+            more.update(outages=[Outage(0, 5, 9), Outage(1, 12, 14, announced=False)])
+        if quotas:
+            more.update(tenant=rng.integers(0, 2, n), quota=[[6, 7], [7, 6]])
+        yield Instance(
+            duration=rng.integers(1, 12, (n, 2)),
+            demand=rng.integers(0, 4, (n, 2, 2)),
+            capacity=[[4, 5], [6, 4], [4, 4]]
+            if sharing == "time"
+            else [[14, 15], [16, 14], [14, 14]],
+            agent_type=[0, 1, 1],
+            sharing=sharing,
+            **more,
+        )
+
+
+def pair(case):
+    """A Simulator and a TensorSimulator on CUDA of the same environments."""
+    setting, more = CASES[case]
+    kind = {name: more[name] for name in ("sharing", "outages", "quotas") if name in more}
+    options = {name: value for name, value in more.items() if name not in kind}
+    drawn = list(instances(np.random.default_rng(0), **kind))
+    setting = Setting(**setting)
+    return Simulator(drawn, setting, B, **options), TensorSimulator(
+        drawn, setting, B, **options, device="cuda"
+    )
+
+
+def random_actions(simulator, rng):
+    """(B,) legal actions, LEAVE where there is none."""
+    legal = [np.flatnonzero(mask) for mask in simulator.state.mask]
+    return np.array([rng.choice(choices) if len(choices) else LEAVE for choices in legal])
+
+
+def step(simulator, tensors, rng):
+    """The same random action in both; the rewards must be equal."""
+    actions = np.where(
+        simulator.terminated | simulator.truncated, LEAVE, random_actions(simulator, rng)
+    )
+    rewards = tensors.step(torch.from_numpy(actions).to(tensors.device))
+    np.testing.assert_allclose(rewards.cpu().numpy(), simulator.step(actions), rtol=1e-12)
+
+
+def assert_same(simulator, tensors):
+    for name, here, there in zip(State._fields, simulator.state, tensors.state, strict=True):
+        np.testing.assert_allclose(there.cpu().numpy(), here, rtol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_steps_and_restarts_are_those_of_the_cpu(case):
+    rng, ended = np.random.default_rng(1), 0
+    simulator, tensors = pair(case)
+    assert_same(simulator, tensors)
+    for _ in range(50):
+        step(simulator, tensors, rng)
+        assert_same(simulator, tensors)
+        over = simulator.terminated | simulator.truncated
+        assert np.array_equal(tensors.terminated.cpu().numpy(), simulator.terminated)
+        assert np.array_equal(tensors.playing.cpu().numpy(), ~over)
+        if over.sum() > B // 2:
+            new = rng.integers(0, 6, B)
+            simulator.reset(np.flatnonzero(over), new[over])
+            tensors.restart(torch.from_numpy(new).to(tensors.device))
+            assert_same(simulator, tensors)
+            ended += over.sum()
+    tensors.check()
+    assert ended > B
+    new = rng.integers(0, 6, B)
+    simulator.reset(np.arange(B), new)
+    tensors.restart(torch.from_numpy(new).to(tensors.device), everyone=True)
+    assert_same(simulator, tensors)
+
+
+def test_copies_go_on_as_their_originals_would():
+    rng = np.random.default_rng(2)
+    simulator, tensors = pair("outages and quotas")
+    for _ in range(5):
+        step(simulator, tensors, rng)
+    source, target = [0, 1, 2], [5, 6, 7]
+    tensors.copy(
+        torch.tensor(source, device=tensors.device), torch.tensor(target, device=tensors.device)
+    )
+    for array in simulator.state:
+        array[target] = array[source]
+    for _ in range(5):
+        step(simulator, tensors, rng)
+        assert_same(simulator, tensors)
+    for column in ("task", "agent", "start", "end"):
+        assert np.array_equal(
+            getattr(tensors.host().schedule(6), column), getattr(simulator.schedule(6), column)
+        )
+
+
+@pytest.mark.parametrize("case", ["clairvoyant and shaped", "outages and quotas"])
+def test_networks_see_the_same(case):
+    rng = np.random.default_rng(3)
+    simulator, tensors = pair(case)
+    on_cpu = TensorSimulator(simulator.instances, simulator.setting, B)
+    for _ in range(6):
+        actions = torch.from_numpy(random_actions(on_cpu.host(), rng))
+        on_cpu.step(actions)
+        tensors.step(actions.to(tensors.device))
+        for here, there in zip(
+            features(from_simulator(on_cpu)), features(from_simulator(tensors)), strict=True
+        ):
+            assert_close(there.cpu(), here, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["fit", "budget"])
+def test_random_play_is_that_of_the_cpu(case):
+    simulator, tensors = pair(case)
+    for decisions, again in ((7, False), (40, True)):
+        here = simulator.play_random(np.random.default_rng(4), decisions, again)
+        there = tensors.play_random(np.random.default_rng(4), decisions, again)
+        np.testing.assert_allclose(there.cpu().numpy(), here, rtol=1e-12)
+        assert_same(simulator, tensors)
+    assert here[:, 0].sum() >= B
+
+
+def test_an_illegal_action_is_seen_later():
+    _, tensors = pair("fit")
+    actions = tensors.state.mask.int().argmax(dim=1)
+    actions[3] = 10**6
+    tensors.step(actions)
+    tensors.restart(torch.zeros_like(actions))
+    with pytest.raises(IllegalAction, match="environment 3"):
+        tensors.check()
+
+
+@pytest.mark.skipif(bool(config.ENABLE_CUDASIM), reason="only a GPU can be waited for")
+def test_nothing_waits_for_the_gpu():
+    _, tensors = pair("fit")
+    numbers = torch.arange(B, device=tensors.device)
+    stay = torch.where(tensors.playing, tensors.state.mask.int().argmax(dim=1), LEAVE)
+    tensors.step(stay)
+    tensors.restart(numbers % 6)  # all kernels are compiled now
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(20):
+            features(from_simulator(tensors))
+            tensors.step(
+                torch.where(tensors.playing, tensors.state.mask.int().argmax(dim=1), LEAVE)
+            )
+            tensors.restart(numbers % 6)
+            tensors.copy(numbers[:2], numbers[2:4])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    tensors.check()
+
+
+@pytest.mark.skipif(bool(config.ENABLE_CUDASIM), reason="the simulator of CUDA has no streams")
+def test_kernels_run_on_the_stream_that_torch_uses():
+    rng = np.random.default_rng(5)
+    simulator, tensors = pair("fit")
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        torch.cuda._sleep(10**8)  # what runs on another stream would be done long before
+        for _ in range(5):
+            step(simulator, tensors, rng)
+        assert_same(simulator, tensors)
+    assert tensors.state.env[:, STATUS].is_cuda
+
+
+def test_the_speed_of_random_play_is_a_row(monkeypatch):
+    monkeypatch.setattr(benchmark, "GPU_ENVIRONMENTS", B)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    drawn = [benchmark.build(np.random.default_rng(6), "quotas")]
+    row = benchmark.on_gpu("quotas", drawn, rounds=1, mine=1e6)
+    assert row["decisions_per_second"] > 0
+    assert (row["environments"], row["note"], row["per_cpu_second"]) == (B, "a GPU", None)
