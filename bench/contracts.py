@@ -1,27 +1,36 @@
-"""The roles a plug-in can play, and the few values that pass between plug-ins and the suite.
+"""The roles that a plug-in can play, and the values that pass between plug-ins and the suite.
 
-A solver plans a whole instance, a policy decides one step, a learner turns instances into a policy, a dataset yields instances.
-`bench.rollout.as_solver` turns a policy into a solver, so the runner only ever meets solvers.
+A `Solver` plans a whole instance, a `Policy` decides one step, a `Learner` turns instances into a
+policy, a `Dataset` yields instances, a `LoggedDataset` logged decisions. A plug-in derives from one
+of these classes. What it may declare beside its one required method stands in the class, with its
+default, so that no caller ever asks whether an attribute exists. `bench.rollout.as_solver` turns a
+policy into a solver by rolling it out, so the runner only meets solvers.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from bench.capabilities import CAPABILITIES, problem
 from bench.errors import UserError
 from bench.instance import Instance
 from bench.observation import Observation
 from bench.schedule import Schedule
-from bench.setting import Setting
+from bench.setting import TRACKS, Setting
 
 if TYPE_CHECKING:  # needs torch
-    from bench.logs.episodes import Episodes
+    from torch import Tensor
+
+    from bench.logs.episodes import EpisodeRecorder, LoggedEpisodes
+    from bench.simulator.view import BatchView
 
 SPLITS = ("train", "validation", "test")
 STATUSES = ("optimal", "feasible", "infeasible", "unknown")
@@ -31,13 +40,24 @@ STATUSES = ("optimal", "feasible", "infeasible", "unknown")
 class Budget:
     """What a solver may spend.
 
-    Raises:
-        UserError: for a value that is not positive.
+    Attributes
+    ----------
+    seconds
+        Wall-clock limit of one `solve`, for solvers that can stop any time.
+    decisions
+        Simulator decisions that a learner may train on: a count, so that a resumed run is the same.
+    threads
+        Threads that one solver may use.
+
+    Raises
+    ------
+    UserError
+        For a value that is not positive.
     """
 
-    seconds: float = 60.0  # wall-clock limit of one `solve`, for solvers that can stop any time
-    decisions: int = 1_000_000  # simulator decisions a learner may train on (a count, so that a resumed run is the same)
-    threads: int = 2  # threads one solver may use
+    seconds: float = 60.0
+    decisions: int = 1_000_000
+    threads: int = 2
 
     def __post_init__(self) -> None:
         for name in ("seconds", "decisions", "threads"):
@@ -53,24 +73,39 @@ class Budget:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a solver hands back for one instance. No number in it is trusted: the suite verifies and recomputes.
+    """What a solver returns for one instance.
 
-    Bounds and objectives are internal (minimised) values; `Instance.original` maps them to the instance's own scale.
+    No number in it is trusted: the suite verifies the schedule and recomputes. Bounds and
+    objectives are internal (minimised) values; `Instance.original` maps them to the instance's own
+    scale.
 
-    Raises:
-        ValueError: for a status or trajectory that is malformed.
+    Attributes
+    ----------
+    schedule
+        The schedule, possibly empty.
+    status
+        `optimal`, `feasible`, `infeasible` or `unknown`.
+    lower_bound
+        A proven lower bound on the objective; -inf: none.
+    trajectory
+        (seconds, objective, bound) of the search over time, seconds not decreasing.
+    latency
+        Seconds that each decision took, for solvers that decide online.
+    info
+        Small JSON values worth keeping: names of bounds, proofs, counts.
+
+    Raises
+    ------
+    ValueError
+        For a malformed status or trajectory.
     """
 
     schedule: Schedule
-    status: str = "feasible"  # optimal | feasible | infeasible | unknown
-    lower_bound: float = -math.inf  # proved lower bound on the objective; -inf = none
-    trajectory: tuple[
-        tuple[float, float, float], ...
-    ] = ()  # (seconds, objective, bound), seconds not decreasing
-    latency: tuple[float, ...] = ()  # seconds each decision took, for solvers that decide online
-    info: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # small JSON values worth keeping (names of bounds, counts, ...)
+    status: str = "feasible"
+    lower_bound: float = -math.inf
+    trajectory: tuple[tuple[float, float, float], ...] = ()
+    latency: tuple[float, ...] = ()
+    info: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -80,11 +115,11 @@ class Result:
         for i, point in enumerate(self.trajectory):
             if len(point) != 3 or (i and point[0] < self.trajectory[i - 1][0]):
                 raise ValueError(
-                    f"trajectory[{i}]: needs (seconds, objective, bound) with seconds not decreasing"
+                    f"trajectory[{i}]: needs (seconds, objective, bound), seconds not decreasing"
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON (infinities as null); `from_dict` is its inverse."""
+        """Return the result as JSON values (infinities as null); `from_dict` is its inverse."""
         return {
             "schema": 1,
             "schedule": self.schedule.to_dict(),
@@ -97,7 +132,7 @@ class Result:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Result:
-        """Inverse of `to_dict`. Raises ValueError for a newer schema."""
+        """Build the result that `to_dict` wrote; a newer schema is a ValueError."""
         if data["schema"] > 1:
             raise ValueError(
                 f"schema: {data['schema']} is newer than 1, the newest this version reads; upgrade"
@@ -122,80 +157,228 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-@runtime_checkable
-class Solver(Protocol):
-    """Plans a whole instance.
+Progress = Callable[[str, int, int, str], None]  # (label, done, total, note)
 
-    May define `tracks`, where it does not solve every track; `certifies = True`: its bounds and proofs are kept as references
-    (anyone's schedules are, they can be checked); and `warm_up()`, called before any clock starts: what it compiles costs no
-    instance its seconds.
+
+def no_progress(label: str, done: int, total: int, note: str) -> None:
+    """Ignore progress: the default wherever a `Progress` may be given."""
+
+
+class Plugin:
+    """The capabilities that every plug-in may declare, with their defaults.
+
+    A subclass overrides what differs, as a class attribute, an attribute set in `__init__`, a
+    property or a method. A name that looks like a misspelt capability, or a class attribute of the
+    wrong type, is a `TypeError` when the class is made; `check_plugin` tests the instance.
+
+    Attributes
+    ----------
+    tracks
+        The tracks it solves, of `bench.setting.TRACKS`.
+    observe
+        `all` or `arrived`: what is observed where the configuration says `observe=auto`; None: what
+        the track says.
+    clairvoyant
+        Whether it needs the future. Then it may not enter `track=online` or `observe=arrived`.
+    baseline
+        Whether it is a dispatch rule that stands beside every run, in `best_rule` and in the
+        training cost of learners (`bench.plugins.rules`).
+    certifies
+        Whether its bounds and proofs are kept as references. (Schedules of every solver are: they
+        can be verified.)
+    logs
+        The logged dataset that it learns from, None where it needs none.
     """
 
+    tracks: Sequence[str] = TRACKS
+    observe: str | None = None
+    clairvoyant: bool = False
+    certifies: bool = False
+    baseline: bool = False
+    logs: LoggedDataset | None = None
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if wrong := problem(cls.__name__, vars(cls)):
+            raise TypeError(wrong)
+
+    def warm_up(self) -> None:
+        """Compile what is compiled late, before any clock starts, so that it costs no seconds."""
+
+    def hashed_settings(self) -> dict[str, Any]:
+        """Return the settings that decide what the plug-in computes, for the hash of a log.
+
+        The default: its attributes. Private ones (`_name`) do not count.
+        """
+        return dict(vars(self))
+
+
+class Solver(Plugin, ABC):
+    """Plans a whole instance; it needs the future unless it declares otherwise."""
+
+    clairvoyant: bool = True
+
+    @abstractmethod
     def solve(
         self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
     ) -> Result:
-        """A schedule for `instance` under `setting` within `budget`; all randomness comes from `rng`."""
+        """Return a schedule of `instance` under `setting`, found within `budget`.
+
+        All randomness comes from `rng`.
+        """
 
 
-@runtime_checkable
-class Policy(Protocol):
+class Policy(Plugin, ABC):
     """Decides one step.
 
-    May also define `distribution(view)`, where it draws its actions: their probabilities (B, K * M + 1), for the B decisions of
-    a `bench.simulator.view.View` (logs record them); `reset()`, called before each episode; `facts()`, small JSON values about
-    the episode just played, which go into `Result.info`; and `window` (see Simulator).
+    Attributes
+    ----------
+    window
+        K: how many pending tasks its observation shows, the first in (release, index) order; None:
+        all.
     """
 
+    window: int | None = None
+
+    @abstractmethod
     def act(self, observation: Observation, rng: np.random.Generator) -> int:
-        """A legal flat action k * M + a (queue position k, agent a), or K * M = wait."""
+        """Return a legal flat action: k * M + a (queue position k, agent a), or K * M = wait."""
+
+    def reset(self) -> None:
+        """Forget the last episode: called before each one."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return small JSON values about the episode just played, for `Result.info`."""
+        return {}
+
+    def distribution(self, view: BatchView) -> Tensor | None:
+        """Return the probabilities (B, K * M + 1) of the actions of B decisions, for logs.
+
+        None, the default: the policy does not draw its actions.
+        """
+        return None
+
+    @property
+    def draws_actions(self) -> bool:
+        """Whether the policy draws its actions, that is, defines `distribution`."""
+        return type(self).distribution is not Policy.distribution
 
 
-@runtime_checkable
-class Learner(Protocol):
-    """Turns training instances into a policy, or into a solver that plans with one."""
+class Learner(Plugin, ABC):
+    """Turns training instances into a policy, or into a solver that plans with one.
 
+    Attributes
+    ----------
+    shaped
+        Whether it trains on shaped rewards, which are paid at assignment.
+    """
+
+    shaped: bool = False
+
+    @abstractmethod
     def fit(
-        self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log
+        self,
+        data: Dataset,
+        setting: Setting,
+        budget: Budget,
+        rng: np.random.Generator,
+        logger: TrainingLogger,
     ) -> Policy | Solver:
-        """Train on data's train split, choose on its validation split, never touch its test split."""
+        """Train on the train split, select on the validation split, never touch the test split."""
+
+    def record_episodes(self, recorder: EpisodeRecorder) -> None:
+        """Record all episodes that the training plays with `recorder`, for a logged dataset.
+
+        Raises
+        ------
+        UserError
+            The default: the learner plays no episodes.
+        """
+        raise UserError(
+            f"logs.behaviours: {type(self).__name__} plays no episodes that could be recorded; "
+            "name a learner that trains by playing, such as PPO"
+        )
 
 
-@runtime_checkable
-class Dataset(Protocol):
-    """A named source of instances with disjoint splits."""
+class Dataset(ABC):
+    """A named source of instances with disjoint splits.
+
+    Attributes
+    ----------
+    name
+        Names the dataset in records and folders.
+    hashes
+        split -> the `set_hash` that its instances must have; a split that is not named passes.
+    """
 
     name: str
+    hashes: Mapping[str, str] = MappingProxyType({})
 
+    @abstractmethod
     def instances(self, split: str) -> Iterator[Instance]:
-        """The instances of `split` (train | validation | test), the same ones in the same order at every call."""
+        """Yield the instances of `split`, the same ones in the same order at every call."""
 
 
-class Logs(Protocol):
-    """Logged decisions on the instances of some data set."""
+class LoggedDataset(ABC):
+    """Logged decisions on the instances of some dataset.
+
+    Attributes
+    ----------
+    name
+        Names the log in records and in the cache.
+    setting
+        How its episodes were played.
+    cache
+        Folder that keeps recorded logs; None: the user's cache.
+    command
+        The command that makes the log again, for its data card.
+    rejected
+        (row, reason) of each row of a user's own log that was left out.
+    """
 
     name: str
-    setting: Setting  # how they were played
-    cache: Path | None  # where recorded logs are kept, None: the user's cache
-    command: str | None  # what makes the log again, for its card
-    rejected: Sequence[tuple[int, str]]  # rows of a user's own log that were left out, and why
+    setting: Setting
+    cache: Path | None = None
+    command: str | None = None
+    rejected: Sequence[tuple[int, str]] = ()
 
-    def episodes(self, progress: Callable[[int, int, str], None] = ...) -> Episodes:
-        """The log; it may have to be recorded first."""
+    @abstractmethod
+    def episodes(self, progress: Progress = no_progress) -> LoggedEpisodes:
+        """Return the log; it may have to be recorded first."""
 
+    @abstractmethod
     def instances(self) -> Iterable[Instance]:
-        """The instances that its episodes may have been played on."""
+        """Return the instances that its episodes may have been played on."""
 
 
-class Log(Protocol):
-    """What a learner may tell while it trains, and where it may keep its state."""
+class TrainingLogger(Protocol):
+    """Where a learner reports its training, and keeps its state."""
 
-    folder: Path  # the run's own folder: checkpoints go here and survive a kill
+    folder: Path  # the run's own folder: checkpoints are written here and survive a kill
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Step metrics for the tracker, named like `losses/policy` or `charts/decisions_per_second`."""
+        """Log step metrics, named like `losses/policy` or `charts/SPS`."""
 
     def summary(self, facts: Mapping[str, Any]) -> None:
-        """Facts about the whole training for the run's record, named like `learning/cpu_seconds`."""
+        """Log facts about the whole training for the record, named like `learning/cpu_seconds`."""
 
     def progress(self, done: int, total: int, note: str = "") -> None:
-        """For the progress bar: `done` of `total` decisions."""
+        """Report progress: `done` of `total` decisions."""
+
+
+def check_plugin(name: str, plugin: Any) -> None:
+    """Check that `plugin` has a role, and that what it declares is spelt and typed as it must be.
+
+    Raises
+    ------
+    UserError
+        Naming the attribute and the right name or type.
+    """
+    if not isinstance(plugin, Solver | Policy | Learner):
+        raise UserError(
+            f"{name}: {type(plugin).__name__} is no plug-in; derive it from Solver, Policy or "
+            "Learner of bench.contracts"
+        )
+    values = {key: getattr(plugin, key) for key in CAPABILITIES if hasattr(type(plugin), key)}
+    if wrong := problem(type(plugin).__name__, {**vars(plugin), **values}):
+        raise UserError(f"{name}: {wrong}")

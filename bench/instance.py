@@ -1,6 +1,8 @@
-"""The problem in matrix form: integer arrays, checked once when an instance is built, frozen after.
+"""The problem in matrix form: integer arrays that are checked when an instance is built.
 
-Symbols: N tasks, M agents, T agent types, R resources, U tenants. Times are ticks of `tick_seconds` seconds.
+Symbols: N tasks, M agents, T agent types, R resources, U tenants; p_jt is the duration of task j on
+an agent of type t. Times are ticks of `tick_seconds` seconds. The fields are defined in
+`bench/docs/problem.md`, section 1.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 SCHEMA = 1
 KINDS = ("preprocess", "train", "inference", "deploy")
 NOT_ELIGIBLE = -1
-LARGEST = 10**12  # keeps every weighted sum of times inside int64
+MAX_INTEGER = 10**12  # largest absolute value of a field; weighted sums of times fit int64
 
 Ints = NDArray[np.int64]
 
@@ -31,39 +33,41 @@ class InstanceError(ValueError):
 
 
 class Outage(NamedTuple):
-    """Agent `agent` is away in [start, end), in ticks; `announced` outages are known in advance."""
+    """An interval [start, end) in ticks in which an agent is away."""
 
     agent: int
     start: int
     end: int
-    announced: bool = True
+    announced: bool = True  # known in advance
 
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """One scheduling problem R | r_j, size_j | sum w_j F_j with capacities, tenants and outages.
+    """A scheduling problem R | r_j, size_j | sum w_j F_j with capacities, tenants and outages.
 
-    Every array may be given as a nested list; it is checked, converted to int64 and made read-only.
+    Arrays may be given as nested lists; they are checked, converted to int64 and made read-only.
 
-    Raises:
-        InstanceError: naming the field, the index and the rule that was broken.
+    Raises
+    ------
+    InstanceError
+        If a field breaks a rule; the message names the field, the index and the rule.
     """
 
     duration: Ints  # (N, T) ticks p_jt >= 1 on an agent of type t, -1 = not eligible there
     demand: Ints  # (N, T, R) units of each resource that j holds on an agent of type t
-    capacity: Ints  # (M, R) units each agent has
+    capacity: Ints  # (M, R) units of each agent
     agent_type: Ints  # (M,) type of each agent, in [0, T)
     release: Ints = None  # type: ignore[assignment]  # (N,) arrival tick r_j; default 0
     weight: Ints = None  # type: ignore[assignment]  # (N,) priority w_j >= 0; default 1
-    due: Ints | None = None  # (N,) QoS deadline d_j, absolute tick
+    due: Ints | None = None  # (N,) due date d_j, absolute tick
     tenant: Ints | None = None  # (N,) tenant of each task, in [0, U)
-    quota: Ints | None = None  # (U, R) units a tenant's running tasks may hold, summed over agents
+    quota: Ints | None = None  # (U, R) units that a tenant's running tasks may hold in total
     kind: Ints = None  # type: ignore[assignment]  # (N,) index into KINDS; default "train"
-    estimate: Ints = None  # type: ignore[assignment]  # (N, T) duration shown online; default `duration`
-    outages: tuple[Outage, ...] = ()
-    sharing: str = "time"  # "time": resources come back when a task ends; "budget": never (GAP)
-    resources: tuple[str, ...] = ()  # (R,) names
-    tick_seconds: float = 1.0
+    estimate: Ints = None  # type: ignore[assignment]  # (N, T) shown online; default `duration`
+    outages: tuple[Outage, ...] = ()  # sorted by agent and start
+    sharing: str = "time"  # time: units are released when a task ends | budget: never (GAP)
+    resources: tuple[str, ...] = ()  # (R,) names; default resource0, resource1, ...
+    tick_seconds: float = 1.0  # seconds per tick
     sense: str = "min"  # sense of the original objective; "max" only with `budget` sharing
     offset: int = 0  # K of the cost mapping: c' = c + K (min) or c' = K - c (max)
     name: str = ""
@@ -72,83 +76,77 @@ class Instance:
     def __post_init__(self) -> None:
         if self.schema > SCHEMA:
             raise InstanceError(
-                f"schema: {self.schema} is newer than {SCHEMA}, the newest this version reads; upgrade"
+                f"schema: {self.schema} is newer than {SCHEMA}, the newest this version reads; "
+                "upgrade"
             )
-        duration = self._array("duration", self.duration, 2)
-        n, t = duration.shape
-        if n == 0 or t == 0:
-            raise InstanceError(
-                f"duration: shape {duration.shape}, needs at least one task and one agent type"
-            )
-        demand = self._array("demand", self.demand, 3)
-        r = demand.shape[2]
-        capacity = self._array("capacity", self.capacity, 2)
-        m = capacity.shape[0]
-        if m == 0:
-            raise InstanceError("capacity: needs at least one agent")
-        self._array("agent_type", self.agent_type, 1)
-        for field, default in (("release", 0), ("weight", 1), ("kind", KINDS.index("train"))):
-            if getattr(self, field) is None:
-                object.__setattr__(self, field, np.full(n, default, dtype=np.int64))
-        if self.estimate is None:
-            object.__setattr__(self, "estimate", duration)
+        n, t, m, r = self._check_required_arrays()
+        self._fill_defaults(n)
         for field, ndim in (("release", 1), ("weight", 1), ("kind", 1), ("estimate", 2)):
-            self._array(field, getattr(self, field), ndim)
+            self._set_array(field, getattr(self, field), ndim)
         for field, ndim in (("due", 1), ("tenant", 1), ("quota", 2)):
             if getattr(self, field) is not None:
-                self._array(field, getattr(self, field), ndim)
+                self._set_array(field, getattr(self, field), ndim)
         object.__setattr__(self, "resources", self._checked_names(r))
         object.__setattr__(self, "outages", self._checked_outages())
         self._check_shapes(n, m, t, r)
-        self._check_values()
+        self._check_durations()
+        self._check_tasks_and_agents()
+        self._check_scalars()
+        self._check_sharing()
         self._check_runnable()
 
-    # -- sizes and derived facts ---------------------------------------------------------------------------
+    # -- sizes and derived quantities --------------------------------------------------------------
 
     @property
     def n_tasks(self) -> int:
         """N."""
-        return self.duration.shape[0]
+        return len(self.duration)
 
     @property
     def n_agents(self) -> int:
         """M."""
-        return self.capacity.shape[0]
+        return len(self.capacity)
 
     @property
     def n_types(self) -> int:
         """T."""
-        return self.duration.shape[1]
+        return int(self.duration.shape[1])
 
     @property
     def n_resources(self) -> int:
         """R."""
-        return self.capacity.shape[1]
+        return int(self.capacity.shape[1])
 
     @property
     def n_tenants(self) -> int:
         """U, 0 without quotas."""
-        return 0 if self.quota is None else self.quota.shape[0]
+        return 0 if self.quota is None else len(self.quota)
 
     @property
     def may_kill(self) -> bool:
-        """True where a running task can be caught by an outage: unannounced, or announced but its estimate was wrong."""
-        wrong = not np.array_equal(self.estimate, self.duration)
-        return bool(self.outages) and (
-            wrong or any(not outage.announced for outage in self.outages)
-        )
+        """Whether an outage can kill a running task.
+
+        It can if it is not announced, or if the estimates that announced outages are planned with
+        are wrong.
+        """
+        exact = np.array_equal(self.estimate, self.duration)
+        return bool(self.outages) and not (exact and all(o.announced for o in self.outages))
 
     def shortest(self) -> Ints:
-        """(N,) ticks: min_t p_jt over the types on which some agent can run j alone."""
-        times = np.where(self.runnable(), self.duration, np.iinfo(np.int64).max)
-        return times.min(axis=1)
+        """Return (N,) ticks: the minimum of p_jt over the types in `runnable`."""
+        ticks = np.where(self.runnable(), self.duration, np.iinfo(np.int64).max)
+        return np.asarray(ticks.min(axis=1))
 
     def longest(self) -> Ints:
-        """(N,) ticks: max_t p_jt over the types on which some agent can run j alone."""
-        return np.where(self.runnable(), self.duration, 0).max(axis=1)
+        """Return (N,) ticks: the maximum of p_jt over the types in `runnable`."""
+        return np.asarray(np.where(self.runnable(), self.duration, 0).max(axis=1))
 
     def runnable(self) -> NDArray[np.bool_]:
-        """(N, T): j is eligible on type t and at least one agent of t (and j's quota) covers its demand alone."""
+        """Return (N, T): whether task j can run on type t.
+
+        It can if j is eligible there and at least one agent of the type, and the quota of j's
+        tenant, cover its demand alone.
+        """
         covered = np.zeros(self.duration.shape, dtype=bool)
         for t in range(self.n_types):
             for capacity in np.unique(self.capacity[self.agent_type == t], axis=0):
@@ -159,21 +157,23 @@ class Instance:
         return covered
 
     def original(self, value: float) -> float:
-        """An internal (minimised) objective or bound in the instance's own sense and scale: undoes c' = c + K or K - c."""
+        """Return a minimised objective or bound in the instance's own sense and scale.
+
+        It is the inverse of the cost mapping c' = c + K or c' = K - c, where K is `offset`.
+        """
         shift = self.offset * float(self.weight.sum())
         return shift - value if self.sense == "max" else value - shift
 
     def hash(self) -> str:
-        """SHA-256 over all that defines the problem (not its name), as 64 hexadecimal digits."""
+        """Return SHA-256 of everything that defines the problem (not its name), 64 hex digits."""
         payload = {key: value for key, value in self.to_dict().items() if key != "name"}
-        return hashlib.sha256(
-            json.dumps(payload, sort_keys=True, separators=(",", ":")).encode()
-        ).hexdigest()
+        text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
-    # -- JSON ----------------------------------------------------------------------------------------------
+    # -- JSON --------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, ready for JSON; `from_dict` is its inverse."""
+        """Return plain lists and numbers, ready for JSON; `from_dict` is the inverse."""
         out: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -188,7 +188,15 @@ class Instance:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Instance:
-        """Build from `to_dict`'s form. Missing optional fields take their defaults; unknown ones are an error."""
+        """Build an instance from the form of `to_dict`.
+
+        Optional fields that are missing or null take their defaults.
+
+        Raises
+        ------
+        InstanceError
+            If a field is unknown, a required one is missing, or a rule is broken.
+        """
         if not isinstance(data, Mapping):
             raise InstanceError(f"instance: a JSON object is needed, got {type(data).__name__}")
         known = {field.name for field in fields(cls)}
@@ -202,29 +210,49 @@ class Instance:
                 raise InstanceError(f"{name}: missing")
         schema = data.get("schema", SCHEMA)
         if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-            raise InstanceError(f"schema: a whole number of at least 1 is needed, got {schema!r}")
-        if schema > SCHEMA:
-            raise InstanceError(
-                f"schema: {schema} is newer than {SCHEMA}, the newest this version reads; upgrade"
-            )
+            raise InstanceError(f"schema: an integer of at least 1 is needed, got {schema!r}")
         return cls(**{key: value for key, value in data.items() if value is not None})
 
     def write(self, path: str | Path) -> None:
-        """Write JSON (gzip where the name ends in .gz)."""
+        """Write JSON, compressed by gzip if the name ends in .gz."""
         write_json(path, self.to_dict())
 
     @classmethod
     def read(cls, path: str | Path) -> Instance:
-        """Read JSON written by `write` or by hand. Raises InstanceError naming the file, OSError where there is none."""
+        """Read a JSON file; see `read_json` and `from_dict` for errors, which name the file."""
         try:
             return cls.from_dict(read_json(path))
         except InstanceError as error:
             raise InstanceError(f"{path}: {error}") from None
 
-    # -- checks --------------------------------------------------------------------------------------------
+    # -- checks ------------------------------------------------------------------------------------
 
-    def _array(self, field: str, value: ArrayLike, ndim: int) -> Ints:
-        array = whole_numbers(field, value, ndim)
+    def _check_required_arrays(self) -> tuple[int, int, int, int]:
+        """Check and set the arrays without defaults; return N, T, M, R."""
+        duration = self._set_array("duration", self.duration, 2)
+        n, t = duration.shape
+        if n == 0 or t == 0:
+            raise InstanceError(
+                f"duration: shape {duration.shape}, needs at least one task and one agent type"
+            )
+        demand = self._set_array("demand", self.demand, 3)
+        capacity = self._set_array("capacity", self.capacity, 2)
+        m = capacity.shape[0]
+        if m == 0:
+            raise InstanceError("capacity: needs at least one agent")
+        self._set_array("agent_type", self.agent_type, 1)
+        return n, t, m, demand.shape[2]
+
+    def _fill_defaults(self, n: int) -> None:
+        for field, default in (("release", 0), ("weight", 1), ("kind", KINDS.index("train"))):
+            if getattr(self, field) is None:
+                object.__setattr__(self, field, np.full(n, default, dtype=np.int64))
+        if self.estimate is None:
+            object.__setattr__(self, "estimate", self.duration)
+
+    def _set_array(self, field: str, value: ArrayLike, ndim: int) -> Ints:
+        """Set a field to a read-only int64 copy of `value` and return it."""
+        array = integer_array(field, value, ndim)
         array.flags.writeable = False
         object.__setattr__(self, field, array)
         return array
@@ -237,45 +265,32 @@ class Instance:
         return tuple(self.resources) or tuple(f"resource{i}" for i in range(r))
 
     def _checked_outages(self) -> tuple[Outage, ...]:
-        out = []
+        """Return the outages, sorted by agent and start."""
         if not isinstance(self.outages, list | tuple):
             raise InstanceError(
                 f"outages: a list of (agent, start, end, announced) is needed, got {self.outages!r}"
             )
-        for i, raw in enumerate(self.outages):
-            try:
-                outage = Outage(**raw) if isinstance(raw, Mapping) else Outage(*raw)
-            except TypeError:
-                raise InstanceError(
-                    f"outages[{i}]: needs agent, start, end and optionally announced"
-                ) from None
-            numbers = whole_numbers(f"outages[{i}]", outage[:3], 1)
-            if not isinstance(outage.announced, bool):
-                raise InstanceError(
-                    f"outages[{i}].announced: true or false is needed, got {outage.announced!r}"
-                )
-            agent, start, end = (int(x) for x in numbers)
-            if not 0 <= agent < len(self.capacity):
-                raise InstanceError(
-                    f"outages[{i}].agent: {agent} is outside [0, {len(self.capacity)})"
-                )
-            if not 0 <= start < end:
-                raise InstanceError(f"outages[{i}]: [{start}, {end}) must satisfy 0 <= start < end")
-            out.append(Outage(agent, start, end, outage.announced))
+        out = [_checked_outage(i, raw, len(self.capacity)) for i, raw in enumerate(self.outages)]
         out.sort(key=lambda outage: outage[:3])
-        for before, after in itertools.pairwise(out):
-            if before.agent == after.agent and after.start < before.end:
+        for first, second in itertools.pairwise(out):
+            if first.agent == second.agent and second.start < first.end:
                 raise InstanceError(
-                    f"outages: two overlap on agent {after.agent} at tick {after.start}; merge them"
+                    f"outages: two overlap on agent {second.agent} at tick {second.start}; "
+                    "merge them"
                 )
         return tuple(out)
 
     def _check_shapes(self, n: int, m: int, t: int, r: int) -> None:
         u = 0 if self.quota is None else len(self.quota)
         expected = {
-            "demand": (n, t, r), "capacity": (m, r), "agent_type": (m,), "release": (n,), "weight": (n,),
-            "due": (n,), "tenant": (n,), "quota": (u, r), "kind": (n,), "estimate": (n, t),
-        }  # fmt: skip
+            "demand": (n, t, r),
+            "capacity": (m, r),
+            "agent_type": (m,),
+            **dict.fromkeys(("release", "weight", "due", "tenant"), (n,)),
+            "quota": (u, r),
+            "kind": (n,),
+            "estimate": (n, t),
+        }
         for field, shape in expected.items():
             value = getattr(self, field)
             if value is not None and value.shape != shape:
@@ -283,47 +298,43 @@ class Instance:
         if len(self.resources) != r or len(set(self.resources)) != r:
             raise InstanceError(f"resources: {list(self.resources)} must be {r} different names")
 
-    def _check_values(self) -> None:
+    def _check_durations(self) -> None:
+        rule = "must be at least 1, or exactly -1 (not eligible)"
         for field in ("duration", "estimate"):
             value = getattr(self, field)
-            _rule(
-                field,
-                value,
-                (value >= 1) | (value == NOT_ELIGIBLE),
-                "must be at least 1, or exactly -1 (not eligible)",
-            )
+            _require(field, value, (value >= 1) | (value == NOT_ELIGIBLE), rule)
         same = (self.estimate == NOT_ELIGIBLE) == (self.duration == NOT_ELIGIBLE)
-        _rule("estimate", self.estimate, same, "must be -1 exactly where duration is -1")
+        _require("estimate", self.estimate, same, "must be -1 exactly where duration is -1")
+
+    def _check_tasks_and_agents(self) -> None:
         for field in ("demand", "capacity", "release", "weight", "due", "tenant", "quota"):
             value = getattr(self, field)
             if value is not None:
-                _rule(field, value, value >= 0, "must not be negative")
-        _rule("agent_type", self.agent_type, (self.agent_type >= 0) & (self.agent_type < self.n_types),
-              f"must be a type in [0, {self.n_types})")  # fmt: skip
-        _rule(
-            "kind",
-            self.kind,
-            (self.kind >= 0) & (self.kind < len(KINDS)),
-            f"must be in [0, {len(KINDS)}): {KINDS}",
-        )
+                _require(field, value, value >= 0, "must not be negative")
+        known_type = (self.agent_type >= 0) & (self.agent_type < self.n_types)
+        rule = f"must be a type in [0, {self.n_types})"
+        _require("agent_type", self.agent_type, known_type, rule)
+        known_kind = (self.kind >= 0) & (self.kind < len(KINDS))
+        _require("kind", self.kind, known_kind, f"must be in [0, {len(KINDS)}): {KINDS}")
         if self.quota is not None:
             if self.tenant is None:
                 raise InstanceError("tenant: needed where quota is given")
-            _rule(
-                "tenant",
-                self.tenant,
-                self.tenant < self.n_tenants,
-                f"must be in [0, {self.n_tenants}), a row of quota",
-            )
+            rule = f"must be in [0, {self.n_tenants}), a row of quota"
+            _require("tenant", self.tenant, self.tenant < self.n_tenants, rule)
+
+    def _check_scalars(self) -> None:
         if self.sharing not in ("time", "budget"):
             raise InstanceError(f"sharing: {self.sharing!r} must be 'time' or 'budget'")
         if self.sense not in ("min", "max"):
             raise InstanceError(f"sense: {self.sense!r} must be 'min' or 'max'")
         if not isinstance(self.offset, int) or isinstance(self.offset, bool):
-            raise InstanceError(f"offset: a whole number is needed, got {self.offset!r}")
+            raise InstanceError(f"offset: an integer is needed, got {self.offset!r}")
         tick = self.tick_seconds
-        if isinstance(tick, bool) or not isinstance(tick, int | float) or not 0 < tick <= LARGEST:
+        is_number = isinstance(tick, int | float) and not isinstance(tick, bool)
+        if not is_number or not 0 < tick <= MAX_INTEGER:
             raise InstanceError(f"tick_seconds: a positive number is needed, got {tick!r}")
+
+    def _check_sharing(self) -> None:
         if self.sharing == "budget":
             if self.release.any():
                 raise InstanceError("release: must be 0 with `budget` sharing, which has no clock")
@@ -337,16 +348,53 @@ class Instance:
             )
 
     def _check_runnable(self) -> None:
-        stuck = np.flatnonzero(~self.runnable().any(axis=1))
-        if len(stuck):
+        impossible = np.flatnonzero(~self.runnable().any(axis=1))
+        if len(impossible):
+            j = impossible[0]
             raise InstanceError(
-                f"demand[{stuck[0]}]: no agent can run task {stuck[0]}: every type is either not eligible or has no agent "
-                "(and quota) that covers the demand"
+                f"demand[{j}]: no agent can run task {j}: every type is either not eligible or has "
+                "no agent (and quota) that covers the demand"
             )
 
 
-def whole_numbers(field: str, value: ArrayLike, ndim: int) -> Ints:
-    """`value` as a new int64 array of `ndim` dimensions; InstanceError naming field and index for anything else."""
+def _checked_outage(i: int, raw: Any, n_agents: int) -> Outage:
+    """Return entry i of the outages, given as a mapping or a sequence."""
+    try:
+        outage = Outage(**raw) if isinstance(raw, Mapping) else Outage(*raw)
+    except TypeError:
+        raise InstanceError(
+            f"outages[{i}]: needs agent, start, end and optionally announced"
+        ) from None
+    numbers = integer_array(f"outages[{i}]", outage[:3], 1)
+    if not isinstance(outage.announced, bool):
+        raise InstanceError(
+            f"outages[{i}].announced: true or false is needed, got {outage.announced!r}"
+        )
+    agent, start, end = (int(x) for x in numbers)
+    if not 0 <= agent < n_agents:
+        raise InstanceError(f"outages[{i}].agent: {agent} is outside [0, {n_agents})")
+    if not 0 <= start < end:
+        raise InstanceError(f"outages[{i}]: [{start}, {end}) must satisfy 0 <= start < end")
+    return Outage(agent, start, end, outage.announced)
+
+
+def integer_array(field: str, value: ArrayLike, ndim: int) -> Ints:
+    """Return `value` as a new int64 array.
+
+    Parameters
+    ----------
+    field
+        Name for error messages.
+    value
+        Array or nested lists of integers, possibly given as floats.
+    ndim
+        Number of dimensions that it must have.
+
+    Raises
+    ------
+    InstanceError
+        If it is anything else; the message names the field and the index.
+    """
     try:
         raw = np.array(value)
     except ValueError:
@@ -356,15 +404,16 @@ def whole_numbers(field: str, value: ArrayLike, ndim: int) -> Ints:
     if raw.ndim != ndim:
         raise InstanceError(f"{field}: needs {ndim} dimensions, got {raw.ndim}")
     if raw.dtype.kind == "f":
-        _rule(field, raw, np.isfinite(raw), "must be a number")
-        _rule(field, raw, raw == np.floor(raw), "must be a whole number")
+        _require(field, raw, np.isfinite(raw), "must be a number")
+        _require(field, raw, raw == np.floor(raw), "must be an integer")
     elif raw.dtype.kind not in "iu":
-        raise InstanceError(f"{field}: whole numbers are needed, got {raw.dtype}")
-    _rule(field, raw, np.abs(raw) <= LARGEST, f"must not exceed {LARGEST} in size")
+        raise InstanceError(f"{field}: integers are needed, got {raw.dtype}")
+    _require(field, raw, np.abs(raw) <= MAX_INTEGER, f"must not exceed {MAX_INTEGER} in size")
     return raw.astype(np.int64)
 
 
-def _rule(field: str, value: NDArray[Any], holds: NDArray[np.bool_], rule: str) -> None:
+def _require(field: str, value: NDArray[Any], holds: NDArray[np.bool_], rule: str) -> None:
+    """Raise InstanceError for the first entry of `value` where `holds` is false."""
     if not holds.all():
         index = tuple(int(i) for i in np.argwhere(~holds)[0])
         where = ", ".join(map(str, index))
@@ -372,7 +421,15 @@ def _rule(field: str, value: NDArray[Any], holds: NDArray[np.bool_], rule: str) 
 
 
 def read_json(path: str | Path) -> Any:
-    """Parse a JSON file, gzip or plain. Raises InstanceError where it is cut short or no JSON, OSError where there is none."""
+    """Return the content of a JSON file, compressed by gzip or plain.
+
+    Raises
+    ------
+    InstanceError
+        If it is no JSON or cut short.
+    OSError
+        If there is no such file.
+    """
     raw = Path(path).read_bytes()
     try:
         return json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
@@ -381,7 +438,11 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_json(path: str | Path, data: Any) -> None:
-    """Write JSON so that a killed run never leaves half a file; gzip (with a fixed time stamp) where the name ends in .gz."""
+    """Write a JSON file, compressed by gzip if the name ends in .gz.
+
+    The file is replaced in one step, so that a killed process never leaves half a file. The gzip
+    time stamp is fixed, so that equal data gives equal files.
+    """
     path = Path(path)
     raw = json.dumps(data, separators=(",", ":")).encode()
     partial = path.with_name(path.name + ".partial")

@@ -1,4 +1,4 @@
-"""What a policy sees at one decision: the queue, the agents and what is running, in plain arrays."""
+"""What a policy observes at one decision: the queue, the agents and the running tasks."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from bench.instance import Ints
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """One decision. P tasks are shown in (release, index) order; with `observe: arrived` none of them lies in the future.
+    """One decision with P observed tasks, in order of (release, index), and Q running tasks.
 
-    Nothing here reveals N, a future arrival (with `observe: arrived`) or a duration other than the visible one.
+    With `observe: arrived` no observed task lies in the future, and nothing here depends on N, on a
+    future arrival, or on a duration other than the visible one.
     """
 
     time: int  # current tick
     tick_seconds: float  # seconds per tick
-    # tasks shown: arrived and not started; with `observe: all` the unreleased ones follow
+    # observed tasks: arrived and not started; with `observe: all` the unreleased ones follow
     release: Ints  # (P,) tick
-    duration: Ints  # (P, T) visible ticks (estimates where `observe: arrived`), -1 = not eligible
-    demand: Ints  # (P, T, R)
+    duration: Ints  # (P, T) visible ticks (estimates with `observe: arrived`), -1 = not eligible
+    demand: Ints  # (P, T, R) units
     weight: Ints  # (P,)
     due: Ints | None  # (P,) tick
     tenant: Ints | None  # (P,)
-    kind: Ints  # (P,)
+    kind: Ints  # (P,) index into `bench.instance.KINDS`
     # agents
     agent_type: Ints  # (M,)
-    capacity: Ints  # (M, R)
+    capacity: Ints  # (M, R) units
     free: Ints  # (M, R) units free now
     up: NDArray[np.bool_]  # (M,) not in an outage
-    next_outage: Ints  # (M,) start tick of the next announced outage, a tick that never comes (2**61 - 1) where none is known
-    # tasks running, in the order they were started
+    next_outage: Ints  # (M,) start tick of the next announced outage; 2**61 - 1 if none is known
+    # running tasks, in order of their starts
     running_agent: Ints  # (Q,)
     running_end: Ints  # (Q,) visible end, tick
-    running_demand: Ints  # (Q, R)
+    running_demand: Ints  # (Q, R) units
     running_tenant: Ints | None  # (Q,)
     tenant_free: Ints | None  # (U, R) units of quota left
     # legal actions
-    mask: NDArray[np.bool_]  # (P * M + 1,) flat k * M + a, last = wait
+    mask: NDArray[np.bool_]  # (P * M + 1,) flat k * M + a; the last one is `wait`
 
     @property
     def n_agents(self) -> int:
@@ -54,7 +55,7 @@ class Observation:
 
     @property
     def legal(self) -> NDArray[np.bool_]:
-        """(P, M): the legal (task, agent) pairs, without wait."""
+        """(P, M) the legal (task, agent) pairs, without `wait`."""
         return self.mask[:-1].reshape(len(self.release), self.n_agents)
 
     @property
@@ -63,5 +64,5 @@ class Observation:
         return self.duration[:, self.agent_type]
 
     def flat(self, position: int, agent: int) -> int:
-        """The flat index of (queue position, agent)."""
+        """Return the flat index of (queue position, agent)."""
         return position * self.n_agents + agent

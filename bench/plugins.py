@@ -1,10 +1,17 @@
-"""What there is to choose from: the files of conf/, found from a clone, an editable install and a wheel alike."""
+"""The plug-ins there are: the files of conf/, found from a clone, an editable install and a wheel.
+
+One yaml file in conf/GROUP is one plug-in. There is no list of them anywhere else.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.util
 from pathlib import Path
+from typing import Any
 
+from bench.contracts import Policy
 from bench.errors import UserError
 
 HERE = Path(__file__).parent
@@ -15,26 +22,95 @@ GROUPS = ("solver", "dataset", "logs", "budget", "tracking")
 
 
 def members(group: str) -> dict[str, str]:
-    """name -> the first line of comment, of every file of a group."""
+    """Return name -> first line of comment, of every file of a group."""
     found = {}
     for path in (CONF / group).glob("*.yaml"):
-        comments = [
-            text[1:].strip() for text in path.read_text().splitlines() if text.startswith("#")
-        ]
+        lines = path.read_text().splitlines()
+        comments = [text[1:].strip() for text in lines if text.startswith("#")]
         found[path.stem] = next((text for text in comments if not text.startswith("@package")), "")
     return found
 
 
-def own_packages() -> None:
-    """Make sure that the suite's own `datasets` and `solvers` are found: both are common names.
+def load(group: str, name: str, /, **changes: Any) -> Any:
+    """Build the plug-in of conf/GROUP/NAME.yaml with its own defaults list, outside of a run.
 
-    Raises:
-        UserError: saying what is found instead, and what to do.
+    Parameters
+    ----------
+    group, name
+        Such as `solver`, `ppo`.
+    changes
+        Arguments that replace those of the file.
+    """
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.utils import instantiate
+
+    register_resolvers()
+    chosen = [f"{'+' if group == 'solver' else ''}{group}={name}"]
+    with contextlib.ExitStack() as stack:
+        if not GlobalHydra.instance().is_initialized():
+            stack.enter_context(hydra.initialize_config_dir(str(CONF), version_base="1.3"))
+        config = hydra.compose("config", chosen)
+    return instantiate(config[group], **changes, _convert_="all")
+
+
+@functools.cache
+def register_resolvers() -> None:
+    """Teach OmegaConf the interpolations that conf/ uses.
+
+    `${instances_of:small}` is the data set of conf/dataset/small.yaml, for logs that were recorded
+    on it; `${rules:}` the names of all dispatch rules.
+    """
+    from omegaconf import OmegaConf
+
+    def instances_of(name: str) -> Any:
+        return _read("dataset", name)["dataset"]
+
+    OmegaConf.register_new_resolver("instances_of", instances_of, replace=True)
+    OmegaConf.register_new_resolver("rules", lambda: list(rules()), replace=True)
+
+
+def rules() -> dict[str, Policy]:
+    """Return every dispatch rule that a yaml in conf/solver targets: name -> a new instance.
+
+    A rule is a policy that declares `baseline = True`. Its yaml has no defaults list: files with
+    one describe learners and planners, which are not imported here because that takes seconds.
+    """
+    from hydra.utils import get_object, instantiate
+
+    found = {}
+    for name in sorted(members("solver")):
+        config = _read("solver", name)
+        if "defaults" not in config and _is_rule(get_object(config["_target_"])):
+            plugin = instantiate(config, _convert_="all")
+            if plugin.baseline:
+                found[name] = plugin
+    return found
+
+
+def _read(group: str, name: str) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.load(CONF / group / f"{name}.yaml")
+
+
+def _is_rule(plugin: Any) -> bool:
+    return isinstance(plugin, type) and issubclass(plugin, Policy) and plugin.baseline
+
+
+def own_packages() -> None:
+    """Check that `datasets` and `solvers`, both common names, are the suite's own packages.
+
+    Raises
+    ------
+    UserError
+        Saying what is found instead, and what to do.
     """
     for name in ("datasets", "solvers"):
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None or Path(spec.origin).parents[1] != HERE.parent:
             raise UserError(
-                f"{name}: Python finds {spec.origin if spec else 'nothing'} under this name, not the suite's own package "
-                f"(Hugging Face's `datasets` has the same name); give the suite its own environment, or run from its folder"
+                f"{name}: Python finds {spec.origin if spec else 'nothing'} under this name, not "
+                "the suite's own package (Hugging Face's `datasets` has the same name); give the "
+                "suite its own environment, or run from its folder"
             )

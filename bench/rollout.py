@@ -1,4 +1,4 @@
-"""The bridge: a policy becomes a solver by being rolled out in the simulator."""
+"""Rolling out a policy in the simulator, which makes it a solver."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from bench.contracts import Budget, Policy, Result, Solver
+from bench.contracts import Budget, Plugin, Policy, Result, Solver
+from bench.errors import UserError
 from bench.instance import Instance
 from bench.setting import Setting
 from bench.simulator import Simulator
 
 
-class PolicySolver:
-    """Plays one episode of `policy` and hands back the schedule it made."""
+class PolicySolver(Solver):
+    """Rolls out one episode of `policy` and returns the schedule that it made."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -23,10 +24,12 @@ class PolicySolver:
     def solve(
         self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
     ) -> Result:
-        """One episode, decision by decision, each one timed. The budget does not bind: a policy decides online."""
-        window = getattr(self.policy, "window", None)
-        simulator = Simulator([instance], setting, window=window)
-        getattr(self.policy, "reset", lambda: None)()
+        """Roll out one episode and time every decision.
+
+        The budget does not bind: a policy decides online.
+        """
+        simulator = Simulator([instance], setting, window=self.policy.window)
+        self.policy.reset()
         latency = []
         while not simulator.terminated[0]:
             observation = simulator.observation(0)
@@ -35,24 +38,28 @@ class PolicySolver:
             latency.append(time.perf_counter() - began)
             simulator.step(np.array([simulator.flat(action, observation)]))
         status = "infeasible" if simulator.dead_end(0) else "feasible"
-        facts: dict[str, Any] = getattr(self.policy, "facts", dict)()
-        return Result(
-            simulator.schedule(0),
-            status,
-            latency=tuple(latency),
-            info={"decisions": len(latency), **facts},
-        )
+        info = {"decisions": len(latency), **self.policy.facts()}
+        return Result(simulator.schedule(0), status, latency=tuple(latency), info=info)
 
 
 def as_solver(plugin: Any) -> Solver:
-    """`plugin` itself where it is a solver, or the rollout of it where it is a policy."""
+    """Return `plugin` where it is a solver, the rollout of it where it is a policy.
+
+    Raises
+    ------
+    UserError
+        For anything else.
+    """
     if isinstance(plugin, Solver):
         return plugin
     if isinstance(plugin, Policy):
         return PolicySolver(plugin)
-    raise TypeError(f"solver: {type(plugin).__name__} has neither solve nor act")
+    raise UserError(
+        f"solver: {type(plugin).__name__} is neither a solver nor a policy; derive it from Solver "
+        "or Policy of bench.contracts"
+    )
 
 
-def played_as(plugin: Any, setting: Setting) -> Setting:
-    """`setting` as this plug-in asks to observe it: a plug-in may declare `observe = "arrived"`."""
-    return replace(setting, observe=getattr(plugin, "observe", setting.observe))
+def setting_of(plugin: Plugin, setting: Setting) -> Setting:
+    """Return `setting` with what the plug-in declares to observe, where it declares it."""
+    return setting if plugin.observe is None else replace(setting, observe=plugin.observe)

@@ -1,4 +1,8 @@
-"""A schedule: a table of pieces (task, agent, start, end). It says what was done; `verify` says whether it was allowed."""
+"""A schedule: a table of pieces (task, agent, start, end).
+
+It says what was done; `bench.verify` says whether that is feasible. The form is defined in
+`bench/docs/problem.md`, section 2.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +14,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bench.instance import Instance, InstanceError, Ints, read_json, whole_numbers, write_json
+from bench.instance import Instance, InstanceError, Ints, integer_array, read_json, write_json
 
 SCHEMA = 1
+COLUMNS = ("task", "agent", "start", "end")
 
 
 class ScheduleError(ValueError):
-    """A table that is no schedule at all; the message names the column, the index and the rule."""
+    """A table that is no schedule; the message names the column, the index and the rule."""
 
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """P pieces of work. Without kills or preemption each task has exactly one piece, of length p.
+    """P pieces of work; without kills or preemption each task has exactly one piece, of length p.
 
-    Raises:
-        ScheduleError: naming the column, the index and the rule that was broken.
+    Raises
+    ------
+    ScheduleError
+        If a column breaks a rule; the message names the column, the index and the rule.
     """
 
     task: Ints  # (P,) task index
@@ -36,11 +43,12 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.schema > SCHEMA:
             raise ScheduleError(
-                f"schema: {self.schema} is newer than {SCHEMA}, the newest this version reads; upgrade"
+                f"schema: {self.schema} is newer than {SCHEMA}, the newest this version reads; "
+                "upgrade"
             )
-        for column in ("task", "agent", "start", "end"):
+        for column in COLUMNS:
             try:
-                array = whole_numbers(column, getattr(self, column), 1)
+                array = integer_array(column, getattr(self, column), 1)
             except InstanceError as error:
                 raise ScheduleError(str(error)) from None
             array.flags.writeable = False
@@ -51,63 +59,77 @@ class Schedule:
                 )
             if (array < 0).any():
                 raise ScheduleError(f"{column}[{int(np.argmax(array < 0))}]: must not be negative")
-        backwards = self.end <= self.start
-        if backwards.any():
-            raise ScheduleError(f"end[{int(np.argmax(backwards))}]: must lie after start")
+        empty = self.end <= self.start
+        if empty.any():
+            raise ScheduleError(f"end[{int(np.argmax(empty))}]: must lie after start")
 
     @classmethod
     def empty(cls) -> Schedule:
-        """No piece at all: what a solver that found nothing hands back."""
+        """Return the schedule without pieces, for a solver that found none."""
         return cls(*np.zeros((4, 0), dtype=np.int64))
 
     @classmethod
     def from_assignment(
         cls, instance: Instance, agent: ArrayLike, start: ArrayLike | None = None
     ) -> Schedule:
-        """One piece per task from agents (N,) and start ticks (N,) (default 0, as with `budget` sharing).
+        """Build a schedule with one piece per task.
 
-        A negative agent leaves the task out. An agent that is not eligible gives a piece of one tick, for `verify` to report.
+        Parameters
+        ----------
+        instance
+            Instance with N tasks.
+        agent
+            (N,) agent of each task; a negative one leaves the task out. On an agent that is not
+            eligible the piece is one tick long, so that `verify` can report it.
+        start
+            (N,) start ticks; default 0, as with `budget` sharing.
         """
         agent = np.asarray(agent, dtype=np.int64)
         task = np.flatnonzero(agent >= 0)
-        begin = (
-            np.zeros(len(agent), dtype=np.int64)
-            if start is None
-            else np.asarray(start, dtype=np.int64)
-        )
-        length = np.maximum(instance.duration[task, instance.agent_type[agent[task]]], 1)
-        return cls(task, agent[task], begin[task], begin[task] + length)
+        if start is None:
+            start = np.zeros(len(agent), dtype=np.int64)
+        first = np.asarray(start, dtype=np.int64)[task]
+        duration = np.maximum(instance.duration[task, instance.agent_type[agent[task]]], 1)
+        return cls(task, agent[task], first, first + duration)
 
     def to_dict(self) -> dict[str, Any]:
-        """Four equally long columns of integers and the schema version, ready for JSON."""
-        columns = {name: getattr(self, name).tolist() for name in ("task", "agent", "start", "end")}
+        """Return four equally long lists of integers and the schema version, ready for JSON."""
+        columns = {name: getattr(self, name).tolist() for name in COLUMNS}
         return {"schema": self.schema, **columns}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Schedule:
-        """Inverse of `to_dict`."""
+        """Build a schedule from the form of `to_dict`."""
         if not isinstance(data, Mapping):
             raise ScheduleError(f"schedule: a JSON object is needed, got {type(data).__name__}")
-        for column in ("task", "agent", "start", "end"):
+        for column in COLUMNS:
             if column not in data:
                 raise ScheduleError(f"{column}: missing")
-        unknown = sorted(set(data) - {"schema", "task", "agent", "start", "end"})
+        unknown = sorted(set(data) - {"schema", *COLUMNS})
         if unknown:
             raise ScheduleError(
-                f"{unknown[0]}: unknown column; known are schema, task, agent, start, end"
+                f"{unknown[0]}: unknown column; known are schema, {', '.join(COLUMNS)}"
             )
         schema = data.get("schema", SCHEMA)
         if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-            raise ScheduleError(f"schema: a whole number of at least 1 is needed, got {schema!r}")
+            raise ScheduleError(f"schema: an integer of at least 1 is needed, got {schema!r}")
         return cls(data["task"], data["agent"], data["start"], data["end"], schema)
 
     def write(self, path: str | Path) -> None:
-        """Write JSON (gzip where the name ends in .gz)."""
+        """Write JSON, compressed by gzip if the name ends in .gz."""
         write_json(path, self.to_dict())
 
     @classmethod
     def read(cls, path: str | Path) -> Schedule:
-        """Read JSON. Raises ScheduleError naming the file, OSError where there is none."""
+        """Read a JSON file.
+
+        Raises
+        ------
+        ScheduleError
+            If it is no schedule; the message names the file.
+        OSError
+            If there is no such file.
+        """
         try:
             return cls.from_dict(read_json(path))
         except (InstanceError, ScheduleError) as error:

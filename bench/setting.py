@@ -1,35 +1,61 @@
-"""Under which rules an instance is played and scored (SPEC: tracks, objectives, decision process)."""
+"""The rules under which an instance is played and scored.
+
+Tracks, objectives and the decision process are defined in `bench/docs/problem.md`, sections 3 to 5.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from bench.instance import Instance
+from bench.renamed import current_setting
 
 TRACKS = ("assign", "schedule", "online")
 OBJECTIVES = ("total_time", "makespan", "tardiness", "bounded_slowdown")
+# Bounded slowdown treats a task shorter than this as if it took this long (Feitelson et al., JSSPP
+# 1997).
+SLOWDOWN_THRESHOLD_SECONDS = 10.0
 
 
 class SettingError(ValueError):
-    """A setting that contradicts itself or the instance; the message names the field and the fix."""
+    """A setting that contradicts itself or the instance; the message names field and fix."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How an instance is played: the track, the objective and the details of the decision process.
+    """How an instance is played: the track, the objective and details of the decision process.
 
-    Raises:
-        SettingError: for a value outside its choices or a combination that means nothing.
+    Attributes
+    ----------
+    track : str
+        What is known: `assign`, `schedule` or `online`.
+    objective : str
+        What is minimised: `total_time`, `makespan`, `tardiness` or `bounded_slowdown`.
+    mode : str
+        `fit`: only tasks that fit now may start. `commit`: the chosen task waits until it fits.
+    backfill : str
+        `none` or `easy` (commit mode only).
+    observe : str
+        `all`: policies observe unreleased tasks and true durations. `arrived`: they observe tasks
+        that have arrived, with estimated durations.
+    event_order : str
+        `batched`: all events of a tick, then a decision. `sequential`: a decision after each event,
+        arrivals first.
+
+    Raises
+    ------
+    SettingError
+        If a value is none of its choices or values contradict each other.
     """
 
-    track: str = "schedule"  # what is known: assign | schedule | online
-    objective: str = "total_time"  # total_time | makespan | tardiness | bounded_slowdown
-    mode: str = (
-        "fit"  # fit: only what fits now may start | commit: the chosen task waits until it fits
-    )
-    backfill: str = "none"  # none | easy (commit mode only)
-    observe: str = "all"  # all: unreleased tasks and true durations are seen | arrived: as online
-    events: str = "together"  # together: all events of a tick, then a decision | singly: one at a time, arrivals first
+    track: str = "schedule"
+    objective: str = "total_time"
+    mode: str = "fit"
+    backfill: str = "none"
+    observe: str = "all"
+    event_order: str = "batched"
 
     def __post_init__(self) -> None:
         choices = {
@@ -38,7 +64,7 @@ class Setting:
             "mode": ("fit", "commit"),
             "backfill": ("none", "easy"),
             "observe": ("all", "arrived"),
-            "events": ("together", "singly"),
+            "event_order": ("batched", "sequential"),
         }
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:
@@ -46,9 +72,11 @@ class Setting:
                     f"{field}: {getattr(self, field)!r} must be one of {', '.join(allowed)}"
                 )
         if self.track == "online" and self.observe == "all":
-            raise SettingError("observe: track=online sees arrived tasks only; set observe=arrived")
+            raise SettingError(
+                "observe: track=online shows arrived tasks only; set observe=arrived"
+            )
         if self.backfill == "easy" and self.mode != "commit":
-            raise SettingError("backfill: easy needs mode=commit")
+            raise SettingError("backfill: easy needs mode=commit; set mode=commit or backfill=none")
         if self.track == "assign" and self.objective != "total_time":
             raise SettingError(
                 f"objective: track=assign has no clock, so only total_time; got {self.objective}"
@@ -56,17 +84,43 @@ class Setting:
         if self.track == "assign" and self.mode != "fit":
             raise SettingError("mode: track=assign has no clock to wait for; set mode=fit")
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Setting:
+        """Build a setting from its fields, also from those that an earlier version stored.
+
+        Parameters
+        ----------
+        data
+            Field names and values; fields that are left out take their defaults. Former names and
+            values (`bench.renamed`) are accepted.
+
+        Raises
+        ------
+        SettingError
+            If there is an unknown field or a value is not allowed.
+        """
+        fields = current_setting(data)
+        known = cls.__dataclass_fields__
+        for name in fields:
+            if name not in known:
+                raise SettingError(f"{name}: unknown field; known are {', '.join(known)}")
+        return cls(**fields)
+
     @property
     def information(self) -> str:
-        """`clairvoyant` where the future or true durations are seen, else `online`."""
+        """What a policy may know: `clairvoyant` if it observes everything, else `online`."""
         return "clairvoyant" if self.observe == "all" else "online"
 
     def check(self, instance: Instance) -> None:
-        """Raise SettingError where `instance` cannot be played under this setting."""
+        """Raise SettingError if `instance` cannot be played under this setting."""
         if (self.track == "assign") != (instance.sharing == "budget"):
-            fits = "assign" if instance.sharing == "budget" else "schedule or online"
+            possible = "assign" if instance.sharing == "budget" else "schedule or online"
             raise SettingError(
-                f"track: {self.track} does not go with sharing={instance.sharing}; set track={fits}"
+                f"track: {self.track} does not go with sharing={instance.sharing}; "
+                f"set track={possible}"
             )
         if self.objective == "tardiness" and instance.due is None:
-            raise SettingError("objective: tardiness needs due dates, and this instance has none")
+            raise SettingError(
+                "objective: tardiness needs due dates, and this instance has none; "
+                "set another objective"
+            )

@@ -1,7 +1,12 @@
-"""Tasks and agents in physical units, and how they compile into an `Instance` (SPEC section 1).
+"""Tasks and agents in physical units, and their conversion to an `Instance`.
 
-p_jt = ceil((data_j / bandwidth_t + compute_j / (rate[model_j, t] * speedup(gpus_j))) / tick), at least 1.
-Compute is in reference-accelerator seconds, data in MB, bandwidth in MB/s, memory in MiB, times in seconds.
+The duration of task j on an agent of type t (bench/docs/problem.md section 1) is, in ticks,
+
+    p_jt = max(1, ceil((data_j / bandwidth_t
+                        + compute_j / (rate[model_j, t] * speedup(gpus_j))) / tick))
+
+Compute is in seconds of the reference accelerator, data in MB, bandwidth in MB/s, memory in MiB,
+and times are in seconds.
 """
 
 from __future__ import annotations
@@ -17,12 +22,12 @@ RESOURCES = ("gpu", "cpu", "memory")
 
 
 class Task(NamedTuple):
-    """What one task needs, wherever it runs."""
+    """The requirements of one task, on any agent."""
 
-    model: str  # family, the row of `rate`
+    model: str  # family of models: the row of `Workload.rate`
     compute: float  # reference-accelerator seconds on one GPU (on a CPU-only type: of one worker)
     data: float = 0.0  # MB moved to the agent before computing
-    gpus: int = 1  # parallelism: GPUs held together (a gang); types without GPUs hold none and run one worker
+    gpus: int = 1  # GPUs held at the same time (a gang); on a CPU-only type: none, one worker
     cpus: int = 1  # CPU cores
     memory: int = 0  # MiB of host memory
     kind: str = "train"
@@ -30,11 +35,11 @@ class Task(NamedTuple):
     due: float | None = None  # seconds
     weight: int = 1
     tenant: int = 0
-    misjudged: float = 1.0  # estimate / true duration
+    estimate_ratio: float = 1.0  # estimated duration / true duration
 
 
 class AgentType(NamedTuple):
-    """What agents of one type share."""
+    """The properties that agents of one type share."""
 
     name: str
     bandwidth: float  # MB/s into the agent
@@ -52,55 +57,64 @@ class Agent(NamedTuple):
 
 @dataclass(frozen=True)
 class Workload:
-    """A physical description of one problem.
+    """The physical description of one problem.
 
-    Raises:
-        InstanceError: at `compile`, for a name that does not exist or a quantity that means nothing.
+    Attributes
+    ----------
+    rate
+        rate[model][type]: throughput relative to the reference accelerator. A model is not
+        eligible on a type that is absent.
+    speedup
+        Number of GPUs -> speedup over one GPU, ascending; linear in between.
+    quota
+        Units of `RESOURCES` that each tenant may hold, shape (U, 3); None: no quotas.
+    outages
+        (agent, start, end) in seconds of each announced outage.
     """
 
     tasks: Sequence[Task]
     agents: Sequence[Agent]
     types: Sequence[AgentType]
-    rate: Mapping[
-        str, Mapping[str, float]
-    ]  # rate[model][type]: throughput over the reference's; absent = not eligible
-    speedup: Mapping[int, float] = field(
-        default_factory=lambda: {1: 1.0}
-    )  # GPUs -> speedup, linear in between
-    quota: Sequence[Sequence[int]] | None = None  # (U, 3) units of RESOURCES
-    outages: Sequence[tuple[int, float, float]] = ()  # (agent, start, end) in seconds, announced
+    rate: Mapping[str, Mapping[str, float]]
+    speedup: Mapping[int, float] = field(default_factory=lambda: {1: 1.0})
+    quota: Sequence[Sequence[int]] | None = None
+    outages: Sequence[tuple[int, float, float]] = ()
     tick_seconds: float = 60.0
     name: str = ""
 
     def compile(self) -> Instance:
-        """The instance in matrix form, T = len(types), resources gpu, cpu, memory."""
+        """Return the instance in matrix form, with T = len(types) and resources `RESOURCES`.
+
+        Raises
+        ------
+        InstanceError
+            When a name is unknown or a quantity has no valid meaning.
+        """
         self._check()
-        tick, index = self.tick_seconds, {kind.name: t for t, kind in enumerate(self.types)}
-        seconds = [[self.seconds(task, kind) for kind in self.types] for task in self.tasks]
+        tick = self.tick_seconds
+        index = {agent_type.name: t for t, agent_type in enumerate(self.types)}
+        seconds = [[self.seconds(task, t) for t in self.types] for task in self.tasks]  # (N, T)
         due = [task.due for task in self.tasks]
         columns: dict[str, Any] = {
-            "duration": [[ticks(p, tick) for p in row] for row in seconds],
+            "duration": [[seconds_to_ticks(p, tick) for p in row] for row in seconds],
             "estimate": [
-                [ticks(p if p is None else p * task.misjudged, tick) for p in row]
+                [seconds_to_ticks(p if p is None else p * task.estimate_ratio, tick) for p in row]
                 for task, row in zip(self.tasks, seconds, strict=True)
             ],
             "demand": [
-                [
-                    (task.gpus if kind.accelerated else 0, task.cpus, task.memory)
-                    for kind in self.types
-                ]
+                [(task.gpus if t.accelerated else 0, task.cpus, task.memory) for t in self.types]
                 for task in self.tasks
             ],
             "capacity": [agent[1:] for agent in self.agents],
             "agent_type": [index[agent.type] for agent in self.agents],
-            "release": [_up(task.release, tick) for task in self.tasks],
+            "release": [_rounded_up(task.release, tick) for task in self.tasks],
             "weight": [task.weight for task in self.tasks],
-            "due": None if None in due else [_up(d, tick) for d in due],
+            "due": None if None in due else [_rounded_up(d, tick) for d in due],
             "tenant": [task.tenant for task in self.tasks],
             "quota": self.quota,
             "kind": [KINDS.index(task.kind) for task in self.tasks],
             "outages": tuple(
-                Outage(agent, _up(start, tick), _up(end, tick))
+                Outage(agent, _rounded_up(start, tick), _rounded_up(end, tick))
                 for agent, start, end in self.outages
             ),
             "resources": RESOURCES,
@@ -109,74 +123,86 @@ class Workload:
         }
         return Instance(**columns)
 
-    def seconds(self, task: Task, kind: AgentType) -> float | None:
-        """Seconds that `task` takes on an agent of `kind`; None = not eligible."""
-        rate = self.rate[task.model].get(kind.name)
+    def seconds(self, task: Task, agent_type: AgentType) -> float | None:
+        """Return the seconds `task` takes on an agent of `agent_type`; None: not eligible."""
+        rate = self.rate[task.model].get(agent_type.name)
         if rate is None:
             return None
-        workers = task.gpus if kind.accelerated else 1
-        return task.data / kind.bandwidth + task.compute / (
+        workers = task.gpus if agent_type.accelerated else 1
+        return task.data / agent_type.bandwidth + task.compute / (
             rate * interpolate(self.speedup, max(workers, 1))
         )
 
     def _check(self) -> None:
-        names = [kind.name for kind in self.types]
+        names = [agent_type.name for agent_type in self.types]
         for i, agent in enumerate(self.agents):
             if agent.type not in names:
                 raise InstanceError(
-                    f"agents[{i}].type: {agent.type!r} is not one of {', '.join(names)}"
+                    f"agents[{i}].type: value {agent.type!r}: must be one of {', '.join(names)}"
                 )
-        for kind in self.types:
-            _positive(f"types[{kind.name}].bandwidth", kind.bandwidth)
+        for agent_type in self.types:
+            _require_positive(f"types[{agent_type.name}].bandwidth", agent_type.bandwidth)
         for model, row in self.rate.items():
             for name, rate in row.items():
-                _positive(f"rate[{model}][{name}]", rate)
+                _require_positive(f"rate[{model}][{name}]", rate)
         for gpus, speedup in self.speedup.items():
-            _positive(f"speedup[{gpus}]", speedup)
+            _require_positive(f"speedup[{gpus}]", speedup)
         for i, task in enumerate(self.tasks):
-            if (task.due is None) != (self.tasks[0].due is None):
-                raise InstanceError(f"tasks[{i}].due: either every task has a due date or none has")
-            if task.model not in self.rate:
-                raise InstanceError(f"tasks[{i}].model: {task.model!r} has no row in `rate`")
-            if task.kind not in KINDS:
+            self._check_task(i, task)
+
+    def _check_task(self, i: int, task: Task) -> None:
+        if (task.due is None) != (self.tasks[0].due is None):
+            raise InstanceError(
+                f"tasks[{i}].due: value {task.due}: either every task has a due date or none has; "
+                "give all tasks a due date, or no task"
+            )
+        if task.model not in self.rate:
+            raise InstanceError(
+                f"tasks[{i}].model: value {task.model!r}: has no row in `rate`; add one"
+            )
+        if task.kind not in KINDS:
+            raise InstanceError(
+                f"tasks[{i}].kind: value {task.kind!r}: must be one of {', '.join(KINDS)}"
+            )
+        _require_positive(f"tasks[{i}].estimate_ratio", task.estimate_ratio)
+        for quantity in ("compute", "data"):
+            value = getattr(task, quantity)
+            if not (math.isfinite(value) and value >= 0):
                 raise InstanceError(
-                    f"tasks[{i}].kind: {task.kind!r} must be one of {', '.join(KINDS)}"
+                    f"tasks[{i}].{quantity}: value {value}: must be a number of at least 0"
                 )
-            _positive(f"tasks[{i}].misjudged", task.misjudged)
-            for quantity in ("compute", "data"):
-                value = getattr(task, quantity)
-                if not (math.isfinite(value) and value >= 0):
-                    raise InstanceError(
-                        f"tasks[{i}].{quantity}: {value} must be a number of at least 0"
-                    )
 
 
-def ticks(seconds: float | None, tick_seconds: float) -> int:
-    """Whole ticks that cover `seconds`, at least 1; -1 for None (not eligible)."""
-    return NOT_ELIGIBLE if seconds is None else max(1, _up(seconds, tick_seconds))
+def seconds_to_ticks(seconds: float | None, tick_seconds: float) -> int:
+    """Return the ticks that cover a duration, at least 1; -1 for None (not eligible)."""
+    return NOT_ELIGIBLE if seconds is None else max(1, _rounded_up(seconds, tick_seconds))
 
 
 def interpolate(points: Mapping[Any, float], x: float) -> float:
-    """Piecewise linear through `points` (x ascending), constant outside. Plain arithmetic: equal on every machine."""
+    """Return the piecewise linear function through `points` at x.
+
+    `points` maps ascending arguments to values; outside of them the function is constant. Only
+    plain arithmetic is used, so the result is equal on every machine.
+    """
     below: tuple[float, float] | None = None
     for point in points.items():
         if x <= point[0]:
             if below is None:
                 return point[1]
-            share = (x - below[0]) / (point[0] - below[0])
+            share: float = (x - below[0]) / (point[0] - below[0])
             return below[1] + share * (point[1] - below[1])
         below = point
     if below is None:
-        raise ValueError("interpolate: no points")
+        raise ValueError("interpolate: points: must not be empty")
     return below[1]
 
 
-def _up(seconds: float | None, tick: float) -> int:
-    return math.ceil(
-        round((seconds or 0.0) / tick, 9)
-    )  # 9 digits: 0.3 / 0.1 is three ticks, not four
+def _rounded_up(seconds: float | None, tick: float) -> int:
+    """Return a time in ticks, rounded up."""
+    # Rounded to 9 digits first: 2.1 / 0.3 is 7.000000000000001 in floating point, but 7 ticks.
+    return math.ceil(round((seconds or 0.0) / tick, 9))
 
 
-def _positive(name: str, value: float) -> None:
+def _require_positive(name: str, value: float) -> None:
     if not (math.isfinite(value) and value > 0):
-        raise InstanceError(f"{name}: {value} must be a positive number")
+        raise InstanceError(f"{name}: value {value}: must be a positive number")

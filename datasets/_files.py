@@ -1,45 +1,99 @@
-"""What every reader of outside data shares: find or download its files, read them, cut traces into windows."""
+"""Find or download the files of outside data, read them, and cut traces into windows."""
 
 from __future__ import annotations
 
+import csv
 import gzip
 import itertools
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from bench.contracts import SPLITS
 from bench.errors import UserError
 
-CACHE = "dl-scheduling-bench"
+CACHE = "dl-scheduling-bench"  # the name of the suite's folder in the user's cache
 
 
-def find(
-    path: str | Path | None, downloads: Mapping[str, str], need: str, pattern: str = "*"
+def find_files(
+    path: str | Path | None,
+    downloads: Mapping[str, str],
+    required: str,
+    pattern: str = "*",
+    download_base: str = "",
 ) -> list[Path]:
-    """The file `path`, or the files of the folder `path` that match `pattern`, sorted; without a path, the downloads.
+    """Return the files of a dataset: given by the user, or else downloaded.
 
-    `downloads`: URL -> SHA-256. `need` says what to get, and where from.
+    Parameters
+    ----------
+    path
+        A file, or a folder of which the files that match `pattern` are taken, sorted by name.
+        None: the files in `downloads`.
+    downloads
+        Address of each file -> its SHA-256. The address follows `download_base`.
+    required
+        What data is needed and where it can be obtained, for the error message.
+    pattern
+        Shell pattern of the names of the files in a folder.
+    download_base
+        The part that the addresses in `downloads` have in common.
 
-    Raises:
-        UserError: where there is nothing to read; it says what to get and where to put it.
+    Raises
+    ------
+    UserError
+        When there is nothing to read. The message says what to obtain and how to pass it.
     """
     if path is None:
-        return [_download(url, sha256, need) for url, sha256 in downloads.items()] or _missing(
-            "no file was given", need
-        )
+        if not downloads:
+            _raise_missing("no file was given", required)
+        return [
+            _download(download_base + address, sha256, required)
+            for address, sha256 in downloads.items()
+        ]
     path = Path(path).expanduser()
     if path.is_file():
         return [path]
     if not path.is_dir():
-        return _missing(f"{path} does not exist", need)
+        _raise_missing(f"value {path}: does not exist", required)
     files = sorted(f for f in path.glob(pattern) if f.is_file() and not f.name.startswith("."))
-    return files or _missing(f"no file in {path} matches {pattern!r}", need)
+    if not files:
+        _raise_missing(f"value {path}: no file in it matches {pattern!r}", required)
+    return files
+
+
+def find_file(
+    path: str | Path | None,
+    downloads: Mapping[str, str],
+    required: str,
+    pattern: str = "*",
+    download_base: str = "",
+) -> Path:
+    """Return the only file that `find_files` finds.
+
+    Raises
+    ------
+    UserError
+        When there is no file or more than one.
+    """
+    first, *others = find_files(path, downloads, required, pattern, download_base)
+    if others:
+        raise UserError(
+            f"dataset.path: value {path}: holds {1 + len(others)} files that match {pattern!r}; "
+            "name one of them"
+        )
+    return first
 
 
 def read_text(path: Path) -> str:
-    """A text file, gzip or plain. Raises UserError where it is cut short, corrupt or not text."""
+    """Return the content of a text file, plain or compressed by gzip.
+
+    Raises
+    ------
+    UserError
+        When the file cannot be read, is cut short or corrupt, or is not UTF-8 text.
+    """
     try:
         raw = path.read_bytes()
         return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
@@ -49,22 +103,64 @@ def read_text(path: Path) -> str:
         ) from None
 
 
-def number(text: str, where: str) -> float:
-    """`text` as a finite number. Raises UserError beginning with `where`."""
+def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield each row of a CSV file, plain or compressed by gzip.
+
+    Parameters
+    ----------
+    columns
+        Names of the columns that the header must have.
+
+    Yields
+    ------
+    tuple of str and dict
+        The place of the row for error messages ("FILE: line N"), and column -> value.
+
+    Raises
+    ------
+    UserError
+        When a column is missing or a row has another number of fields than the header.
+    """
+    rows = csv.reader(read_text(path).splitlines())
+    header = next(rows, [])
+    missing = [column for column in columns if column not in header]
+    if missing:
+        raise UserError(
+            f"{path}: line 1: column {missing[0]} is missing; "
+            f"found {', '.join(header) or 'nothing'}"
+        )
+    for i, row in enumerate(rows, 2):
+        where = f"{path}: line {i}"
+        if len(row) != len(header):
+            raise UserError(
+                f"{where}: {len(row)} fields, expected {len(header)}; the file may be cut short"
+            )
+        yield where, dict(zip(header, row, strict=True))
+
+
+def parse_number(text: str, where: str) -> float:
+    """Return `text` as a finite number.
+
+    Raises
+    ------
+    UserError
+        When it is not one; the message begins with `where`.
+    """
     try:
         value = float(text)
     except ValueError:
         value = float("nan")
     if not abs(value) < float("inf"):
-        raise UserError(f"{where}: {text!r} is not a number")
+        raise UserError(f"{where}: value {text!r}: is not a number; correct the file")
     return value
 
 
 @dataclass(frozen=True)
 class Windows:
-    """`windows` runs of `jobs` consecutive jobs, evenly spaced in [first, last) of a trace, or at given `starts`.
+    """Windows of `jobs` consecutive jobs of a trace, as one split is configured.
 
-    `first` and `last` are job indices, or shares of the trace where they are written with a decimal point.
+    There are `windows` of them, evenly spaced in [first, last), or one at each of `starts`.
+    `first` and `last` are indices of jobs (int) or fractions of the trace (float).
     """
 
     jobs: int
@@ -74,7 +170,7 @@ class Windows:
     starts: Sequence[int] | None = None
 
     def bounds(self, total: int) -> tuple[int, int]:
-        """The range of jobs, of `total`, that these windows may touch."""
+        """Return the range [low, high) of the `total` jobs that these windows may use."""
         if self.starts is not None:
             return min(self.starts), max(self.starts) + self.jobs
         first, last = (
@@ -82,25 +178,39 @@ class Windows:
         )
         return first, last
 
-    def begin(self, total: int) -> list[int]:
-        """First job index of each window."""
+    def first_jobs(self, total: int) -> list[int]:
+        """Return the index of the first job of each window, of a trace of `total` jobs."""
         first, last = self.bounds(total)
         if self.starts is not None:
             return list(self.starts)
-        room = last - first - self.jobs
-        return [first + (i * room) // max(self.windows - 1, 1) for i in range(self.windows)]
+        slack = last - first - self.jobs
+        return [first + (i * slack) // max(self.windows - 1, 1) for i in range(self.windows)]
 
 
-def windows(
+def split_windows(
     splits: Mapping[str, Mapping[str, object]], total: int
 ) -> dict[str, tuple[list[int], int]]:
-    """split -> (first job of each window, jobs per window), checked: inside the trace, no split touching another's jobs.
+    """Place the windows of all splits in a trace and check that no two splits share a job.
 
-    Raises:
-        UserError: naming the split and the field.
+    Parameters
+    ----------
+    splits
+        Split -> the fields of its `Windows`.
+    total
+        Number of jobs of the trace.
+
+    Returns
+    -------
+    dict
+        Split -> (index of the first job of each window, jobs per window).
+
+    Raises
+    ------
+    UserError
+        When windows do not fit or splits overlap; the message names the split and the field.
     """
-    out: dict[str, tuple[list[int], int]] = {}
-    taken: list[tuple[int, int, str]] = []
+    placed: dict[str, tuple[list[int], int]] = {}
+    ranges: list[tuple[int, int, str]] = []
     for split in SPLITS:
         try:
             spec = Windows(**dict(splits[split]))  # type: ignore[arg-type]
@@ -109,44 +219,46 @@ def windows(
                 f"dataset.splits.{split}: needs jobs, and windows, first, last or starts ({error})"
             ) from None
         low, high = spec.bounds(total)
-        begin = spec.begin(total)
+        first_jobs = spec.first_jobs(total)
         if not (spec.jobs >= 1 and low >= 0 and high <= total and high - low >= spec.jobs):
             raise UserError(
-                f"dataset.splits.{split}: {spec.jobs} jobs do not fit in [{low}, {high}) of a trace of {total}"
+                f"dataset.splits.{split}: {spec.jobs} jobs do not fit in [{low}, {high}) "
+                f"of a trace of {total} jobs; change jobs or the range"
             )
-        if len(set(begin)) < len(begin) or not begin:
+        if len(set(first_jobs)) < len(first_jobs) or not first_jobs:
             raise UserError(
-                f"dataset.splits.{split}.windows: {spec.windows} different windows do not fit in [{low}, {high})"
+                f"dataset.splits.{split}.windows: {spec.windows} different windows do not fit "
+                f"in [{low}, {high}); give at least 1 and fewer than now"
             )
-        taken.append((low, high, split))
-        out[split] = begin, spec.jobs
-    taken.sort()
-    for (_, end, before), (start, _, after) in itertools.pairwise(taken):
+        ranges.append((low, high, split))
+        placed[split] = first_jobs, spec.jobs
+    ranges.sort()
+    for (_, end, before), (start, _, after) in itertools.pairwise(ranges):
         if start < end:
             raise UserError(
-                f"dataset.splits: {before} and {after} share jobs [{start}, {end}); give them separate ranges"
+                f"dataset.splits: {before} and {after} share jobs [{start}, {end}); "
+                "give them separate ranges"
             )
-    return out
+    return placed
 
 
-def _download(url: str, sha256: str, need: str) -> Path:
+def _download(url: str, sha256: str, required: str) -> Path:
+    """Return the downloaded file, from the user's cache if it is there already."""
     import pooch
 
     try:
-        folder = (
-            pooch.os_cache(CACHE) / sha256[:16]
-        )  # one folder per file, so that files keep their own names
+        # One folder per file, so that files of equal names can be kept under their own names.
+        folder = pooch.os_cache(CACHE) / sha256[:16]
         return Path(
             pooch.retrieve(url, f"sha256:{sha256}", fname=url.rsplit("/", 1)[-1], path=folder)
         )
-    except (
-        Exception
-    ) as error:  # whatever the network does, the answer is the same: get the file by hand
+    except Exception as error:  # whatever failed, the user has to obtain the file in another way
         reason = str(error).splitlines()[0][:160]
-        return _missing(f"{url} could not be downloaded ({reason})", need)[0]
+        _raise_missing(f"{url} could not be downloaded ({reason})", required)
 
 
-def _missing(problem: str, need: str) -> list[Path]:
+def _raise_missing(problem: str, required: str) -> NoReturn:
     raise UserError(
-        f"dataset.path: {problem}. Needed: {need}; put it anywhere and set dataset.path=FILE_OR_FOLDER"
+        f"dataset.path: {problem}. Needed: {required}; put it anywhere and set "
+        "dataset.path=FILE_OR_FOLDER"
     )

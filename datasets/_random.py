@@ -1,4 +1,4 @@
-"""The generator behind every drawn instance."""
+"""The random-number generator of drawn instances."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy as np
 from bench.contracts import SPLITS
 
 
-def generator(split: str, i: int, seed: int) -> np.random.Generator:
-    """A generator for instance i of `split`, so that each instance depends on (split, i, seed) alone."""
+def instance_generator(split: str, i: int, seed: int) -> np.random.Generator:
+    """Return the generator of instance i of `split`, which depends on (split, i, seed) alone."""
     return np.random.Generator(
         np.random.PCG64(np.random.SeedSequence([SPLITS.index(split), i, seed]))
     )

@@ -1,19 +1,25 @@
-"""Synthetic deep-learning clusters: heterogeneous agents, gangs of GPUs, four kinds of tasks, calibrated to published facts.
+"""Synthetic deep-learning clusters, calibrated to published measurements.
 
-Reference accelerator: V100. What is taken from where:
+An instance has heterogeneous agents, gangs of GPUs and four kinds of tasks. The reference
+accelerator is the V100. Sources of the numbers:
 
-* Throughput by GPU type: medians over batch sizes of the single-GPU measurements published with Gavel (Narayanan et al.,
-  OSDI 2020, `isolated_throughputs`); A100: median V100/A100 run time of the jobs published with Hydra (Yang et al., TPDS
-  2023), 1.5. Recommendation runs faster on K80 and P100 than on V100: agents are truly unrelated.
-* Speedup of a gang: medians over models and GPU types of the same measurements, 1.75 / 2.7 / 5.4 on 2 / 4 / 8 GPUs.
-* GPU demand: 70 % one GPU, 10 % two, 15 % four, 5 % eight, as in Gavel's multi-GPU traces (after Philly).
-* Training times: deciles and tail of the 47,192 jobs of October 2017 in the Philly trace (Jeon et al., ATC 2019), one table
-  for one GPU and one for gangs.
-* Deadlines: slack drawn uniformly, as in ElasticFlow (Gu et al., ASPLOS 2023). Arrivals: Poisson, or in bursts, because the
-  gaps of the Philly trace vary 2.7 times as much as Poisson's (coefficient of variation).
+* Throughput by GPU type: medians over batch sizes of the single-GPU measurements published with
+  Gavel (Narayanan et al., OSDI 2020, `isolated_throughputs`); A100: 1.5, the median of V100 / A100
+  run times of the jobs published with Hydra (Yang et al., TPDS 2023). Recommendation runs faster
+  on K80 and P100 than on V100, so the agents are unrelated machines.
+* Speedup of a gang: medians over models and GPU types of the same measurements,
+  1.75 / 2.7 / 5.4 on 2 / 4 / 8 GPUs.
+* GPU demand: 70 % one GPU, 10 % two, 15 % four, 5 % eight, as in the multi-GPU traces of Gavel
+  (after Philly).
+* Training times: deciles and tail of the 47,192 jobs of October 2017 in the Philly trace (Jeon et
+  al., ATC 2019), one table for one GPU and one for gangs.
+* Deadlines: uniform slack, as in ElasticFlow (Gu et al., ASPLOS 2023).
+* Arrivals: Poisson, or in bursts, because the coefficient of variation of the gaps in the Philly
+  trace is 2.7 times that of a Poisson process.
 
-Assumed, not measured: CPU rates, the mix of kinds, sizes of data and memory, inference / preprocess / deploy times.
-Every number comes from `Generator.random` and plain arithmetic on literal tables, so a set is the same on every machine.
+Assumed, not measured: CPU rates, the mix of kinds, sizes of data and memory, and the times of
+inference, preprocessing and deployment. Every number comes from `Generator.random` and plain
+arithmetic on literal tables, so a set of instances is the same on every machine.
 """
 
 from __future__ import annotations
@@ -24,21 +30,23 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from bench.contracts import Dataset
 from bench.errors import UserError
 from bench.instance import Instance
 from bench.workload import Agent, AgentType, Task, Workload, interpolate
-from datasets._random import generator
+from datasets._random import instance_generator
 
 Value = TypeVar("Value")
 
-TYPES = (  # bandwidth in MB/s
+TYPES = (  # name, bandwidth in MB/s
     AgentType("cpu", 1250.0, accelerated=False),
     AgentType("k80", 625.0),
     AgentType("p100", 1250.0),
     AgentType("v100", 2500.0),
     AgentType("a100", 5000.0),
 )
-RATE = {  # throughput over V100's; a missing type is not eligible
+# model -> agent type -> throughput relative to the V100; a missing type is not eligible
+RATE = {
     "resnet18": {"k80": 0.148, "p100": 0.926, "v100": 1.0, "a100": 1.5},
     "resnet50": {"k80": 0.150, "p100": 0.631, "v100": 1.0, "a100": 1.5},
     "transformer": {"k80": 0.287, "p100": 0.741, "v100": 1.0, "a100": 1.5},
@@ -51,51 +59,85 @@ RATE = {  # throughput over V100's; a missing type is not eligible
     "etl": {"cpu": 1.0, "k80": 0.6, "p100": 0.6, "v100": 0.6, "a100": 0.8},
     "rollout": {"cpu": 0.5, "k80": 0.6, "p100": 0.8, "v100": 1.0, "a100": 1.2},
 }
-MODELS = {
+MODELS = {  # kind of task -> its models
     "train": ("resnet18", "resnet50", "transformer", "lm", "cyclegan", "a3c", "recommendation"),
     "inference": ("serve_vision", "serve_text"),
     "preprocess": ("etl",),
     "deploy": ("rollout",),
 }
-KIND_SHARE = {"train": 0.60, "inference": 0.15, "preprocess": 0.15, "deploy": 0.10}
-GPU_SHARE = {1: 0.70, 2: 0.10, 4: 0.15, 8: 0.05}
-SPEEDUP = {1: 1.0, 2: 1.75, 4: 2.7, 8: 5.4}
-SECONDS: dict[str, dict[float, float]] = {  # quantile -> seconds on the reference, gang and all
-    "train": {0.0: 19, 0.05: 55, 0.1: 67, 0.2: 204, 0.3: 725, 0.4: 1234, 0.5: 1684, 0.6: 2201, 0.7: 2686, 0.8: 4109,
-              0.9: 10709, 0.95: 27223, 0.98: 116345, 0.99: 211503, 1.0: 1047865},
-    "gang": {0.0: 8, 0.1: 15, 0.2: 21, 0.3: 146, 0.4: 686, 0.5: 8418, 0.6: 41670, 0.7: 89241, 0.8: 157723, 0.9: 253793,
-             0.95: 440810, 1.0: 1146366},
+KIND_SHARE = {  # fraction of the tasks
+    "train": 0.60,
+    "inference": 0.15,
+    "preprocess": 0.15,
+    "deploy": 0.10,
+}
+GPU_SHARE = {1: 0.70, 2: 0.10, 4: 0.15, 8: 0.05}  # GPUs of a training task -> fraction
+SPEEDUP = {1: 1.0, 2: 1.75, 4: 2.7, 8: 5.4}  # GPUs -> speedup over one GPU
+# Table of quantiles: quantile -> seconds that the task takes on the reference with all its GPUs.
+SECONDS: dict[str, dict[float, float]] = {
+    "train": {
+        0.0: 19, 0.05: 55, 0.1: 67, 0.2: 204, 0.3: 725, 0.4: 1234, 0.5: 1684, 0.6: 2201, 0.7: 2686,
+        0.8: 4109, 0.9: 10709, 0.95: 27223, 0.98: 116345, 0.99: 211503, 1.0: 1047865,
+    },
+    "gang": {  # training on several GPUs
+        0.0: 8, 0.1: 15, 0.2: 21, 0.3: 146, 0.4: 686, 0.5: 8418, 0.6: 41670, 0.7: 89241,
+        0.8: 157723, 0.9: 253793, 0.95: 440810, 1.0: 1146366,
+    },
     "inference": {0.0: 20, 0.5: 180, 0.9: 900, 1.0: 1800},
     "preprocess": {0.0: 60, 0.5: 900, 0.9: 3600, 1.0: 7200},
     "deploy": {0.0: 10, 0.5: 60, 1.0: 300},
 }  # fmt: skip
-DATA = {  # quantile -> MB
+DATA = {  # kind -> quantile -> MB
     "train": {0.0: 200, 0.5: 10_000, 0.9: 150_000, 1.0: 400_000},
     "inference": {0.0: 50, 0.5: 1_000, 1.0: 20_000},
     "preprocess": {0.0: 5_000, 0.5: 60_000, 1.0: 500_000},
     "deploy": {0.0: 500, 0.5: 15_000, 1.0: 150_000},
 }
-MEMORY = {
-    0.0: 4_096,
-    0.5: 16_384,
-    0.9: 57_344,
-    1.0: 114_688,
-}  # quantile -> MiB per GPU (per task without GPUs)
-DRAWS = 14  # uniform numbers per task
+# quantile -> MiB of host memory per GPU, or per task where the task uses no GPU
+MEMORY = {0.0: 4_096, 0.5: 16_384, 0.9: 57_344, 1.0: 114_688}
+DRAWS = 14  # uniform random numbers that are drawn for each task
 
 
-class Cluster:
-    """Clusters of one shape, drawn anew for each instance: same seed, split and index, same instance, on every machine.
+class Cluster(Dataset):
+    """Instances on one cluster; same seed, split and index: same instance, on every machine.
 
-    `agents`: mappings of type, gpus, cpus, memory (MiB) and optionally count. `tasks`: smallest and largest N. `load`: the
-    tasks' GPU seconds on their fastest type, over all GPUs and the span of the arrivals. `arrivals`: poisson, bursty or
-    mixed (a coin per instance). `longest`: seconds at which training times are cut off (conditional distribution).
-    `tenants`: share of the tasks that each sends; each may hold `quota_share` of every resource. `slack`: due = release +
-    slack * shortest time, uniform between the two. `weights`: priority -> share. `estimate_error` e: estimates lie between
-    p / (1 + e) and p * (1 + e). `outages`: announced maintenance windows of `outage_seconds` per instance, on different agents.
+    Parameters
+    ----------
+    agents
+        For each agent a mapping of type (a name in `TYPES`), gpus, cpus, memory (MiB) and
+        optionally count.
+    tasks
+        Smallest and largest number of tasks of an instance.
+    load
+        Sum of the GPU seconds of the tasks, each on its fastest type, divided by the number of
+        GPUs and by the time over which the tasks arrive.
+    tick_seconds
+        Length of a tick.
+    arrivals
+        `poisson`, `bursty` or `mixed` (one of the two at random for each instance).
+    longest
+        Largest training time in seconds: longer times are cut off (conditional distribution).
+    tenants
+        Fraction of the tasks that each tenant submits.
+    quota_share
+        Fraction of every resource that each tenant may hold.
+    slack
+        Smallest and largest s of due = release + s * shortest time; s is uniform.
+    weights
+        Weight of a task -> its fraction of the tasks.
+    estimate_error
+        e: estimates lie between p / (1 + e) and p * (1 + e).
+    outages
+        Number of announced maintenance windows per instance, each on another agent.
+    outage_seconds
+        Length of each of them.
+    train, validation, test
+        Number of instances of each split.
 
-    Raises:
-        UserError: for a setting that means nothing.
+    Raises
+    ------
+    UserError
+        When a parameter has no valid meaning; the message names it.
     """
 
     def __init__(
@@ -120,7 +162,9 @@ class Cluster:
         seed: int = 0,
         hashes: Mapping[str, str] | None = None,
     ) -> None:
-        self.name, self.hashes, self.seed = name, dict(hashes or {}), seed
+        self.name = name
+        self.hashes = dict(hashes or {})
+        self.seed = seed
         self.sizes = {"train": train, "validation": validation, "test": test}
         self.agents = [
             Agent(row["type"], row["gpus"], row["cpus"], row["memory"])
@@ -128,47 +172,46 @@ class Cluster:
             for _ in range(row.get("count", 1))
         ]
         used = {agent.type for agent in self.agents}
-        self.types = [kind for kind in TYPES if kind.name in used]
-        self.tasks, self.load, self.tick_seconds, self.arrivals = (
-            tuple(tasks),
-            load,
-            tick_seconds,
-            arrivals,
-        )
-        self.longest, self.slack = longest, tuple(slack)
-        self.tenants, self.quota_share = dict(enumerate(tenants)), quota_share
+        self.types = [agent_type for agent_type in TYPES if agent_type.name in used]
+        self.tasks = tuple(tasks)
+        self.load = load
+        self.tick_seconds = tick_seconds
+        self.arrivals = arrivals
+        self.longest = longest
+        self.slack = tuple(slack)
+        self.tenants = dict(enumerate(tenants))
+        self.quota_share = quota_share
         self.weights = {
             int(weight): share for weight, share in (weights or {1: 0.7, 2: 0.2, 4: 0.1}).items()
         }
-        self.estimate_error, self.outages, self.outage_seconds = (
-            estimate_error,
-            outages,
-            outage_seconds,
-        )
+        self.estimate_error = estimate_error
+        self.outages = outages
+        self.outage_seconds = outage_seconds
         self._check(used)
-        self._accelerated = {kind.name for kind in self.types if kind.accelerated}
-        self._widest = max(agent.gpus for agent in self.agents)
-        self._hosts: dict[tuple[str, int], Agent] = {}
-        self._levels = {
+        self._accelerated = {t.name for t in self.types if t.accelerated}
+        self._most_gpus = max(agent.gpus for agent in self.agents)
+        self._largest: dict[tuple[str, int], Agent] = {}
+        # The quantile at which each table of times reaches `longest`.
+        self._cut_quantile = {
             name: interpolate({seconds: q for q, seconds in table.items()}, longest)
             for name, table in SECONDS.items()
         }
 
     def instances(self, split: str) -> Iterator[Instance]:
-        """Lazily, the instances of `split`; instance i depends on (split, i, seed) alone."""
+        """Draw the instances of the split lazily; instance i depends on (split, i, seed) alone."""
         return (self.workload(split, i).compile() for i in range(self.sizes[split]))
 
     def workload(self, split: str, i: int) -> Workload:
-        """The i-th problem of `split` in physical units."""
-        rng = generator(split, i, self.seed)
+        """Return instance i of `split` in physical units."""
+        rng = instance_generator(split, i, self.seed)
         low, high = self.tasks
         n = low + int(rng.random() * (high - low + 1))
         drawn = [self._task(row) for row in rng.random((n, DRAWS)).tolist()]
-        workload = Workload(
-            drawn, self.agents, self.types, RATE, SPEEDUP, None, (), self.tick_seconds, ""
+        unscheduled = Workload(
+            drawn, self.agents, self.types, RATE, SPEEDUP, tick_seconds=self.tick_seconds
         )
-        fastest = [self._fastest(workload, task) for task in drawn]
-        span = (
+        fastest = [self._fastest(unscheduled, task) for task in drawn]
+        span = (  # seconds over which the tasks arrive
             sum(max(task.gpus, 0) * p for task, p in zip(drawn, fastest, strict=True))
             / self._gpus()
             / self.load
@@ -181,20 +224,27 @@ class Cluster:
             for task, at, p in zip(drawn, released, fastest, strict=True)
         ]
         return Workload(
-            tasks, self.agents, self.types, RATE, SPEEDUP, self._quota(tasks), self._outages(rng, span), self.tick_seconds,
-            f"{self.name}-{split}-{i}",
-        )  # fmt: skip
+            tasks=tasks,
+            agents=self.agents,
+            types=self.types,
+            rate=RATE,
+            speedup=SPEEDUP,
+            quota=self._quota(tasks),
+            outages=self._outages(rng, span),
+            tick_seconds=self.tick_seconds,
+            name=f"{self.name}-{split}-{i}",
+        )
 
-    # -- one task ------------------------------------------------------------------------------------------
+    # -- one task ----------------------------------------------------------------------------
 
     def _task(self, u: Sequence[float]) -> Task:
-        """A task from DRAWS uniform numbers; its due date still holds the slack."""
+        """Return a task made of DRAWS uniform numbers; `due` holds its slack for the moment."""
         kind = pick(KIND_SHARE, u[0])
         model = MODELS[kind][int(u[1] * len(MODELS[kind]))]
-        gpus = {"train": min(pick(GPU_SHARE, u[2]), self._widest), "preprocess": 0}.get(kind, 1)
+        gpus = {"train": min(pick(GPU_SHARE, u[2]), self._most_gpus), "preprocess": 0}.get(kind, 1)
         table = "gang" if gpus > 1 else kind
-        seconds = interpolate(SECONDS[table], u[3] * self._levels[table])
-        host = self._host(model, gpus)
+        seconds = interpolate(SECONDS[table], u[3] * self._cut_quantile[table])
+        largest = self._largest_agent(model, gpus)
         cpus = (4 + 4 * int(u[5] * 3)) if gpus == 0 else gpus * (2 + int(u[5] * 4))
         error = 1.0 + self.estimate_error * u[10]
         return Task(
@@ -202,42 +252,51 @@ class Cluster:
             compute=round(seconds * interpolate(SPEEDUP, max(gpus, 1)), 3),
             data=round(interpolate(DATA[kind], u[4]), 3),
             gpus=gpus,
-            cpus=min(cpus, host.cpus),
-            memory=min(int(interpolate(MEMORY, u[6])) * max(gpus, 1), host.memory),
+            cpus=min(cpus, largest.cpus),
+            memory=min(int(interpolate(MEMORY, u[6])) * max(gpus, 1), largest.memory),
             kind=kind,
             due=self.slack[0] + (self.slack[1] - self.slack[0]) * u[9],
             weight=pick(self.weights, u[7]),
             tenant=pick(self.tenants, u[8]),
-            misjudged=round(error if u[11] < 0.5 else 1.0 / error, 6),
+            estimate_ratio=round(error if u[11] < 0.5 else 1.0 / error, 6),
         )
 
-    def _host(self, model: str, gpus: int) -> Agent:
-        """The roomiest agent for `gpus` GPUs of `model`: demands are cut to what it has, so that every task can run."""
-        if (model, gpus) not in self._hosts:
+    def _largest_agent(self, model: str, gpus: int) -> Agent:
+        """Return the agent with the most memory that can run `gpus` GPUs of `model`.
+
+        Demands are limited to what it has, so that every task can run somewhere.
+        """
+        if (model, gpus) not in self._largest:
             able = [
                 a
                 for a in self.agents
                 if a.type in RATE[model] and (a.gpus >= gpus or a.type not in self._accelerated)
             ]
-            self._hosts[model, gpus] = max(able, key=lambda agent: (agent.memory, agent.cpus))
-        return self._hosts[model, gpus]
+            self._largest[model, gpus] = max(able, key=lambda agent: (agent.memory, agent.cpus))
+        return self._largest[model, gpus]
 
     def _fastest(self, workload: Workload, task: Task) -> float:
-        times = [workload.seconds(task, kind) for kind in self.types if self._fits(task, kind)]
+        """Return the seconds that `task` takes on the fastest type of which an agent fits it."""
+        times = [workload.seconds(task, t) for t in self.types if self._fits(task, t)]
         return min(p for p in times if p is not None)
 
-    def _fits(self, task: Task, kind: AgentType) -> bool:
-        need = (task.gpus if kind.accelerated else 0, task.cpus, task.memory)
+    def _fits(self, task: Task, agent_type: AgentType) -> bool:
+        demand = (task.gpus if agent_type.accelerated else 0, task.cpus, task.memory)
         return any(
-            a.type == kind.name and all(x <= y for x, y in zip(need, a[1:], strict=True))
+            a.type == agent_type.name and all(x <= y for x, y in zip(demand, a[1:], strict=True))
             for a in self.agents
         )
 
-    # -- the whole -----------------------------------------------------------------------------------------
+    # -- the instance as a whole ---------------------------------------------------------------
 
     def _arrivals(self, rng: np.random.Generator, n: int) -> list[float]:
-        """n arrival times in [0, 1), ascending from 0: sorted uniforms (Poisson given n), or bursts of about five."""
-        coin, u = rng.random(), rng.random((n, 2)).tolist()
+        """Return n ascending arrival times in [0, 1), the first of which is 0.
+
+        They are sorted uniform numbers (a Poisson process given n), or come in bursts of about
+        five.
+        """
+        coin = rng.random()
+        u = rng.random((n, 2)).tolist()
         if self.arrivals == "bursty" or (self.arrivals == "mixed" and coin < 0.5):
             centres = rng.random(max(2, n // 5)).tolist()
             at = sorted(0.98 * centres[int(a * len(centres))] + 0.02 * b for a, b in u)
@@ -246,7 +305,7 @@ class Cluster:
         return [a - at[0] for a in at]
 
     def _quota(self, tasks: Sequence[Task]) -> list[list[int]]:
-        """The same for every tenant: its share of all units, and at least what the largest task holds."""
+        """Return the quota of each tenant, (U, 3): its share, at least the largest demand."""
         fields = ("gpus", "cpus", "memory")
         total = [sum(getattr(agent, field) for agent in self.agents) for field in fields]
         largest = [max(getattr(task, field) for task in tasks) for field in fields]
@@ -256,38 +315,48 @@ class Cluster:
         ]
 
     def _outages(self, rng: np.random.Generator, span: float) -> list[tuple[int, float, float]]:
+        """Return (agent, start, end) in seconds of each outage, on agents drawn at random."""
         draws = rng.random((len(self.agents), 2)).tolist()
         order = sorted(range(len(draws)), key=lambda agent: draws[agent][0])[: self.outages]
+        starts = [round(draws[a][1] * span, 3) for a in order]
         return [
-            (a, start, start + self.outage_seconds)
-            for a in order
-            for start in [round(draws[a][1] * span, 3)]
+            (a, start, start + self.outage_seconds) for a, start in zip(order, starts, strict=True)
         ]
 
     def _gpus(self) -> int:
         return sum(agent.gpus for agent in self.agents)
 
     def _check(self, used: set[str]) -> None:
-        unknown = sorted(used - {kind.name for kind in TYPES})
+        known = [t.name for t in TYPES]
+        unknown = sorted(used - set(known))
+        positive = {
+            name: getattr(self, name)
+            for name in ("load", "tick_seconds", "longest", "outage_seconds")
+        }
         rules: dict[str, bool] = {
-            f"agents: unknown type {unknown}; known are {[kind.name for kind in TYPES]}": not unknown,
-            "agents: at least one needs GPUs": self._gpus() > 0,
-            "agents: a type `cpu` has no GPUs": all(
+            f"agents: unknown type {unknown}; use {', '.join(known)}": not unknown,
+            "agents: at least one needs GPUs; add an agent with gpus > 0": self._gpus() > 0,
+            "agents: a type `cpu` has no GPUs; set gpus: 0": all(
                 a.gpus == 0 for a in self.agents if a.type == "cpu"
             ),
-            f"arrivals: {self.arrivals!r} must be poisson, bursty or mixed": self.arrivals
-            in ("poisson", "bursty", "mixed"),
-            f"tasks: {self.tasks} must be smallest and largest N, 1 <= smallest <= largest": (
+            f"arrivals: value {self.arrivals!r}: must be poisson, bursty or mixed": (
+                self.arrivals in ("poisson", "bursty", "mixed")
+            ),
+            f"tasks: value {list(self.tasks)}: must be the smallest and the largest number of "
+            "tasks; give [SMALLEST, LARGEST] with 1 <= SMALLEST <= LARGEST": (
                 len(self.tasks) == 2 and 1 <= self.tasks[0] <= self.tasks[1]
             ),
-            "load, tick_seconds, longest, outage_seconds: must be positive": (
-                min(self.load, self.tick_seconds, self.longest, self.outage_seconds) > 0
+            **{
+                f"{name}: value {value}: must be positive": value > 0
+                for name, value in positive.items()
+            },
+            f"estimate_error: value {self.estimate_error}: must be at least 0": (
+                self.estimate_error >= 0
             ),
-            f"estimate_error: {self.estimate_error} must be at least 0": self.estimate_error >= 0,
-            f"outages: {self.outages} must lie between 0 and the number of agents": 0
-            <= self.outages
-            <= len(self.agents),
-            f"slack: {self.slack} must be smallest and largest, both at least 1": (
+            f"outages: value {self.outages}: must lie between 0 and the number of agents, "
+            f"{len(self.agents)}": 0 <= self.outages <= len(self.agents),
+            f"slack: value {list(self.slack)}: must be the smallest and the largest slack; "
+            "give [SMALLEST, LARGEST] with 1 <= SMALLEST <= LARGEST": (
                 len(self.slack) == 2 and 1 <= self.slack[0] <= self.slack[1]
             ),
         }
@@ -297,10 +366,14 @@ class Cluster:
 
 
 def pick(shares: Mapping[Value, float], u: float) -> Value:
-    """The value whose slice of [0, 1) holds `u`; shares in order, the last value takes what is left."""
-    left = u * sum(shares.values())
+    """Return the value whose interval contains the uniform number `u` of [0, 1).
+
+    The intervals are as long as the shares, relative to their sum, and lie in the order of
+    `shares`; the last value also takes what rounding leaves.
+    """
+    remaining = u * sum(shares.values())
     for value, share in shares.items():
-        left -= share
-        if left < 0:
+        remaining -= share
+        if remaining < 0:
             return value
     return value

@@ -1,24 +1,33 @@
-"""Anyone's instances: JSON files in the form of `Instance.to_dict` (.json, .json.gz), each one instance or a list of them."""
+"""A user's own instances: JSON files in the form of `Instance.to_dict` (.json, .json.gz)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from bench.contracts import SPLITS
+from bench.contracts import SPLITS, Dataset
 from bench.errors import UserError
 from bench.instance import Instance, InstanceError, read_json
-from datasets._files import find
+from datasets._files import find_files
 
-NEED = "an instance as JSON (see Instance.to_dict), or a folder of them, with subfolders train, validation, test for learning"
+REQUIRED = (
+    "an instance as JSON (see Instance.to_dict), or a folder of them, with subfolders train, "
+    "validation, test for learning"
+)
 
 
-class Files:
-    """A file, or a folder whose files are the test split; with subfolders train, validation, test, each is its split.
+class Files(Dataset):
+    """Instances from a file or a folder; each file holds one instance or a list of them.
 
-    Raises:
-        UserError: where nothing is found, or a split that is asked for is not there.
-        InstanceError: for a damaged or invalid instance, naming the file, the field and the rule.
+    A folder with any of the subfolders train, validation, test has these splits. Otherwise all
+    its files are the test split.
+
+    Raises
+    ------
+    UserError
+        When no file is found or the requested split does not exist.
+    InstanceError
+        When an instance is damaged or invalid; the message names the file, field and rule.
     """
 
     def __init__(
@@ -28,10 +37,13 @@ class Files:
         pattern: str = "*.json*",
         hashes: Mapping[str, str] | None = None,
     ) -> None:
-        self.name, self.path, self.pattern, self.hashes = name, path, pattern, dict(hashes or {})
+        self.name = name
+        self.path = path
+        self.pattern = pattern
+        self.hashes = dict(hashes or {})
 
     def instances(self, split: str) -> Iterator[Instance]:
-        """The split's instances in the order of the files' names."""
+        """Yield the instances of the split in the order of the names of the files."""
         for file in self._files(split):
             where = str(file)
             try:
@@ -45,9 +57,10 @@ class Files:
     def _files(self, split: str) -> list[Path]:
         folder = Path(self.path).expanduser() if self.path else None
         if folder and any((folder / name).is_dir() for name in SPLITS):
-            return find(folder / split, {}, NEED, self.pattern)
+            return find_files(folder / split, {}, REQUIRED, self.pattern)
         if split != "test":
             raise UserError(
-                f"dataset.path: {self.path} has no split {split}; put those instances in a subfolder {split}/"
+                f"dataset.path: value {self.path}: has no split {split}; "
+                f"put those instances in a subfolder {split}/"
             )
-        return find(self.path, {}, NEED, self.pattern)
+        return find_files(self.path, {}, REQUIRED, self.pattern)

@@ -1,43 +1,65 @@
-"""The jobs published with Hydra (Yang et al., TPDS 2023): run times on A100, V100 and GTX 2080 Ti, one GPU each.
+"""The jobs published with Hydra (Yang et al., TPDS 2023): run times on three types of GPU.
 
-https://github.com/dos-lab/Hydra, a CSV: (index), job_name, norm_job_submit_time (s), ddl (s from submission, inf = none), then
-one column of run times (s) per type of GPU. In the published experiments the first n jobs are scheduled, all at 0.
+Source: https://github.com/dos-lab/Hydra. Each job uses one GPU (A100, V100 or GTX 2080 Ti). A CSV
+with the columns (index), job_name, norm_job_submit_time (s), ddl (s from submission, inf = none),
+and one column of run times (s) per type of GPU. In the published experiments the first n jobs are
+scheduled, all released at 0.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.contracts import Dataset
 from bench.errors import UserError
-from bench.instance import LARGEST, Instance
-from bench.workload import ticks
-from datasets._files import find, number, read_text, windows
+from bench.instance import MAX_INTEGER, Instance
+from bench.workload import seconds_to_ticks
+from datasets._files import find_file, parse_number, read_csv, split_windows
 
-NEED = "a job file as CSV with the columns norm_job_submit_time, ddl and one per GPU type (from https://github.com/dos-lab/Hydra)"
-NO_DUE = LARGEST  # tick: due dates are all or none in an instance
+REQUIRED = (
+    "a job file as CSV with the columns norm_job_submit_time, ddl and one per GPU type "
+    "(from https://github.com/dos-lab/Hydra)"
+)
+# The due tick of a job without a deadline: in an instance all tasks have a due date, or none has.
+NO_DUE = MAX_INTEGER
 
 
-class Job(NamedTuple):
-    """One row, seconds."""
+class HydraJob(NamedTuple):
+    """One row of the file; all times in seconds."""
 
     submit: float
-    due: float  # from the same zero as `submit`, inf = none
-    seconds: tuple[float, ...]  # per type
+    due: float  # on the time axis of `submit`; inf = no deadline
+    seconds: tuple[float, ...]  # run time on each type of GPU
 
 
-class Hydra:
-    """The first n jobs of a file on a cluster of single-GPU agents, for each n of `jobs`: the test split.
+class Hydra(Dataset):
+    """The first n jobs of a file on a cluster of single-GPU agents, for each n of `jobs` (test).
 
-    `agents`: type, a column of the file -> number of agents. `splits`: where train and validation come from
-    (`datasets._files.Windows` over the jobs in the file's order), apart from the first max(jobs). Jobs without a deadline get
-    one that never comes; releases are rounded up to ticks like all times.
+    Jobs without a deadline get one that is never missed. Releases are rounded up to ticks like all
+    times.
 
-    Raises:
-        UserError: for a file that is missing or damaged, naming the line and field; for windows that do not fit.
+    Parameters
+    ----------
+    agents
+        Type of GPU (a column of the file) -> number of agents.
+    jobs
+        The numbers n of jobs of the test instances.
+    splits
+        The fields of `datasets._files.Windows` of train and validation, over the jobs in the order
+        of the file. They must not touch the first max(jobs) jobs.
+    path
+        The CSV file, or a folder with one.
+    tick_seconds
+        Length of a tick.
+
+    Raises
+    ------
+    UserError
+        When the file is missing or damaged (the message names the line and the field), or when
+        windows do not fit.
     """
 
     def __init__(
@@ -51,43 +73,42 @@ class Hydra:
         hashes: Mapping[str, str] | None = None,
     ) -> None:
         if not agents or min(agents.values()) < 1:
-            raise UserError(f"dataset.agents: {dict(agents)} must give each type at least 1 agent")
+            raise UserError(
+                f"dataset.agents: value {dict(agents)}: must give each type at least 1 agent"
+            )
         if not jobs or min(jobs) < 1:
-            raise UserError(f"dataset.jobs: {list(jobs)} must list numbers of jobs, all at least 1")
+            raise UserError(
+                f"dataset.jobs: value {list(jobs)}: must list numbers of jobs, all at least 1"
+            )
         if not tick_seconds > 0:
-            raise UserError(f"dataset.tick_seconds: {tick_seconds} must be positive")
-        self.name, self.agents, self.jobs, self.path, self.tick_seconds = (
-            name,
-            dict(agents),
-            list(jobs),
-            path,
-            tick_seconds,
-        )
+            raise UserError(f"dataset.tick_seconds: value {tick_seconds}: must be positive")
+        self.name = name
+        self.agents = dict(agents)
+        self.jobs = list(jobs)
+        self.path = path
+        self.tick_seconds = tick_seconds
         self.splits = {**splits, "test": {"jobs": max(jobs), "starts": [0]}}
         self.hashes = dict(hashes or {})
-        self._jobs: list[Job] | None = None
+        self._jobs: list[HydraJob] | None = None
 
     def instances(self, split: str) -> Iterator[Instance]:
-        """`test`: the first n jobs for each n; others: the split's windows."""
+        """Yield the first n jobs for each n (test), or the windows of the split."""
         if self._jobs is None:
-            [file, *more] = find(self.path, {}, NEED, "*.csv*")
-            if more:
-                raise UserError(
-                    f"dataset.path: {self.path} holds {1 + len(more)} CSV files; name one of them"
-                )
+            file = find_file(self.path, {}, REQUIRED, "*.csv*")
             self._jobs = read_hydra(file, list(self.agents))
-        starts, size = windows(self.splits, len(self._jobs))[split]
+        starts, size = split_windows(self.splits, len(self._jobs))[split]
         if split == "test":
             yield from (self._instance(self._jobs[:n], f"{self.name}-{n}") for n in self.jobs)
             return
         for start in starts:
             yield self._instance(self._jobs[start : start + size], f"{self.name}-{split}-{start}")
 
-    def _instance(self, jobs: Sequence[Job], name: str) -> Instance:
-        tick, zero = self.tick_seconds, min(job.submit for job in jobs)
+    def _instance(self, jobs: Sequence[HydraJob], name: str) -> Instance:
+        tick = self.tick_seconds
+        zero = min(job.submit for job in jobs)
         counts = list(self.agents.values())
         columns = {
-            "duration": [[ticks(seconds, tick) for seconds in job.seconds] for job in jobs],
+            "duration": [[seconds_to_ticks(p, tick) for p in job.seconds] for job in jobs],
             "demand": [[[1]] * len(counts)] * len(jobs),
             "capacity": [[1]] * sum(counts),
             "agent_type": [t for t, count in enumerate(counts) for _ in range(count)],
@@ -103,31 +124,25 @@ class Hydra:
         return Instance.from_dict(columns)
 
 
-def read_hydra(path: Path, types: Sequence[str]) -> list[Job]:
-    """The rows of one CSV, gzip or plain, with the run times of `types`. Raises UserError naming the line and field."""
-    rows = csv.reader(read_text(path).splitlines())
-    header = next(rows, [])
-    missing = [column for column in ("norm_job_submit_time", "ddl", *types) if column not in header]
-    if missing:
-        raise UserError(
-            f"{path}: line 1: column {missing[0]} is missing; found {', '.join(header) or 'nothing'}"
-        )
+def read_hydra(path: Path, types: Sequence[str]) -> list[HydraJob]:
+    """Return the rows of one CSV file, plain or gzip, with the run times on `types`.
+
+    Raises
+    ------
+    UserError
+        When the file is damaged; the message names the line and the field.
+    """
     jobs = []
-    for i, row in enumerate(rows, 2):
-        where = f"{path}: line {i}"
-        if len(row) != len(header):
-            raise UserError(
-                f"{where}: {len(row)} fields, expected {len(header)}; the file may be cut short"
-            )
-        field = dict(zip(header, row, strict=True))
-        submit = number(field["norm_job_submit_time"], f"{where}, norm_job_submit_time")
-        due = math.inf if field["ddl"] == "inf" else submit + number(field["ddl"], f"{where}, ddl")
-        seconds = tuple(number(field[name], f"{where}, {name}") for name in types)
+    for where, row in read_csv(path, ("norm_job_submit_time", "ddl", *types)):
+        submit = parse_number(row["norm_job_submit_time"], f"{where}, norm_job_submit_time")
+        due = math.inf
+        if row["ddl"] != "inf":
+            due = submit + parse_number(row["ddl"], f"{where}, ddl")
+        seconds = tuple(parse_number(row[name], f"{where}, {name}") for name in types)
         if submit < 0 or due < submit:
             raise UserError(f"{where}: norm_job_submit_time and ddl must not be negative")
         if min(seconds) <= 0:
-            raise UserError(
-                f"{where}, {types[seconds.index(min(seconds))]}: {min(seconds):g} must be positive"
-            )
-        jobs.append(Job(submit, due, seconds))
+            column = types[seconds.index(min(seconds))]
+            raise UserError(f"{where}, {column}: value {min(seconds):g}: must be positive")
+        jobs.append(HydraJob(submit, due, seconds))
     return jobs

@@ -1,12 +1,12 @@
-"""Microsoft's Philly GPU trace (Jeon et al., ATC 2019) as a CSV: timestamp, duration (s), num_gpus, gpu_time, cluster.
+"""Microsoft's Philly GPU trace (Jeon et al., ATC 2019) as a CSV file.
 
-The published form is msr-fiddle/philly-traces (CC BY 4.0): JSON per job. Any CSV with these columns is read; `cluster` is the
-virtual cluster, `gpu_time` is not used.
+Columns: timestamp, duration (s), num_gpus, gpu_time, cluster. The trace is published as JSON per
+job in msr-fiddle/philly-traces (CC BY 4.0); any CSV with these columns is read. `cluster` is the
+virtual cluster; `gpu_time` is not used.
 """
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,20 +14,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.contracts import Dataset
 from bench.errors import UserError
 from bench.instance import Instance
-from bench.workload import ticks
-from datasets._files import find, number, read_text, windows
+from bench.workload import seconds_to_ticks
+from datasets._files import find_files, parse_number, read_csv, split_windows
 
 log = logging.getLogger(__name__)
-NEED = (
+REQUIRED = (
     "the Philly trace as CSV with the columns timestamp, duration, num_gpus, cluster (from "
     "https://github.com/msr-fiddle/philly-traces)"
 )
 
 
-class Job(NamedTuple):
-    """One row."""
+class PhillyJob(NamedTuple):
+    """One row of the trace."""
 
     submit: float  # seconds since the epoch
     duration: float  # seconds
@@ -35,14 +36,29 @@ class Job(NamedTuple):
     cluster: str
 
 
-class Philly:
-    """Windows of consecutive jobs on machines of `agents` GPUs each, all of one type.
+class Philly(Dataset):
+    """Windows of consecutive jobs on machines with GPUs of one type.
 
-    `cluster`: only jobs of that virtual cluster. Releases count from the window's first job; splits lie in separate
-    stretches of time (`datasets._files.Windows` over the jobs in order of arrival).
+    Releases count from the first job of a window.
 
-    Raises:
-        UserError: for a file that is missing or damaged, naming the line and field; for windows that do not fit.
+    Parameters
+    ----------
+    splits
+        Split -> the fields of its `datasets._files.Windows`, over the jobs in order of arrival.
+    agents
+        Number of GPUs of each machine, shape (M,).
+    path
+        The CSV file, or a folder of them.
+    cluster
+        Only the jobs of this virtual cluster. None: all jobs.
+    tick_seconds
+        Length of a tick.
+
+    Raises
+    ------
+    UserError
+        When a file is missing or damaged (the message names the line and the field), or when
+        windows do not fit.
     """
 
     def __init__(
@@ -57,46 +73,60 @@ class Philly:
     ) -> None:
         if not agents or min(agents) < 1:
             raise UserError(
-                f"dataset.agents: {list(agents)} must list the GPUs of each machine, all at least 1"
+                f"dataset.agents: value {list(agents)}: must list the GPUs of each machine, "
+                "all at least 1"
             )
         if not tick_seconds > 0:
-            raise UserError(f"dataset.tick_seconds: {tick_seconds} must be positive")
-        self.name, self.splits, self.agents, self.path = name, splits, list(agents), path
-        self.cluster, self.tick_seconds, self.hashes = cluster, tick_seconds, dict(hashes or {})
-        self._jobs: list[Job] | None = None
+            raise UserError(f"dataset.tick_seconds: value {tick_seconds}: must be positive")
+        self.name = name
+        self.splits = splits
+        self.agents = list(agents)
+        self.path = path
+        self.cluster = cluster
+        self.tick_seconds = tick_seconds
+        self.hashes = dict(hashes or {})
+        self._jobs: list[PhillyJob] | None = None
 
     def instances(self, split: str) -> Iterator[Instance]:
-        """The split's windows in order of time."""
+        """Yield the windows of the split in order of time."""
         jobs = self._read()
-        starts, size = windows(self.splits, len(jobs))[split]
+        starts, size = split_windows(self.splits, len(jobs))[split]
         for start in starts:
             yield self._window(jobs[start : start + size], f"{self.name}-{start}")
 
-    def _read(self) -> list[Job]:
+    def _read(self) -> list[PhillyJob]:
+        """Return the jobs that fit the agents, by time of submission; the files are read once."""
         if self._jobs is None:
-            files = find(self.path, {}, NEED, "*.csv*")
             rows = [
                 job
-                for file in files
+                for file in find_files(self.path, {}, REQUIRED, "*.csv*")
                 for job in read_philly(file)
                 if self.cluster in (None, job.cluster)
             ]
-            wide = sum(job.gpus > max(self.agents) for job in rows)
+            too_large = sum(job.gpus > max(self.agents) for job in rows)
             empty = sum(job.duration <= 0 or job.gpus < 1 for job in rows)
-            log.info("%s: %d jobs, %d left out as wider than every agent, %d without time or GPUs", self.name, len(rows), wide,
-                     empty)  # fmt: skip
+            log.info(
+                "%s: %d jobs, left out: %d that need more GPUs than any agent has, "
+                "%d without duration or GPUs",
+                self.name,
+                len(rows),
+                too_large,
+                empty,
+            )
             kept = [job for job in rows if 1 <= job.gpus <= max(self.agents) and job.duration > 0]
             if not kept:
                 raise UserError(
-                    f"dataset.cluster: no job of {self.cluster!r} fits the agents; check cluster and agents"
+                    f"dataset.cluster: value {self.cluster!r}: no job of it fits the agents; "
+                    "check dataset.cluster and dataset.agents"
                 )
             self._jobs = sorted(kept, key=lambda job: job.submit)
         return self._jobs
 
-    def _window(self, jobs: Sequence[Job], name: str) -> Instance:
-        tick, zero = self.tick_seconds, jobs[0].submit
+    def _window(self, jobs: Sequence[PhillyJob], name: str) -> Instance:
+        tick = self.tick_seconds
+        zero = jobs[0].submit
         columns = {
-            "duration": [[ticks(job.duration, tick)] for job in jobs],
+            "duration": [[seconds_to_ticks(job.duration, tick)] for job in jobs],
             "demand": [[[job.gpus]] for job in jobs],
             "capacity": [[gpus] for gpus in self.agents],
             "agent_type": [0] * len(self.agents),
@@ -108,43 +138,29 @@ class Philly:
         return Instance.from_dict(columns)
 
 
-def read_philly(path: Path) -> list[Job]:
-    """The rows of one CSV, gzip or plain. Raises UserError naming the line and field."""
-    rows = csv.reader(read_text(path).splitlines())
-    header = next(rows, [])
-    missing = [
-        column
-        for column in ("timestamp", "duration", "num_gpus", "cluster")
-        if column not in header
-    ]
-    if missing:
-        raise UserError(
-            f"{path}: line 1: column {missing[0]} is missing; found {', '.join(header) or 'nothing'}"
-        )
-    when, duration, gpus, cluster = (
-        header.index(column) for column in ("timestamp", "duration", "num_gpus", "cluster")
-    )
+def read_philly(path: Path) -> list[PhillyJob]:
+    """Return the rows of one CSV file, plain or gzip.
+
+    Raises
+    ------
+    UserError
+        When the file is damaged; the message names the line and the field.
+    """
     jobs = []
-    for i, row in enumerate(rows, 2):
-        where = f"{path}: line {i}"
-        if len(row) != len(header):
-            raise UserError(
-                f"{where}: {len(row)} fields, expected {len(header)}; the file may be cut short"
-            )
+    for where, row in read_csv(path, ("timestamp", "duration", "num_gpus", "cluster")):
         try:
-            moment = datetime.fromisoformat(row[when])
+            moment = datetime.fromisoformat(row["timestamp"])
             submit = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         except ValueError:
             raise UserError(
-                f"{where}, timestamp: {row[when]!r} is not a date and time like 2017-10-01 00:00:45"
+                f"{where}, timestamp: value {row['timestamp']!r}: is not a date and time "
+                "like 2017-10-01 00:00:45"
             ) from None
-        seconds, held = (
-            number(row[duration], f"{where}, duration"),
-            number(row[gpus], f"{where}, num_gpus"),
-        )
+        seconds = parse_number(row["duration"], f"{where}, duration")
+        gpus = parse_number(row["num_gpus"], f"{where}, num_gpus")
         if seconds < 0:
-            raise UserError(f"{where}, duration: {seconds:g} must not be negative")
-        if held != int(held) or held < 0:
-            raise UserError(f"{where}, num_gpus: {held:g} must be a whole number, not negative")
-        jobs.append(Job(submit, seconds, int(held), row[cluster]))
+            raise UserError(f"{where}, duration: value {seconds:g}: must not be negative")
+        if gpus != int(gpus) or gpus < 0:
+            raise UserError(f"{where}, num_gpus: value {gpus:g}: must be an integer of at least 0")
+        jobs.append(PhillyJob(submit, seconds, int(gpus), row["cluster"]))
     return jobs

@@ -1,4 +1,4 @@
-"""Five to ten tasks at once, from a generator of tasks that a configuration can replace."""
+"""Five to ten tasks at tick 0, drawn by a function that the configuration can replace."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from bench.contracts import Dataset
 from bench.errors import UserError
 from bench.instance import Instance
 from bench.workload import Agent, AgentType, Task, Workload
-from datasets._random import generator
+from datasets._random import instance_generator
 
-Generate = Callable[[np.random.Generator, int], Sequence[Task]]
-TYPES = (AgentType("slow", 500.0), AgentType("fast", 2000.0))
-RATE = {"net": {"slow": 0.5, "fast": 1.0}}
-SPEEDUP = {1: 1.0, 2: 1.8, 4: 3.0}
+TaskGenerator = Callable[[np.random.Generator, int], Sequence[Task]]
+TYPES = (AgentType("slow", 500.0), AgentType("fast", 2000.0))  # bandwidth in MB/s
+RATE = {"net": {"slow": 0.5, "fast": 1.0}}  # model -> agent type -> relative throughput
+SPEEDUP = {1: 1.0, 2: 1.8, 4: 3.0}  # number of GPUs -> speedup
 
 
 def uniform_tasks(
@@ -26,37 +27,59 @@ def uniform_tasks(
     gpus: Sequence[int] = (1, 1, 1, 2),
     memory: Sequence[int] = (4_096, 32_768),
 ) -> list[Task]:
-    """n tasks of model `net`; compute (s), data (MB) and memory (MiB) uniform between two ends, GPUs one of a list."""
+    """Draw n tasks of model `net`.
+
+    Parameters
+    ----------
+    compute, data, memory
+        Smallest and largest value of a uniform distribution, in seconds, MB and MiB.
+    gpus
+        The numbers of GPUs from which each task takes one at random.
+    """
 
     def between(ends: Sequence[float], u: float) -> float:
         return ends[0] + (ends[1] - ends[0]) * u
 
     return [
         Task(
-            "net",
-            round(between(compute, a), 3),
-            round(between(data, b), 3),
-            gpus[int(c * len(gpus))],
-            1,
-            int(between(memory, d)),
+            model="net",
+            compute=round(between(compute, a), 3),
+            data=round(between(data, b), 3),
+            gpus=gpus[int(c * len(gpus))],
+            cpus=1,
+            memory=int(between(memory, d)),
         )
         for a, b, c, d in rng.random((n, 4)).tolist()
     ]
 
 
-class RandomTasks:
-    """All tasks are there at tick 0. `generate(rng, n)` gives the n tasks of an instance (models: `RATE`).
+class RandomTasks(Dataset):
+    """Instances of a few tasks that are all released at tick 0.
 
-    `agents`: mappings of type (slow | fast), gpus, cpus, memory (MiB). `tasks`: smallest and largest N.
+    Parameters
+    ----------
+    agents
+        For each agent a mapping of type (slow or fast), gpus, cpus and memory (MiB).
+    generate
+        Function (generator, n) that returns the n tasks of an instance; its models are the keys
+        of `RATE`.
+    tasks
+        Smallest and largest number of tasks of an instance.
+    tick_seconds
+        Length of a tick.
+    train, validation, test
+        Number of instances of each split.
 
-    Raises:
-        UserError: for a generator that does not give n tasks, or sizes that mean nothing.
+    Raises
+    ------
+    UserError
+        When `generate` does not return n tasks released at 0, or `tasks` is not a valid range.
     """
 
     def __init__(
         self,
         agents: Sequence[Mapping[str, Any]],
-        generate: Generate = uniform_tasks,
+        generate: TaskGenerator = uniform_tasks,
         name: str = "random",
         tasks: Sequence[int] = (5, 10),
         tick_seconds: float = 60.0,
@@ -69,30 +92,30 @@ class RandomTasks:
         self.agents = [
             Agent(row["type"], row["gpus"], row["cpus"], row["memory"]) for row in agents
         ]
-        self.generate, self.name, self.tasks, self.tick_seconds, self.seed = (
-            generate,
-            name,
-            tuple(tasks),
-            tick_seconds,
-            seed,
-        )
+        self.generate = generate
+        self.name = name
+        self.tasks = tuple(tasks)
+        self.tick_seconds = tick_seconds
+        self.seed = seed
         self.sizes = {"train": train, "validation": validation, "test": test}
         self.hashes = dict(hashes or {})
         if len(self.tasks) != 2 or not 1 <= self.tasks[0] <= self.tasks[1]:
             raise UserError(
-                f"dataset.tasks: {self.tasks} must be smallest and largest N, 1 <= smallest <= largest"
+                f"dataset.tasks: value {list(self.tasks)}: must be the smallest and the largest "
+                "number of tasks; give [SMALLEST, LARGEST] with 1 <= SMALLEST <= LARGEST"
             )
 
     def instances(self, split: str) -> Iterator[Instance]:
-        """Lazily; instance i depends on (split, i, seed) alone."""
+        """Draw the instances of the split lazily; instance i depends on (split, i, seed) alone."""
         low, high = self.tasks
         for i in range(self.sizes[split]):
-            rng = generator(split, i, self.seed)
+            rng = instance_generator(split, i, self.seed)
             n = low + int(rng.random() * (high - low + 1))
             tasks = self.generate(rng, n)
             if len(tasks) != n or any(task.release for task in tasks):
                 raise UserError(
-                    f"dataset.generate: gave {len(tasks)} tasks; {n} are needed, all released at 0"
+                    f"dataset.generate: returned {len(tasks)} tasks; "
+                    f"it must return {n} tasks, all with release 0"
                 )
             name = f"{self.name}-{split}-{i}"
             yield Workload(

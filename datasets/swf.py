@@ -1,7 +1,9 @@
-"""Batch traces in the Standard Workload Format (Feitelson, https://www.cs.huji.ac.il/labs/parallel/workload/swf.html).
+"""Batch traces in the Standard Workload Format (Feitelson).
 
-One line per job, 18 fields: 1 id, 2 submit, 3 wait, 4 run time, 5 processors allocated, 8 processors requested, 9 time
-requested, ...; -1 = unknown. Lines that begin with `;` are comments, `; MaxProcs: n` among them.
+Source: https://www.cs.huji.ac.il/labs/parallel/workload/swf.html. One line per job, 18 fields:
+1 id, 2 submit, 3 wait, 4 run time, 5 processors allocated, 8 processors requested, 9 time
+requested, ...; -1 = unknown. Lines that begin with `;` are comments; one of them can be
+`; MaxProcs: n`.
 """
 
 from __future__ import annotations
@@ -14,33 +16,53 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bench.contracts import Dataset
 from bench.errors import UserError
 from bench.instance import Instance
-from datasets._files import find, number, read_text, windows
+from datasets._files import find_file, parse_number, read_text, split_windows
 
 log = logging.getLogger(__name__)
 FIELDS = 18
-NEED = "a trace in the Standard Workload Format, e.g. from https://www.cs.huji.ac.il/labs/parallel/workload/logs.html"
+REQUIRED = (
+    "a trace in the Standard Workload Format, e.g. from "
+    "https://www.cs.huji.ac.il/labs/parallel/workload/logs.html"
+)
 
 
-class Job(NamedTuple):
-    """One row, seconds."""
+class SwfJob(NamedTuple):
+    """One row of the trace; times in seconds."""
 
     submit: int
     run: int
     processors: int
-    requested: int  # time; the run time where the trace has none
+    requested: int  # requested time; the run time where the trace has none
 
 
-class Swf:
-    """Windows of consecutive jobs on one pool of processors (`agents` pools of `processors` each).
+class Swf(Dataset):
+    """Windows of consecutive jobs on pools of processors.
 
-    Ticks are seconds, releases the absolute submit times, estimates the requested times, processors the requested ones
-    (the allocated where not given). Jobs are counted from 0 in file order, rejected rows left out. `splits`: see
-    `datasets._files.Windows`. `downloads`: URL -> SHA-256.
+    Ticks are seconds, releases the absolute submit times, estimates the requested times. The demand
+    is the number of requested processors, or of allocated ones where it is not given. Jobs are
+    counted from 0 in the order of the file, without the rejected rows.
 
-    Raises:
-        UserError: for a file that is missing or damaged, naming the line and field; for windows that do not fit.
+    Parameters
+    ----------
+    splits
+        Split -> the fields of its `datasets._files.Windows`.
+    path
+        File, or folder with one trace; None: the file in `downloads`.
+    agents
+        Number of pools.
+    processors
+        Number of processors of one pool. None: the MaxProcs of the file.
+    downloads, download_base
+        Address of the file, after `download_base`, -> its SHA-256.
+
+    Raises
+    ------
+    UserError
+        When the file is missing or damaged (the message names the line and the field), or when
+        windows do not fit.
     """
 
     def __init__(
@@ -51,41 +73,38 @@ class Swf:
         agents: int = 1,
         processors: int | None = None,
         downloads: Mapping[str, str] | None = None,
+        download_base: str = "",
         hashes: Mapping[str, str] | None = None,
     ) -> None:
-        self.name, self.splits, self.path, self.agents, self.processors = (
-            name,
-            splits,
-            path,
-            agents,
-            processors,
-        )
-        self.downloads, self.hashes = dict(downloads or {}), dict(hashes or {})
-        self._trace: tuple[list[Job], int] | None = None
+        self.name = name
+        self.splits = splits
+        self.path = path
+        self.agents = agents
+        self.processors = processors
+        self.downloads = dict(downloads or {})
+        self.download_base = download_base
+        self.hashes = dict(hashes or {})
+        self._trace: tuple[list[SwfJob], int] | None = None
 
     def instances(self, split: str) -> Iterator[Instance]:
-        """The split's windows, in the order of their first jobs as configured."""
+        """Yield the windows of the split in the configured order."""
         jobs, processors = self.trace()
-        starts, size = windows(self.splits, len(jobs))[split]
+        starts, size = split_windows(self.splits, len(jobs))[split]
         for start in starts:
             yield on_pools(
                 jobs[start : start + size], processors, self.agents, f"{self.name}-{start}"
             )
 
-    def trace(self) -> tuple[list[Job], int]:
-        """All jobs, and the processors of one pool; read once."""
+    def trace(self) -> tuple[list[SwfJob], int]:
+        """Return all jobs and the number of processors of one pool; the file is read once."""
         if self._trace is None:
-            [file, *more] = find(self.path, self.downloads, NEED, "*.swf*")
-            if more:
-                raise UserError(
-                    f"dataset.path: {self.path} holds {1 + len(more)} traces; name one of them"
-                )
+            file = find_file(self.path, self.downloads, REQUIRED, "*.swf*", self.download_base)
             self._trace = read_swf(file, self.processors)
         return self._trace
 
 
-def on_pools(jobs: Sequence[Job], processors: int, agents: int, name: str) -> Instance:
-    """The instance in which `jobs` wait for `agents` pools of `processors` each."""
+def on_pools(jobs: Sequence[SwfJob], processors: int, agents: int, name: str) -> Instance:
+    """Return the instance of `jobs` on `agents` pools of `processors` processors each."""
     submit, run, demand, requested = np.array(jobs, dtype=np.int64).T
     return Instance(
         duration=run[:, None],
@@ -100,16 +119,24 @@ def on_pools(jobs: Sequence[Job], processors: int, agents: int, name: str) -> In
     )
 
 
-def read_swf(path: Path, processors: int | None = None) -> tuple[list[Job], int]:
-    """Jobs in file order, and the processors of one pool (`processors`, else the file's MaxProcs, else MaxNodes).
+def read_swf(path: Path, processors: int | None = None) -> tuple[list[SwfJob], int]:
+    """Return the jobs in the order of the file, and the number of processors of one pool.
 
-    Jobs without a positive run time, a submit time or processors that fit are left out; a log line counts them.
+    The number is `processors`, else MaxProcs of the file, else MaxNodes. Jobs without a positive
+    run time, without a submit time, or that need no or too many processors are left out; a warning
+    in the log counts them.
+
+    Raises
+    ------
+    UserError
+        When the file is damaged, states no number of processors, or has no valid job.
     """
     text = read_text(path)
     size = processors or _header(text, "MaxProcs") or _header(text, "MaxNodes")
     if size is None:
         raise UserError(
-            f"dataset.processors: {path} has no `; MaxProcs:` line; set the number of processors"
+            f"dataset.processors: value {processors}: {path} has no `; MaxProcs:` line; "
+            "set the number of processors"
         )
     rows = [
         _row(path, i, line)
@@ -118,27 +145,37 @@ def read_swf(path: Path, processors: int | None = None) -> tuple[list[Job], int]
     ]
     jobs = [job for job in rows if job.submit >= 0 and job.run >= 1 and 1 <= job.processors <= size]
     if len(jobs) < len(rows):
-        log.warning("%s: %d of %d jobs left out: no run time, no processors, or more than %d", path, len(rows) - len(jobs),
-                    len(rows), size)  # fmt: skip
+        log.warning(
+            "%s: %d of %d jobs left out: no run time, no processors, or more than %d processors",
+            path,
+            len(rows) - len(jobs),
+            len(rows),
+            size,
+        )
     if not jobs:
-        raise UserError(f"{path}: none of {len(rows)} rows is a job that {size} processors can run")
+        raise UserError(
+            f"{path}: none of {len(rows)} rows is a job that {size} processors can run; "
+            "check the file and dataset.processors"
+        )
     return jobs, size
 
 
-def _row(path: Path, i: int, line: str) -> Job:
+def _row(path: Path, i: int, line: str) -> SwfJob:
+    """Return the job in line i."""
     fields = line.split()
     if len(fields) != FIELDS:
         raise UserError(
             f"{path}: line {i}: {len(fields)} fields, expected {FIELDS}; the file may be cut short"
         )
     submit, run, allocated, wanted, requested = (
-        int(number(fields[k - 1], f"{path}: line {i}, field {k}")) for k in (2, 4, 5, 8, 9)
+        int(parse_number(fields[k - 1], f"{path}: line {i}, field {k}")) for k in (2, 4, 5, 8, 9)
     )
-    return Job(
+    return SwfJob(
         submit, run, wanted if wanted > 0 else allocated, requested if requested > 0 else run
     )
 
 
 def _header(text: str, field: str) -> int | None:
+    """Return the positive integer of a header comment `; FIELD: n`, or None."""
     found = re.search(rf"^;\s*{field}:\s*(\d+)", text, re.MULTILINE)
     return int(found[1]) if found and int(found[1]) > 0 else None

@@ -1,9 +1,11 @@
-"""Asynchronous advantage actor-critic (A3C: Mnih et al. 2016, arXiv:1602.01783, algorithm S3), readable from top to bottom.
+"""Asynchronous advantage actor-critic (A3C: Mnih et al. 2016, arXiv:1602.01783, algorithm S3).
 
-Each worker is a process with environments and a copy of the network of its own. It takes the shared weights, plays a few
-decisions, computes the gradient of A2C's loss on them and applies it to the shared weights without asking anyone: RMSProp whose
-running squares are shared too, without locks (section 4 of the paper; Recht et al. 2011, "Hogwild!"). The process that started
-them only watches: it averages and validates the shared network, saves it, and stops when the budget is spent.
+Each worker is a process with its own environments and its own copy of the network. It copies the
+shared weights, plays a few decisions, computes the gradient of A2C's loss on them, and applies it
+to the shared weights without locks (Recht et al. 2011, "Hogwild!"). RMSProp's running means of
+squared gradients are shared too (section 4 of the paper). The main process only monitors the
+workers: it updates the EMA of the shared weights, validates and saves it, and stops the workers
+when the budget is spent.
 """
 
 from __future__ import annotations
@@ -19,21 +21,23 @@ import torch
 from torch import Tensor, nn
 from torch import multiprocessing as processes
 
-from bench.contracts import Log
+from bench.contracts import TrainingLogger
 from bench.errors import UserError
 from bench.instance import Instance
 from bench.setting import Setting
 from solvers.a2c import A2C
-from solvers.rl.training import Descent, Training, new_network, simulator_for
+from solvers.rl.trainer import Trainer
+from solvers.rl.training import CheckpointedTrainer, new_network, simulator_for
 
-LOOK = 0.1  # seconds between two looks of the watching process
+POLL_SECONDS = 0.1  # between two checks of the main process
 
 
 @dataclass(kw_only=True)
 class A3C(A2C):
-    """Learns a policy that scores (task, agent) pairs; see `conf/solver/a3c.yaml` for what each argument means.
+    """A3C on (task, agent) pairs; `conf/solver/a3c.yaml` describes each setting.
 
-    Which worker gets its turn when is up to the machine, so two runs of one seed differ, as do a killed and a whole one.
+    The operating system decides which worker runs when. So two runs with the same seed differ, and
+    a resumed run differs from one that was not interrupted.
     """
 
     workers: int = 2
@@ -41,92 +45,105 @@ class A3C(A2C):
     def __post_init__(self) -> None:
         if self.device == "cuda":
             raise UserError(
-                "solver.device: a3c learns in processes on the CPU; set solver.device=cpu, or take a2c for a GPU"
+                "solver.device: value 'cuda': a3c learns in processes on the CPU; set "
+                "solver.device=cpu, or take a2c for a GPU"
             )
         super().__post_init__()
         self.device = "cpu"
 
-    def learn(self, training: Training, train: list[Instance], log: Log) -> None:
-        """Start the workers and watch them until the budget is spent."""
-        if training.done:
+    def learn(
+        self, trainer: CheckpointedTrainer, train: list[Instance], logger: TrainingLogger
+    ) -> None:
+        """Start the workers and monitor them until the budget is spent."""
+        if trainer.done:
             return
-        shared = Shared.of(training, self.workers)
-        seeds = (
-            training.player.generator.initial_seed() + training.decisions
-        )  # a resumed run plays something new
+        shared = SharedState.of(trainer, self.workers)
+        # a resumed run plays other episodes than the interrupted one
+        seed = trainer.collector.generator.initial_seed() + trainer.decisions
         context = processes.get_context("spawn")
-        stop, heard = context.Event(), context.SimpleQueue()
-        setting = training.player.simulator.setting
-        crew = [
+        stop = context.Event()
+        messages = context.SimpleQueue()
+        setting = trainer.collector.simulator.setting
+        total = trainer.total_decisions
+        workers = [
             context.Process(
-                target=work,
-                args=(self, rank, train, setting, seeds, shared, training.total, stop, heard),
+                target=run_worker,
+                args=(self, rank, train, setting, seed, shared, total, stop, messages),
                 daemon=True,
             )
             for rank in range(self.workers)
         ]
-        for worker in crew:
+        for worker in workers:
             worker.start()
         try:
-            self._watch(training, shared, crew, heard, log)
+            self._monitor(trainer, shared, workers, messages, logger)
         finally:
             stop.set()
-            for worker in crew:
+            for worker in workers:
                 worker.join(timeout=10.0)
                 worker.kill()
 
-    def _watch(
-        self, training: Training, shared: Shared, crew: Sequence[Any], heard: Any, log: Log
+    def _monitor(
+        self,
+        trainer: CheckpointedTrainer,
+        shared: SharedState,
+        workers: Sequence[Any],
+        messages: Any,
+        logger: TrainingLogger,
     ) -> None:
-        price, every = training.price, self.envs * self.steps * self.workers
-        spent, waited, began = price.cpu_seconds, price.seconds, time.perf_counter()
-        while not training.done:
-            time.sleep(LOOK)
+        """End an iteration whenever the workers have played one rollout each, or more."""
+        cost = trainer.learning_cost
+        per_iteration = self.num_envs * self.steps * self.workers  # decisions
+        cpu_before, seconds_before, began = cost.cpu_seconds, cost.seconds, time.perf_counter()
+        while not trainer.done:
+            time.sleep(POLL_SECONDS)
             values: dict[str, float] = {}
-            while not heard.empty():
-                message = heard.get()
+            while not messages.empty():
+                message = messages.get()
                 if isinstance(message, str):
                     raise UserError(message)
                 values = message
-            if dead := [worker for worker in crew if worker.exitcode not in (None, 0)]:
+            if dead := [worker for worker in workers if worker.exitcode not in (None, 0)]:
                 raise RuntimeError(f"a3c: a worker died with exit code {dead[0].exitcode}")
-            played = int(shared.decisions.sum())
-            if played - training.decisions < every and played < training.total:
+            decisions = int(shared.decisions.sum())
+            played = decisions - trainer.decisions
+            if played < per_iteration and decisions < trainer.total_decisions:
                 continue
-            missed, training.decisions = (played - training.decisions) / every, played
-            price.cpu_seconds = spent + float(shared.cpu_seconds.sum())
-            price.seconds = (
-                waited + time.perf_counter() - began
-            )  # validation goes on beside the learning
-            training.looked(values, log, missed)
+            trainer.decisions = decisions
+            cost.cpu_seconds = cpu_before + float(shared.cpu_seconds.sum())
+            # validation is not subtracted: the workers go on meanwhile
+            cost.seconds = seconds_before + time.perf_counter() - began
+            trainer.end_iteration(values, logger, played / per_iteration)
 
 
-class Shared(NamedTuple):
+class SharedState(NamedTuple):
     """What all processes read and write, in shared memory."""
 
     weights: list[Tensor]  # of the network
     squares: list[Tensor]  # RMSProp's running means of squared gradients
-    decisions: Tensor  # (workers,) int64, played by each; what was played before a resumption stands in the first
-    cpu_seconds: Tensor  # (workers,) float64, spent by each
+    decisions: Tensor  # (workers,) int64 played by each; the first includes those before a resume
+    cpu_seconds: Tensor  # (workers,) float64 spent by each
 
     @classmethod
-    def of(cls, training: Training, workers: int) -> Shared:
-        """The weights of a training and its optimizer's squares, moved to shared memory."""
-        weights = [parameter.data.share_memory_() for parameter in training.network.parameters()]
-        states = [
-            training.optimizer.state[parameter] for parameter in training.network.parameters()
-        ]
+    def of(cls, trainer: CheckpointedTrainer, workers: int) -> SharedState:
+        """Move the weights of a trainer and its optimizer's squares to shared memory."""
+        parameters = list(trainer.network.parameters())
+        weights = [parameter.data.share_memory_() for parameter in parameters]
+        states = [trainer.optimizer.state[parameter] for parameter in parameters]
         for state, weight in zip(states, weights, strict=True):
             state.setdefault("step", torch.zeros(()))
             state["square_avg"] = state.get("square_avg", torch.zeros_like(weight)).share_memory_()
         decisions = torch.zeros(workers, dtype=torch.int64).share_memory_()
-        decisions[0] = training.decisions
+        decisions[0] = trainer.decisions
         cpu_seconds = torch.zeros(workers, dtype=torch.float64).share_memory_()
         return cls(weights, [state["square_avg"] for state in states], decisions, cpu_seconds)
 
 
-class Worker(Descent):
-    """Descends on a copy of the shared weights, and moves these instead of its own."""
+class Worker(Trainer):
+    """A trainer whose gradients, computed on a copy of the shared weights, change the shared ones.
+
+    Parameters are those of `Trainer`; `shared` holds the state of all workers.
+    """
 
     def __init__(
         self,
@@ -134,68 +151,88 @@ class Worker(Descent):
         instances: list[Instance],
         setting: Setting,
         seed: int,
-        shared: Shared,
-        total: int,
+        shared: SharedState,
+        total_decisions: int,
     ) -> None:
         torch.manual_seed(seed)
         simulator = simulator_for(learner, instances, setting, torch.device("cpu"))
-        super().__init__(learner, new_network(learner, simulator), simulator, seed, total)
-        self.played = shared.decisions
-        self.shared = [nn.Parameter(weight) for weight in shared.weights]
-        self.optimizer = learner.optimizer(self.shared)
-        for parameter, square in zip(self.shared, shared.squares, strict=True):
-            self.optimizer.state[parameter] = {"step": torch.zeros(()), "square_avg": square}
+        network = new_network(learner, simulator)
+        super().__init__(learner, network, simulator, seed, total_decisions)
+        self.all_decisions = shared.decisions
+        self.shared_weights = [nn.Parameter(weight) for weight in shared.weights]
+        self.optimizer = learner.optimizer(self.shared_weights)
+        for weight, square in zip(self.shared_weights, shared.squares, strict=True):
+            self.optimizer.state[weight] = {"step": torch.zeros(()), "square_avg": square}
 
     @property
-    def left(self) -> float:
-        """The share of the budget that is left by now: the others play on."""
-        return max(0.0, 1.0 - int(self.played.sum()) / self.total)
+    def progress_remaining(self) -> float:
+        """The share of the budget that is not spent now: the other workers play meanwhile."""
+        return max(0.0, 1.0 - int(self.all_decisions.sum()) / self.total_decisions)
 
-    def take(self) -> None:
-        """Copy the shared weights."""
+    def copy_shared_weights(self) -> None:
+        """Copy the shared weights to the network of this worker."""
         with torch.no_grad():
-            for mine, theirs in zip(self.network.parameters(), self.shared, strict=True):
-                mine.copy_(theirs)
+            for own, shared in zip(self.network.parameters(), self.shared_weights, strict=True):
+                own.copy_(shared)
 
     def step(self) -> None:
-        """Apply the own gradients to the shared weights, unless they would spoil them.
+        """Apply the gradients of this worker to the shared weights, unless they are not finite.
 
-        A worker that was held up must not move weights that have settled since: the learning rate is that of now.
+        The learning rate is set anew: a worker that was delayed must not make a step with the
+        learning rate of an earlier time.
         """
-        self.anneal()
-        self.norm += nn.utils.clip_grad_norm_(self.network.parameters(), self.learner.max_grad_norm)
-        self.check()
-        for mine, theirs in zip(self.network.parameters(), self.shared, strict=True):
-            theirs.grad, mine.grad = mine.grad, None
+        self.anneal_learning_rate()
+        self.grad_norm_sum += nn.utils.clip_grad_norm_(
+            self.network.parameters(), self.learner.max_grad_norm
+        )
+        self.check_finite()
+        for own, shared in zip(self.network.parameters(), self.shared_weights, strict=True):
+            shared.grad, own.grad = own.grad, None
         self.optimizer.step()
 
 
-def work(
-    learner: A3C, rank: int, instances: list[Instance], setting: Setting, seeds: int, shared: Shared, total: int, stop: Any,
-    heard: Any,
-) -> None:  # fmt: skip
-    """What one process does until it is told to stop, its starter is gone, or the budget is spent."""
+def run_worker(
+    learner: A3C,
+    rank: int,
+    instances: list[Instance],
+    setting: Setting,
+    seed: int,
+    shared: SharedState,
+    total_decisions: int,
+    stop: Any,
+    messages: Any,
+) -> None:
+    """Train in one process until `stop` is set, the main process has died, or the budget is spent.
+
+    Parameters
+    ----------
+    learner, instances, setting, seed, shared, total_decisions
+        As for `Worker`; the worker's own seed is drawn from `seed` and `rank`.
+    rank
+        Number of the worker.
+    stop
+        An event.
+    messages
+        A queue to the main process: the metrics of worker 0, and the text of a UserError.
+    """
     torch.set_num_threads(1)
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches every process, and the starter sees to it
-    seed = int(np.random.SeedSequence([seeds, rank]).generate_state(1)[0])
-    worker, starter = (
-        Worker(learner, instances, setting, seed, shared, total),
-        processes.parent_process(),
-    )
-    assert starter is not None  # nobody calls this but `learn`
+    # Ctrl-C reaches every process; the main process stops the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    worker_seed = int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])
+    worker = Worker(learner, instances, setting, worker_seed, shared, total_decisions)
+    main_process = processes.parent_process()
+    assert main_process is not None  # only `A3C.learn` starts this function
     try:
-        while not stop.is_set() and starter.is_alive():
+        while not stop.is_set() and main_process.is_alive():
             worker.decisions = int(shared.decisions.sum())
             if worker.done:
                 return
-            worker.take()
+            worker.copy_shared_weights()
             before = worker.decisions
-            values = worker.turn()
+            values = worker.train_iteration()
             shared.decisions[rank] += worker.decisions - before
             shared.cpu_seconds[rank] = time.process_time()
-            if rank == 0 and heard.empty():  # a full pipe would hold the worker up
-                heard.put(values)
+            if rank == 0 and messages.empty():  # a full pipe would block the worker
+                messages.put(values)
     except UserError as error:
-        heard.put(str(error))
+        messages.put(str(error))

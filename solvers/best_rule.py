@@ -1,48 +1,104 @@
-"""The best of several rules, chosen per instance in hindsight: what a careful operator could do, and where CP-SAT starts."""
+"""The best dispatch rule per instance in hindsight; CP-SAT starts from its schedule."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from bench import metrics
-from bench.contracts import Budget, Policy, Result
+from bench.contracts import Budget, Policy, Result, Solver
+from bench.errors import UserError
 from bench.instance import Instance
-from bench.rollout import PolicySolver, played_as
+from bench.rollout import PolicySolver, setting_of
 from bench.schedule import Schedule
 from bench.setting import Setting
 
 
-class BestRule:
-    """Plays every rule to the end and keeps the schedule with the lowest objective; ties go to the rule named first.
+class BestRule(Solver):
+    """The schedule with the lowest objective of all rules, each of which is rolled out.
 
-    To play an instance several times over is to know it, so a row of this solver is `clairvoyant`.
+    Ties go to the rule that comes first. Because the instance is simulated several times, this
+    solver is `clairvoyant`.
+
+    Parameters
+    ----------
+    rules
+        The rules. None: all dispatch rules in conf/solver (`bench.plugins.rules`): those in `first`
+        in that order, then the others by name, without those in `exclude`.
+    first, exclude
+        Names of files in conf/solver; only with rules=None.
+
+    Raises
+    ------
+    UserError
+        When a name in `first` or `exclude` is no dispatch rule, occurs twice, or no rule is left
+        (the first solve, as the rules are then built).
     """
 
     clairvoyant = True
 
-    def __init__(self, rules: Sequence[Policy]) -> None:
-        self.rules = list(rules)
+    def __init__(
+        self,
+        rules: Sequence[Policy] | None = None,
+        first: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+    ) -> None:
+        self._rules = None if rules is None else list(rules)
+        self.first = list(first)
+        self.exclude = list(exclude)
+
+    @property
+    def rules(self) -> list[Policy]:
+        """The rules in their order; dispatch rules of conf/solver are built at the first use."""
+        if self._rules is None:
+            self._rules = self._configured_rules()
+        return self._rules
+
+    def hashed_settings(self) -> dict[str, Any]:
+        """Return the rules themselves: those of conf/solver may change while the names stay."""
+        return {"rules": self.rules}
 
     def solve(
         self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
     ) -> Result:
-        """The best rule's schedule; `info` names the rule."""
+        """Return the schedule of the best rule; `info` names the class of the rule."""
         results = [
-            PolicySolver(rule).solve(instance, played_as(rule, setting), budget, rng)
+            PolicySolver(rule).solve(instance, setting_of(rule, setting), budget, rng)
             for rule in self.rules
         ]
         values = [
             metrics.objective(instance, result.schedule, setting.objective) for result in results
         ]
         best = int(np.argmin(values))
-        return Result(
-            results[best].schedule,
-            results[best].status,
-            info={"rule": type(self.rules[best]).__name__},
-        )
+        info = {"rule": type(self.rules[best]).__name__}
+        return Result(results[best].schedule, results[best].status, info=info)
 
     def __call__(self, instance: Instance, setting: Setting, rng: np.random.Generator) -> Schedule:
-        """The schedule alone, as CpSat's `warm_start`."""
+        """Return the schedule alone: the interface of `warm_start` of CpSat."""
         return self.solve(instance, setting, Budget(), rng).schedule
+
+    def _configured_rules(self) -> list[Policy]:
+        from bench import plugins
+
+        found = plugins.rules()
+        named = [*self.first, *self.exclude]
+        for field in ("first", "exclude"):
+            for i, name in enumerate(getattr(self, field)):
+                if name not in found:
+                    raise UserError(
+                        f"solver.{field}[{i}]: value {name!r}: is no dispatch rule of conf/solver; "
+                        f"use {', '.join(found)}"
+                    )
+                if named.count(name) > 1:
+                    raise UserError(
+                        f"solver.{field}[{i}]: value {name!r}: first and exclude name it more than "
+                        "once; name it once"
+                    )
+        others = [name for name in sorted(found) if name not in named]
+        if not self.first and not others:
+            raise UserError(
+                f"solver.exclude: value {self.exclude}: excludes every rule; leave one out"
+            )
+        return [found[name] for name in [*self.first, *others]]

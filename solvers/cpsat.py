@@ -1,51 +1,70 @@
-"""The exact reference: CP-SAT (Perron & Furnon, OR-Tools) on the `assign` and `schedule` problems, with a proved bound.
+"""The exact reference: CP-SAT (Perron & Furnon, OR-Tools) for the tracks `assign` and `schedule`.
 
-With `time` sharing, what a first short try leaves open is improved by local search and bounded by relaxations
-(`solvers.exact.bounds`); the plan, the bound and the starts that the two rule out go into the model. It plans with everything known,
-so it may not enter track=online. `commit` mode is solved as the free problem: a plan that chooses its starts freely is a
-relaxation of one that commits to a queue order, so every bound holds there too. Where outages kill tasks, the pieces that
-survive form a plan of the free problem with the same completions, so they hold there as well.
+With `time` sharing, what a first short run of CP-SAT leaves open is improved by simulated annealing
+and bounded by relaxations (`solvers.exact.bounds`). The best schedule, the best bound and the
+starts that the two exclude then go into the model of the main run.
+
+The solver is clairvoyant: it may not enter `track=online`. `commit` mode is solved as the free
+problem: a schedule that chooses its starts freely is a relaxation of one that commits to the order
+of a queue, so every bound holds there too. Where outages kill tasks, the pieces that survive form a
+schedule of the free problem with the same completions, so the bounds hold there as well.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 from ortools.sat.python import cp_model
 
-from bench.contracts import Budget, Result
+from bench.contracts import Budget, Result, Solver
 from bench.errors import UserError
 from bench.instance import Instance
 from bench.left_shift import active
 from bench.schedule import Schedule
 from bench.setting import Setting
-from solvers.exact.annealing import fastest, improve
-from solvers.exact.assignment.model import AssignModel
-from solvers.exact.bounds import Root, quick, root, trivial
-from solvers.exact.compile_kernels import warm_up
-from solvers.exact.cp_sat import Incumbents, WarmStart, first_plan, new_solver
-from solvers.exact.objective_terms import Terms, completion
+from solvers.exact.annealing import greedy_schedule, improve_schedule
+from solvers.exact.assignment.model import AssignmentModel
+from solvers.exact.bounds import ScheduleRelaxation, quick_bounds, relaxation_bounds, trivial
+from solvers.exact.compile_kernels import compile_kernels
+from solvers.exact.cp_sat import IncumbentCallback, WarmStart, create_solver, initial_schedule
+from solvers.exact.objective_terms import Terms, completion_times
 from solvers.exact.schedule_model import ScheduleModel
-from solvers.exact.search_log import Trace
+from solvers.exact.search_log import SearchLog
 
-TOLERANCE = Fraction(
-    1, 10**9
-)  # an objective this close to its bound, relative, counts as proved (only fractions need it)
-TRY_SHARE = 0.02  # of the budget, for CP-SAT alone: what is easy needs no more
-TRIED_PAIRS = 2000  # tasks x agents; larger models take longer to build than such a try
-SEARCH_SHARE = 0.35  # of the budget, for the local search at most
+# Where objectives are fractions: an objective this close to its bound, relative, is optimal.
+TOLERANCE = Fraction(1, 10**9)
+FIRST_RUN_SHARE = 0.02  # of the budget, for the first run of CP-SAT; easy instances need no more
+FIRST_RUN_PAIRS = 2000  # tasks x agents; building a larger model takes longer than such a run
+ANNEALING_SHARE = 0.35  # of the budget at most
 BOUNDS_SHARE = 0.25  # of the budget, for the relaxations at most
-LEAST_SECONDS = 0.02  # with less than this neither is begun
-PATIENCE = 6  # rounds of annealing without a better plan after which the local search ends
-PROBED_VARIABLES = (
-    5000  # in larger models probing takes minutes (30 s at 500 tasks x 32 agents) and gains little
-)
+MIN_SECONDS = 0.02  # annealing and relaxations are skipped with less than this
+PATIENCE = 6  # annealing ends after this many rounds without a better schedule
+# In larger models probing takes minutes (30 s at 500 tasks x 32 agents) and gains little.
+PROBED_VARIABLES = 5000
 
 
-class CpSat:
-    """Branch and bound with clause learning over intervals; stops at the proof of an optimum or when the budget ends."""
+class CpSat(Solver):
+    """Branch and bound with clause learning over intervals.
+
+    It stops at the proof of an optimum or when the budget ends.
+
+    Parameters
+    ----------
+    threads
+        Worker threads; None: `budget.threads`.
+    warm_start
+        A callable (instance, setting, rng) -> schedule: the schedule to start from, and to return
+        if nothing better is found.
+    bounds
+        Whether to compute relaxations first.
+    local_search
+        Whether to run simulated annealing first. With neither this is the plain model.
+    log
+        Whether to print CP-SAT's own search log.
+    """
 
     clairvoyant = True
     certifies = True
@@ -58,161 +77,186 @@ class CpSat:
         local_search: bool = True,
         log: bool = False,
     ) -> None:
-        """`threads`: default budget.threads. `warm_start(instance, setting, rng)`: a plan to start from and to fall back on.
-
-        `bounds`, `local_search`: whether relaxations and local search come first; with neither this is the plain model.
-        """
-        self.threads, self.warm_start, self.bounds, self.local_search, self.log = (
-            threads,
-            warm_start,
-            bounds,
-            local_search,
-            log,
-        )
+        self.threads = threads
+        self.warm_start = warm_start
+        self.bounds = bounds
+        self.local_search = local_search
+        self.log = log
 
     def warm_up(self) -> None:
-        """Compile what is compiled late."""
-        warm_up(self, "time")
+        """Compile the numba kernels before any clock starts."""
+        compile_kernels(self, "time")
 
     def solve(
         self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
     ) -> Result:
-        """The best plan found and a proved bound. Status `optimal`: bound and objective agree (TOLERANCE, where not exact).
+        """Return the best schedule found and a proven lower bound.
 
-        `info` names the bound and holds its proof (see `solvers.exact.bounds`; a bound that CP-SAT raised has no proof but its own
-        search) and the value of every bound.
+        The status is `optimal` where objective and bound agree (within TOLERANCE where objectives
+        are fractions). `info` names the bound and holds its proof (see `solvers.exact.bounds`; a
+        bound that CP-SAT raised has no proof but its own search) and the value of every bound.
 
-        Raises:
-            UserError: where weights times ticks leave the 64-bit integers CP-SAT counts in.
+        Raises
+        ------
+        UserError
+            Where weights times ticks exceed the 64-bit integers of CP-SAT.
         """
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         setting.check(instance)
         terms = Terms.of(instance, setting.objective)
-        least = trivial(instance, terms)
-        trace, relaxed = Trace(terms, began, least), Root((least,))
-        best = first_plan(self.warm_start, instance, setting, rng)
-        if best is not None:
-            trace.found(completion(best))
-        if instance.sharing == "time" and budget.seconds > LEAST_SECONDS:
-            best, relaxed = self._prepare(instance, setting, best, relaxed, budget, rng, trace)
-        if best is None or trace.objective > trace.bound:
-            left = budget.seconds - (time.perf_counter() - began)
-            best, done = self._search(instance, best, relaxed, left, budget, rng, trace)
-            if best is None:
-                return trace.result(
-                    Schedule.empty(), "infeasible" if done else "unknown", relaxed.bounds
-                )
-        proved = trace.objective - trace.bound <= (
-            0 if terms.whole else TOLERANCE * trace.objective
+        first_bound = trivial(instance, terms)
+        solve = _Solve(
+            self,
+            instance,
+            setting,
+            budget,
+            rng,
+            SearchLog(terms, start_time, first_bound),
+            ScheduleRelaxation((first_bound,)),
         )
-        return trace.result(best, "optimal" if proved else "feasible", relaxed.bounds)
+        return solve.run()
 
-    def _search(
-        self,
-        instance: Instance,
-        best: Schedule | None,
-        relaxed: Root,
-        seconds: float,
-        budget: Budget,
-        rng: np.random.Generator,
-        trace: Trace,
-    ) -> tuple[Schedule | None, bool]:
-        """CP-SAT for `seconds`: the best plan now, and whether that is the end (it is optimal, or nothing is feasible)."""
-        began, solver = time.perf_counter(), new_solver(self.threads or budget.threads, rng)
-        solver.parameters.log_search_progress = self.log
-        model = _model(instance, trace.terms, best, relaxed)
+
+@dataclass
+class _Solve:
+    """One solve of an instance: the best schedule, the bounds and the stages that improve them."""
+
+    options: CpSat
+    instance: Instance
+    setting: Setting
+    budget: Budget
+    rng: np.random.Generator
+    search_log: SearchLog
+    relaxation: ScheduleRelaxation
+    best: Schedule | None = None
+
+    def run(self) -> Result:
+        """Return the result of all stages: preparation, then CP-SAT for the rest of the budget."""
+        search_log = self.search_log
+        start = initial_schedule(self.options.warm_start, self.instance, self.setting, self.rng)
+        if start is not None:
+            self.best = start
+            search_log.record_schedule(start)
+        if self.instance.sharing == "time" and self.budget.seconds > MIN_SECONDS:
+            self._prepare()
+        if self.best is None or not search_log.optimum_proven:
+            complete = self._run_cp_sat(self._seconds_left())
+            if self.best is None:
+                status = "infeasible" if complete else "unknown"
+                return search_log.result(Schedule.empty(), status, self.relaxation.bounds)
+        gap = search_log.objective - search_log.bound
+        tolerance = 0 if search_log.terms.is_integral else TOLERANCE * search_log.objective
+        status = "optimal" if gap <= tolerance else "feasible"
+        return search_log.result(self.best, status, self.relaxation.bounds)
+
+    def _seconds_left(self) -> float:
+        return self.budget.seconds - (time.perf_counter() - self.search_log.start_time)
+
+    def _prepare(self) -> None:
+        """Run the stages before the main run of CP-SAT until one of them proves an optimum.
+
+        They are the quick bounds, a first run of CP-SAT, simulated annealing and the other
+        relaxations, each within its share of the budget.
+        """
+        options, search_log = self.options, self.search_log
+        if options.bounds:
+            self.relaxation = quick_bounds(
+                self.instance, search_log.terms, self.setting.objective, search_log.record_bound
+            )
+            if self.relaxation.schedule is not None:
+                self.best = search_log.keep_better(self.best, self.relaxation.schedule)
+        small = self.instance.n_tasks * self.instance.n_agents <= FIRST_RUN_PAIRS
+        first_run = (options.bounds or options.local_search) and small
+        if first_run and not search_log.optimum_proven:
+            complete = self._run_cp_sat(FIRST_RUN_SHARE * self.budget.seconds)
+            if complete:
+                return
+        if options.local_search and self._worthwhile(ANNEALING_SHARE):
+            self._anneal()
+        if options.bounds and self._worthwhile(BOUNDS_SHARE):
+            self._relax()
+
+    def _worthwhile(self, share: float) -> bool:
+        """Whether there is enough time for a stage, and something left to prove."""
+        seconds = min(self._seconds_left(), share * self.budget.seconds)
+        return seconds > MIN_SECONDS and not self.search_log.optimum_proven
+
+    def _anneal(self) -> None:
+        """Improve the best schedule by simulated annealing."""
+        seconds = ANNEALING_SHARE * self._seconds_left()
+        if self.best is None:
+            self.best = greedy_schedule(self.instance)
+        self.search_log.record_schedule(self.best)
+        self.best = improve_schedule(
+            self.instance,
+            self.search_log.terms,
+            self.best,
+            seconds,
+            self.rng,
+            self.search_log.record_schedule,
+            PATIENCE,
+        )
+
+    def _relax(self) -> None:
+        """Compute the relaxations beyond the quick ones."""
+        seconds = BOUNDS_SHARE * self._seconds_left()
+        incumbent = greedy_schedule(self.instance) if self.best is None else self.best
+        self.relaxation = relaxation_bounds(
+            self.instance,
+            self.search_log.terms,
+            self.setting.objective,
+            incumbent,
+            seconds,
+            self.search_log.record_bound,
+            self.relaxation,
+        )
+
+    def _run_cp_sat(self, seconds: float) -> bool:
+        """Run CP-SAT for `seconds`; return whether its search is complete.
+
+        It is complete where the best schedule is optimal or no schedule is feasible.
+        """
+        start_time = time.perf_counter()
+        search_log = self.search_log
+        solver = create_solver(self.options.threads or self.budget.threads, self.rng)
+        solver.parameters.log_search_progress = self.options.log
+        model = self._model()
         small = len(model.model.proto.variables) < PROBED_VARIABLES
         solver.parameters.cp_model_probing_level = 2 if small else 0
-        solver.parameters.max_time_in_seconds = max(0.0, seconds - (time.perf_counter() - began))
-        solver.best_bound_callback = lambda bound: trace.searched(bound, model.scale)
-        status = solver.solve(model.model, Incumbents(model, trace))
+        left = seconds - (time.perf_counter() - start_time)
+        solver.parameters.max_time_in_seconds = max(0.0, left)
+        solver.best_bound_callback = lambda bound: search_log.record_solver_bound(
+            bound, model.scale
+        )
+        status = solver.solve(model.model, IncumbentCallback(model, search_log))
         if status == cp_model.MODEL_INVALID:
             raise UserError(
-                "tick_seconds: weights times ticks leave the 64-bit integers CP-SAT counts in; use longer ticks"
+                f"tick_seconds: value {self.instance.tick_seconds}: weights times ticks must fit "
+                "the 64-bit integers of CP-SAT; use longer ticks"
             )
-        if status == cp_model.INFEASIBLE and best is not None:
+        if status == cp_model.INFEASIBLE and self.best is not None:
             raise RuntimeError(
-                "CP-SAT finds no schedule, and a verified one is known: a bound or a window is wrong"
+                "CP-SAT finds no schedule although a verified one is known: a bound or a window "
+                "of starts is wrong"
             )
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-            best = trace.better(best, active(instance, model.schedule(solver.value)))
+            found = active(self.instance, model.schedule(solver.value))
+            self.best = search_log.keep_better(self.best, found)
         if status != cp_model.INFEASIBLE:
-            trace.searched(solver.best_objective_bound, model.scale)
-        return best, status in (cp_model.OPTIMAL, cp_model.INFEASIBLE)
+            search_log.record_solver_bound(solver.best_objective_bound, model.scale)
+        return status in (cp_model.OPTIMAL, cp_model.INFEASIBLE)
 
-    def _prepare(
-        self,
-        instance: Instance,
-        setting: Setting,
-        best: Schedule | None,
-        relaxed: Root,
-        budget: Budget,
-        rng: np.random.Generator,
-        trace: Trace,
-    ) -> tuple[Schedule | None, Root]:
-        """Quick bounds, a short try, local search, the other relaxations, each within its share, until one of them proves it.
-
-        The best plan and what was proved.
-        """
-        terms = trace.terms
-        if self.bounds:
-            relaxed = quick(instance, terms, setting.objective, trace.proved)
-            if relaxed.schedule is not None:
-                best = trace.better(best, relaxed.schedule)
-        tried = (
-            self.bounds or self.local_search
-        ) and instance.n_tasks * instance.n_agents <= TRIED_PAIRS
-        if tried and trace.objective > trace.bound:
-            best, done = self._search(
-                instance, best, relaxed, TRY_SHARE * budget.seconds, budget, rng, trace
-            )
-            if done:
-                return best, relaxed
-        left = budget.seconds - (time.perf_counter() - trace.began)
-        if (
-            self.local_search
-            and min(left, SEARCH_SHARE * budget.seconds) > LEAST_SECONDS
-            and trace.objective > trace.bound
-        ):
-            best = fastest(instance) if best is None else best
-            trace.found(completion(best))
-            best = improve(
-                instance,
-                terms,
-                best,
-                SEARCH_SHARE * left,
-                rng,
-                lambda plan: trace.found(completion(plan)),
-                PATIENCE,
-            )
-        left = budget.seconds - (time.perf_counter() - trace.began)
-        if (
-            self.bounds
-            and min(left, BOUNDS_SHARE * budget.seconds) > LEAST_SECONDS
-            and trace.objective > trace.bound
-        ):
-            known = fastest(instance) if best is None else best
-            relaxed = root(
-                instance,
-                terms,
-                setting.objective,
-                known,
-                BOUNDS_SHARE * left,
-                trace.proved,
-                relaxed,
-            )
-        return best, relaxed
-
-
-def _model(
-    instance: Instance, terms: Terms, first: Schedule | None, relaxed: Root
-) -> AssignModel | ScheduleModel:
-    if instance.sharing == "budget":
-        model: AssignModel | ScheduleModel = AssignModel(instance)
-    else:
-        incumbent = None if first is None else completion(first)
-        windows = None if first is None else relaxed.windows
-        model = ScheduleModel(instance, terms, incumbent, relaxed.best.value, windows)
-    if first is not None:
-        model.hint(first)
-    return model
+    def _model(self) -> AssignmentModel | ScheduleModel:
+        """Return the CP-SAT model with all that is known: bound, start windows, hint."""
+        model: AssignmentModel | ScheduleModel
+        if self.instance.sharing == "budget":
+            model = AssignmentModel(self.instance)
+        else:
+            incumbent = None if self.best is None else completion_times(self.best)
+            windows = None if self.best is None else self.relaxation.windows
+            bound = self.relaxation.best.value
+            terms = self.search_log.terms
+            model = ScheduleModel(self.instance, terms, incumbent, bound, windows)
+        if self.best is not None:
+            model.hint(self.best)
+        return model

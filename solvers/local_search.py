@@ -1,8 +1,9 @@
-"""Search without proof, for the tracks `assign` and `schedule`: what an OR engineer would run in the same seconds.
+"""Search without proof, for the tracks `assign` and `schedule`.
 
-`schedule`: simulated annealing over sequences and agents from the best rule's plan (`solvers.exact.annealing`). `assign`:
-annealing with priced capacities (`solvers.exact.assignment.annealing`), then, where each agent has one capacity that binds, large
-neighbourhoods solved by tree search (`solvers.exact.assignment.neighbourhoods`).
+`schedule`: simulated annealing over sequences and agents, from the schedule of the best rule
+(`solvers.exact.annealing`). `assign`: simulated annealing with penalties on exceeded capacities
+(`solvers.exact.assignment.annealing`), then, where each agent has one capacity that can bind, large
+neighbourhood search by tree search (`solvers.exact.assignment.neighbourhoods`).
 """
 
 from __future__ import annotations
@@ -11,81 +12,88 @@ import time
 
 import numpy as np
 
-from bench.contracts import Budget, Result
+from bench.contracts import Budget, Result, Solver
 from bench.instance import Instance
 from bench.schedule import Schedule
 from bench.setting import Setting
-from solvers.exact import annealing as schedule_search
+from solvers.exact.annealing import greedy_schedule, improve_schedule
 from solvers.exact.assignment import annealing
-from solvers.exact.assignment.neighbourhoods import Neighbourhoods
-from solvers.exact.assignment.relaxation import Relaxation
+from solvers.exact.assignment.neighbourhoods import LargeNeighbourhoodSearch
+from solvers.exact.assignment.relaxation import KnapsackRelaxation
 from solvers.exact.bounds import trivial
-from solvers.exact.compile_kernels import warm_up
-from solvers.exact.cp_sat import WarmStart, first_plan
-from solvers.exact.objective_terms import Terms, by_task, completion
-from solvers.exact.search_log import Trace
+from solvers.exact.compile_kernels import compile_kernels
+from solvers.exact.cp_sat import WarmStart, initial_schedule
+from solvers.exact.objective_terms import Terms, by_task
+from solvers.exact.search_log import SearchLog
 
 
-class LocalSearch:
-    """The best schedule met within the budget; it plans with everything known, so it may not enter track=online."""
+class LocalSearch(Solver):
+    """Returns the best schedule found within the budget; clairvoyant.
+
+    Parameters
+    ----------
+    warm_start
+        A callable (instance, setting, rng) -> schedule: the schedule to start from (track
+        `schedule`).
+    patience
+        Annealing ends before the budget does after this many rounds without a better schedule
+        (track `schedule`); None: never.
+    """
 
     clairvoyant = True
 
     def __init__(self, warm_start: WarmStart | None = None, patience: int | None = 30) -> None:
-        """`warm_start`: the plan to start from (track schedule). `patience`: rounds of annealing without a better plan that end
-        the search before the budget does; None: never.
-        """
-        self.warm_start, self.patience = warm_start, patience
+        self.warm_start = warm_start
+        self.patience = patience
 
     def warm_up(self) -> None:
-        """Compile what is compiled late."""
-        warm_up(self, "time", "budget", seconds=0.2)
+        """Compile the numba kernels before any clock starts."""
+        compile_kernels(self, "time", "budget", seconds=0.2)
 
     def solve(
         self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
     ) -> Result:
-        """The best schedule met; `feasible`, or `unknown` where none was. The trajectory's bound is the trivial one."""
+        """Return the best schedule found: `feasible`, or `unknown` where none was.
+
+        The bound of the trajectory is the trivial one.
+        """
         setting.check(instance)
-        began, terms = time.perf_counter(), Terms.of(instance, setting.objective)
-        trace = Trace(terms, began, trivial(instance, terms))
+        start_time = time.perf_counter()
+        terms = Terms.of(instance, setting.objective)
+        search_log = SearchLog(terms, start_time, trivial(instance, terms))
+        best: Schedule | None
         if instance.sharing == "budget":
-            best = self._assign(instance, budget, rng, trace)
+            best = self._assign(instance, budget, rng, search_log)
         else:
-            first = first_plan(self.warm_start, instance, setting, rng) or schedule_search.fastest(
-                instance
+            first = initial_schedule(self.warm_start, instance, setting, rng)
+            if first is None:
+                first = greedy_schedule(instance)
+            search_log.record_schedule(first)
+            left = budget.seconds - (time.perf_counter() - start_time)
+            best = improve_schedule(
+                instance, terms, first, left, rng, search_log.record_schedule, self.patience
             )
-            trace.found(completion(first))
-            left = budget.seconds - (time.perf_counter() - began)
-            best = schedule_search.improve(
-                instance,
-                terms,
-                first,
-                left,
-                rng,
-                lambda plan: trace.found(completion(plan)),
-                self.patience,
-            )
-        return (
-            Result(Schedule.empty(), "unknown") if best is None else trace.result(best, "feasible")
-        )
+        if best is None:
+            return Result(Schedule.empty(), "unknown")
+        return search_log.result(best, "feasible")
 
     def _assign(
-        self, instance: Instance, budget: Budget, rng: np.random.Generator, trace: Trace
+        self, instance: Instance, budget: Budget, rng: np.random.Generator, search_log: SearchLog
     ) -> Schedule | None:
-        def found(plan: Schedule) -> None:
-            trace.found(completion(plan))
+        """Return the best assignment found, None where none is feasible."""
 
         def left() -> float:
-            return budget.seconds - (time.perf_counter() - trace.began)
+            return budget.seconds - (time.perf_counter() - search_log.start_time)
 
-        best = annealing.improve(instance, None, 0.0, rng, found)
-        relaxation = Relaxation.of(instance)
+        record = search_log.record_schedule
+        best = annealing.improve(instance, None, 0.0, rng, record)
+        relaxation = KnapsackRelaxation.from_instance(instance)
         if best is None or relaxation is None or not relaxation.exact:
-            return annealing.improve(instance, best, left(), rng, found)
-        _, u, _ = relaxation.maximise(left())
-        search = Neighbourhoods(relaxation, u, by_task(best, best.agent), rng)
+            return annealing.improve(instance, best, left(), rng, record)
+        _, multipliers, _ = relaxation.maximise_dual(left())
+        search = LargeNeighbourhoodSearch(relaxation, multipliers, by_task(best, best.agent), rng)
         while not search.optimal and left() > 0:
             if search.explore(left()):
                 best = Schedule.from_assignment(instance, search.agent)
-                found(best)
+                record(best)
         return best

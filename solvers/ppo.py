@@ -1,9 +1,11 @@
-"""Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347), readable from top to bottom.
+"""Proximal policy optimisation (Schulman et al. 2017, arXiv:1707.06347).
 
-Details that matter, after Huang et al. 2022, "The 37 implementation details of PPO": advantages normalised per minibatch,
-orthogonal initialisation, Adam with eps 1e-5, learning rate and entropy bonus annealed, gradient norm clipped, the value loss
-clipped on request (as the first implementation did), an update stopped early when the policy has moved too far (KL). The
-critic predicts in units of the visible load, and its errors are divided by the spread of the returns.
+Implementation details after Huang et al. 2022, "The 37 implementation details of proximal policy
+optimization": advantages normalised per minibatch, orthogonal initialisation, Adam with eps 1e-5,
+learning rate and entropy bonus annealed, gradient norm clipped, value loss clipped on request (as
+in the first implementation), an update stopped early by the KL divergence. Two details are specific
+to this suite: the critic predicts in units of the visible load, and its errors are divided by the
+standard deviation of the returns.
 """
 
 from __future__ import annotations
@@ -14,86 +16,121 @@ import torch
 from torch import Tensor
 
 from solvers.rl.rollouts import Rollout, entropy, log_probability
-from solvers.rl.training import Descent, NetworkLearner
+from solvers.rl.trainer import Trainer
+from solvers.rl.training import NetworkLearner
+
+LOSSES = ("policy", "value", "entropy", "approx_kl", "clip_fraction")  # logged as `losses/...`
 
 
 @dataclass(kw_only=True)
 class PPO(NetworkLearner):
-    """Learns a policy that scores (task, agent) pairs; see `conf/solver/ppo.yaml` for what each argument means."""
+    """PPO on (task, agent) pairs; `conf/solver/ppo.yaml` describes each setting."""
 
     steps: int = 32
     epochs: int = 3
     minibatch: int = 512
     lr: float = 1.5e-3
-    lam: float = 0.98
+    gae_lambda: float = 0.98
     clip: float = 0.2
     clip_value: float | None = None
     max_kl: float = 0.03
 
-    def play(self, training: Descent) -> Rollout:
-        """`steps` decisions in every environment, from where it stands."""
-        return training.player.collect(self.steps)
+    def collect(self, trainer: Trainer) -> Rollout:
+        """Return `steps` decisions of every environment, from its current state."""
+        return trainer.collector.collect(self.steps)
 
-    def update(self, training: Descent, rollout: Rollout) -> dict[str, float]:
-        """Some epochs of clipped updates on one rollout, no more after one that found the policy further away than `max_kl`."""
-        advantage, target = rollout.advantages(self.gamma, self.lam)
-        training.widen(target)
-        logs, epoch = torch.zeros(len(LOGS)), 0
-        while epoch < self.epochs and logs[LOGS.index("approx_kl")] <= self.max_kl:
+    def update(self, trainer: Trainer, rollout: Rollout) -> dict[str, float]:
+        """Make several epochs of clipped updates on one rollout; return the means of the last one.
+
+        No epoch follows one in which the policy moved further than `max_kl`.
+        """
+        advantage, target = rollout.advantages(self.gamma, self.gae_lambda)
+        trainer.update_return_std(target)
+        losses = torch.zeros(len(LOSSES))
+        epoch = 0
+        while epoch < self.epochs and losses[LOSSES.index("approx_kl")] <= self.max_kl:
             epoch += 1
-            order = torch.randperm(len(target), generator=training.generator, device=target.device)
-            logs = torch.zeros(len(LOGS), device=target.device)  # means over the epoch
+            order = torch.randperm(len(target), generator=trainer.generator, device=target.device)
+            losses = torch.zeros(len(LOSSES), device=target.device)  # means over the epoch
             for rows in order.split(self.minibatch):
-                loss, values = self.loss(training, rollout, rows, advantage, target)
-                training.backward(loss)
-                training.step()
-                logs += values * len(rows) / len(target)
-        return {
-            f"losses/{name}": value for name, value in zip(LOGS, logs.tolist(), strict=True)
-        } | {"charts/epochs": epoch}
+                loss, values = self.loss(trainer, rollout, rows, advantage, target)
+                trainer.backward(loss)
+                trainer.step()
+                losses += values * len(rows) / len(target)
+        logged = {
+            f"losses/{name}": value for name, value in zip(LOSSES, losses.tolist(), strict=True)
+        }
+        return logged | {"charts/epochs": epoch}
 
     def loss(
-        self, training: Descent, rollout: Rollout, rows: Tensor, advantage: Tensor, target: Tensor
+        self, trainer: Trainer, rollout: Rollout, rows: Tensor, advantage: Tensor, target: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The clipped surrogate (eq. 7 and 9 of the paper) on the decisions `rows`, and LOGS."""
-        logits, relative = training.network(rollout.seen.at(rows))
-        change = log_probability(logits, rollout.action[rows]) - rollout.logp[rows]
-        ratio = change.exp()
-        policy = -clipped_gain(ratio, normalised(advantage[rows]), self.clip).mean()
-        value = 0.5 * self.value_loss(
-            relative * rollout.unit[rows],
+        """Return the loss of a minibatch (eq. 9 of the paper), and the values to log.
+
+        Parameters
+        ----------
+        trainer
+            Holds the network.
+        rollout
+            S * B decisions.
+        rows
+            (n,) indices of the decisions of the minibatch.
+        advantage, target
+            (S * B,) advantages, and returns to go that the critic is trained on.
+
+        Returns
+        -------
+        tuple
+            The loss, a scalar, and the values (5,) named by `LOSSES`.
+        """
+        logits, value = trainer.network(rollout.features.at(rows))
+        log_ratio = log_probability(logits, rollout.action[rows]) - rollout.logp[rows]
+        ratio = log_ratio.exp()
+        gain = clipped_gain(ratio, normalised(advantage[rows]), self.clip)
+        policy_loss = -gain.mean()
+        value_loss = 0.5 * self.value_loss(
+            value * rollout.unit[rows],
             rollout.value.flatten()[rows],
             target[rows],
-            training.spread,
+            trainer.return_std,
         )
-        spread = entropy(logits).mean()
-        loss = policy + self.value_weight * value - self.entropy * training.left * spread
+        mean_entropy = entropy(logits).mean()
+        bonus = self.entropy * trainer.progress_remaining * mean_entropy
+        loss = policy_loss + self.value_weight * value_loss - bonus
         with torch.no_grad():
-            moved, clipped = (
-                ((ratio - 1) - change).mean(),
-                ((ratio - 1).abs() > self.clip).float().mean(),
-            )
-            return loss, torch.stack([policy, value, spread, moved, clipped])
+            approx_kl = ((ratio - 1) - log_ratio).mean()  # http://joschu.net/blog/kl-approx.html
+            clip_fraction = ((ratio - 1).abs() > self.clip).float().mean()
+            values = [policy_loss, value_loss, mean_entropy, approx_kl, clip_fraction]
+            return loss, torch.stack(values)
 
-    def value_loss(self, value: Tensor, before: Tensor, target: Tensor, spread: float) -> Tensor:
-        """Mean squared error in spreads of the returns; with `clip_value` a prediction may gain by moving so far only."""
-        error = ((value - target) / spread).square()
+    def value_loss(
+        self, value: Tensor, old_value: Tensor, target: Tensor, return_std: float
+    ) -> Tensor:
+        """Return the mean squared error in standard deviations of the returns, a scalar.
+
+        With `clip_value` an error counts at least as much as if the prediction had moved by at most
+        `clip_value` standard deviations, so moving further gains nothing.
+
+        Parameters
+        ----------
+        value, old_value, target
+            (n,) prediction now, prediction when the decision was taken, and return to go.
+        return_std
+            Standard deviation of the returns.
+        """
+        error = ((value - target) / return_std).square()
         if self.clip_value is not None:
-            held = before + (value - before).clamp(
-                -self.clip_value * spread, self.clip_value * spread
-            )
-            error = torch.maximum(error, ((held - target) / spread).square())
+            limit = self.clip_value * return_std
+            clipped = old_value + (value - old_value).clamp(-limit, limit)
+            error = torch.maximum(error, ((clipped - target) / return_std).square())
         return error.mean()
 
 
-LOGS = ("policy", "value", "entropy", "approx_kl", "clip_fraction")
-
-
 def clipped_gain(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """min(r A, clip(r, 1 - eps, 1 + eps) A), elementwise (eq. 7 of the paper)."""
+    """Return min(r A, clip(r, 1 - eps, 1 + eps) A), elementwise (eq. 7 of the paper)."""
     return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
 
 
 def normalised(advantage: Tensor) -> Tensor:
-    """Mean 0 and standard deviation 1 over a minibatch."""
+    """Return the advantages (n,) of a minibatch with mean 0 and standard deviation 1."""
     return (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)

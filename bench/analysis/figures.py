@@ -1,6 +1,7 @@
-"""Pictures of a run: Gantt chart, learning curve, bound trajectory, comparison of solvers. Matplotlib is loaded where used.
+"""Pictures of a run: Gantt chart, learning curve, bound trajectory, comparison of solvers.
 
-Colours are Okabe and Ito's, told apart by colour-blind readers (Wong, Nature Methods 8:441, 2011).
+The colours are those of Okabe and Ito, which colour-blind readers can distinguish (Wong, Nature
+Methods 8:441, 2011). Matplotlib is imported only when a picture is drawn.
 """
 
 from __future__ import annotations
@@ -13,28 +14,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.analysis import anytime
 from bench.instance import KINDS, Instance, Ints
 from bench.schedule import Schedule
 
-BLUE, ORANGE, GREEN, SKY, VERMILION, PURPLE = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#56B4E9",
-    "#D55E00",
-    "#CC79A7",
-)
+BLUE = "#0072B2"
+ORANGE = "#E69F00"
+GREEN = "#009E73"
+SKY = "#56B4E9"
+VERMILION = "#D55E00"
 KIND_COLOURS = dict(zip(KINDS, (SKY, BLUE, ORANGE, GREEN), strict=True))
-NARROW = 0.012  # a bar below this share of the axis carries no number
+OUTAGE_STYLE: dict[str, Any] = {"facecolor": "#DDDDDD", "edgecolor": "#666666", "hatch": "////"}
+NUMBERED_WIDTH = 0.012  # smallest width, as a fraction of the axis, of a bar with a number on it
+NUMBERED_TASKS = 100  # largest number of tasks at which bars have numbers
+MANY_POINTS = 60  # a learning curve with more points is pale, below its running mean
+
+Floats = NDArray[np.float64]
+Trajectory = Sequence[tuple[float, float, float]]  # (seconds, best objective, proved bound)
 
 
 def gantt(instance: Instance, schedule: Schedule, path: str | Path, title: str = "") -> None:
-    """Agents as rows, pieces as bars coloured by kind; what runs at once on an agent is stacked, outages are hatched.
+    """Draw a Gantt chart: a row per agent, a bar per piece, coloured by the kind of its task.
 
-    With `budget` sharing there is no clock: each agent's tasks are laid end to end, and the axis is their cost. Pieces whose
-    task or agent does not exist are left out; pieces cut short by an outage are pale.
+    Pieces that overlap on an agent are stacked, and outages are hatched. Pieces that are shorter
+    than their task (an outage ended them) are pale. Pieces of unknown tasks or agents are left out.
+    With `budget` sharing there are no times: the tasks of an agent are drawn one after another, and
+    the axis shows their cost.
     """
     order = np.lexsort((schedule.task, schedule.start))
     rows = order[
@@ -46,17 +53,16 @@ def gantt(instance: Instance, schedule: Schedule, path: str | Path, title: str =
     if instance.sharing == "budget":
         start, end = _end_to_end(agent, end - start)
     lane, lanes = _lanes(instance.n_agents, agent, start, end)
-    base = np.concatenate([[0], np.cumsum(lanes)])  # (M + 1,) first lane of each agent's row
-    scale, unit = (
-        (1.0, "cost") if instance.sharing == "budget" else _unit(instance, int(end.max(initial=1)))
-    )
-    with _figure(path, 11, float(np.clip(1.8 + 0.26 * base[-1], 2.6, 16))) as axes:
-        bars = _Bars(axes, instance, scale, NARROW * int(end.max(initial=1)))
-        for piece in zip(task, agent, start, end, base[agent] + lane, strict=True):
+    first_lane = np.concatenate([[0], np.cumsum(lanes)])  # (M + 1,) of each agent's row
+    last = int(end.max(initial=1))
+    scale, unit = (1.0, "cost") if instance.sharing == "budget" else _unit(instance, last)
+    with _figure(path, 11, float(np.clip(1.8 + 0.26 * first_lane[-1], 2.6, 16))) as axes:
+        bars = _Bars(axes, instance, scale, NUMBERED_WIDTH * last)
+        for piece in zip(task, agent, start, end, first_lane[agent] + lane, strict=True):
             bars.draw(*(int(x) for x in piece))
-        _draw_outages(axes, instance, base, scale, int(end.max(initial=1)))
-        _agent_rows(axes, base)
-        axes.set_xlim(0, max(1, int(end.max(initial=1))) * scale)
+        _draw_outages(axes, instance, first_lane, scale, last)
+        _label_agents(axes, first_lane)
+        axes.set_xlim(0, max(1, last) * scale)
         axes.set_xlabel(unit)
         axes.set_title(title or instance.name, loc="left")
         _kind_legend(axes, instance)
@@ -65,7 +71,14 @@ def gantt(instance: Instance, schedule: Schedule, path: str | Path, title: str =
 def learning_curve(
     points: Mapping[str, Sequence[tuple[float, float]]], path: str | Path, title: str = ""
 ) -> None:
-    """One panel per name in `points`, each a sequence of (decisions, value); many points get a running mean over them."""
+    """Draw one panel per metric against the number of simulator decisions.
+
+    Parameters
+    ----------
+    points
+        Name of the metric -> its (decisions, value). More than MANY_POINTS of them get their
+        running mean as well.
+    """
     from matplotlib.ticker import EngFormatter
 
     shown = {
@@ -73,7 +86,7 @@ def learning_curve(
     }
     with _figure(path, 8, 0.9 + 2.1 * max(1, len(shown)), rows=max(1, len(shown))) as panels:
         for axes, (name, series) in zip(np.atleast_1d(panels), shown.items(), strict=False):
-            crowded = len(series) > 60
+            crowded = len(series) > MANY_POINTS
             axes.plot(
                 *series.T,
                 color=BLUE,
@@ -83,9 +96,8 @@ def learning_curve(
                 ms=3,
             )
             if crowded:
-                axes.plot(
-                    series[:, 0], _running_mean(series[:, 1], len(series) // 25), color=BLUE, lw=2
-                )
+                mean = _running_mean(series[:, 1], len(series) // 25)
+                axes.plot(series[:, 0], mean, color=BLUE, lw=2)
             axes.set_ylabel(name.replace("/", " ").replace("_", " "))
             axes.xaxis.set_major_formatter(EngFormatter())
             axes.grid(alpha=0.3)
@@ -94,14 +106,15 @@ def learning_curve(
 
 
 def bound_trajectories(
-    trajectories: Sequence[Sequence[tuple[float, float, float]]],
+    trajectories: Sequence[Trajectory],
     path: str | Path,
     title: str = "",
     objective: str = "objective",
 ) -> None:
-    """Searches, each (seconds, best objective, proved bound): the first one's values, and where there are more, all gaps.
+    """Draw objective and bound of the first search over time, and the gaps of all if several.
 
-    Steps; infinite values (none yet) are left out. The gap is `anytime.gap`, one thin line per search, their median bold.
+    Infinite values (no schedule or bound yet) are left out. The gap is `anytime.gap`: a thin line
+    per search and a bold line for their median.
     """
     several = len(trajectories) > 1
     with _figure(path, 8, 7 if several else 4, rows=1 + several) as panels:
@@ -117,10 +130,13 @@ def bound_trajectories(
 
 
 def comparison(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str = "") -> None:
-    """The mean gap of each solver, smallest on top, the reference at 0; one dot per row (seed) and a bar at their mean.
+    """Draw the mean gap of each solver, the smallest on top; the reference is at 0.
 
-    Args:
-        rows: each with `solver`, `gap_mean` (a fraction, may be missing) and `feasible` (share), as in result.json.
+    Parameters
+    ----------
+    rows
+        One per solver and seed, with `solver`, `gap_mean` (a fraction, or None) and `feasible` (the
+        fraction of instances), as in result.json. Each row is a dot; a bar shows the mean.
     """
     gaps: dict[str, list[float]] = {}
     for row in rows:
@@ -138,17 +154,20 @@ def comparison(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str =
         axes.set_yticks(range(len(solvers)), solvers)
         axes.set_ylim(len(solvers) - 0.4, -0.6)
         axes.set_xlim(1.1 * min([0.0, *known]), 1.25 * reach)
-        axes.set_xlabel("mean gap to the reference (%), 0 = proved optimum or best bound")
+        axes.set_xlabel("mean gap to the reference (%), 0 = proven optimum or best bound")
         axes.set_title(title, loc="left")
         axes.grid(axis="x", alpha=0.3)
 
 
-# -- parts -----------------------------------------------------------------------------------------------------------
+# -- parts ---------------------------------------------------------------------------------------
 
 
 @contextmanager
 def _figure(path: str | Path, width: float, height: float, rows: int = 1) -> Iterator[Any]:
-    """Axes (an array of them where rows > 1, sharing x) of a picture that is written to `path` in the end."""
+    """Yield the axes of a picture that is written to `path` afterwards.
+
+    With rows > 1 they are an array of axes that share x.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -161,9 +180,8 @@ def _figure(path: str | Path, width: float, height: float, rows: int = 1) -> Ite
     figure.savefig(path, dpi=130)
 
 
-def _bound_trajectory(
-    axes: Any, trajectory: Sequence[tuple[float, float, float]], objective: str
-) -> None:
+def _bound_trajectory(axes: Any, trajectory: Trajectory, objective: str) -> None:
+    """Draw best objective and bound as step functions, and the area between them."""
     table = np.asarray(trajectory, dtype=float).reshape(-1, 3)
     seconds, value, bound = np.where(np.isfinite(table), table, math.nan).T
     axes.fill_between(
@@ -185,14 +203,13 @@ def _bound_trajectory(
     axes.set_ylabel(objective)
 
 
-def _gaps_over_time(
-    axes: Any, trajectories: Sequence[Sequence[tuple[float, float, float]]]
-) -> None:
-    """The gap in % of every search and their median, on an axis that is linear below 0.1 % and logarithmic above."""
+def _gaps_over_time(axes: Any, trajectories: Sequence[Trajectory]) -> None:
+    """Draw the gap in % of every search and their median.
+
+    The axis is linear below 0.1 % and logarithmic above.
+    """
     seconds = np.unique([0.0, *(point[0] for points in trajectories for point in points)])
-    gaps = 100.0 * np.array(
-        [anytime.at(points, seconds) for points in trajectories]
-    )  # (instances, seconds)
+    gaps = 100.0 * np.array([anytime.gap_at(points, seconds) for points in trajectories])
     axes.step(seconds, gaps.T, where="post", color=SKY, alpha=0.5, lw=0.8)
     axes.step(
         seconds,
@@ -209,25 +226,35 @@ def _gaps_over_time(
 
 
 class _Bars:
-    """Draws pieces as bars, one lane high, with the task's index where it fits (`narrow`: ticks below which it does not)."""
+    """Pieces drawn as bars of the height of one lane.
 
-    def __init__(self, axes: Any, instance: Instance, scale: float, narrow: float) -> None:
-        self.axes, self.instance, self.scale = axes, instance, scale
-        self.narrow = narrow if instance.n_tasks <= 100 else math.inf
+    A bar of at least `numbered_from` ticks has the index of its task on it.
+    """
+
+    def __init__(self, axes: Any, instance: Instance, scale: float, numbered_from: float) -> None:
+        self.axes = axes
+        self.instance = instance
+        self.scale = scale  # units of the axis per tick
+        self.numbered_from = numbered_from if instance.n_tasks <= NUMBERED_TASKS else math.inf
 
     def draw(self, task: int, agent: int, start: int, end: int, lane: int) -> None:
-        """One piece on a lane counted over all agents."""
+        """Draw one piece; lanes are counted over all agents."""
         kind = KINDS[self.instance.kind[task]]
         whole = end - start == self.instance.duration[task, self.instance.agent_type[agent]]
-        left, width, middle = start * self.scale, (end - start) * self.scale, lane + 0.5
-        colours = {
-            "color": KIND_COLOURS[kind],
-            "edgecolor": "white",
-            "alpha": 1.0 if whole else 0.4,
-        }
-        self.axes.barh(middle, width, 0.86, left, lw=0.6, **colours)
-        if end - start >= self.narrow:
-            ink = "white" if kind == "train" else "black"
+        left = start * self.scale
+        width = (end - start) * self.scale
+        middle = lane + 0.5
+        self.axes.barh(
+            middle,
+            width,
+            0.86,
+            left,
+            lw=0.6,
+            color=KIND_COLOURS[kind],
+            edgecolor="white",
+            alpha=1.0 if whole else 0.4,
+        )
+        if end - start >= self.numbered_from:
             self.axes.text(
                 left + width / 2,
                 middle,
@@ -235,13 +262,13 @@ class _Bars:
                 ha="center",
                 va="center",
                 fontsize=7,
-                color=ink,
+                color="white" if kind == "train" else "black",
                 clip_on=True,
             )
 
 
 def _end_to_end(agent: Ints, length: Ints) -> tuple[Ints, Ints]:
-    """(start, end) of pieces (P,) laid one after another on their agents."""
+    """Return (start, end) of pieces (P,) that follow one another on their agents."""
     end = np.zeros(len(agent), dtype=np.int64)
     for a in np.unique(agent):
         end[agent == a] = np.cumsum(length[agent == a])
@@ -249,10 +276,14 @@ def _end_to_end(agent: Ints, length: Ints) -> tuple[Ints, Ints]:
 
 
 def _lanes(n_agents: int, agent: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints]:
-    """((P,) lane of each piece within its agent, (M,) lanes of each agent, at least 1); pieces come sorted by start."""
-    lane, lanes = np.zeros(len(agent), dtype=np.int64), np.ones(n_agents, dtype=np.int64)
-    busy: list[list[tuple[int, int]]] = [[] for _ in range(n_agents)]  # (end, lane) of what runs
-    free: list[list[int]] = [[0] for _ in range(n_agents)]
+    """Return (P,) the lane of each piece on its agent, and (M,) the number of lanes, at least 1.
+
+    Pieces must be sorted by start. Each gets the lowest lane that is free.
+    """
+    lane = np.zeros(len(agent), dtype=np.int64)
+    lanes = np.ones(n_agents, dtype=np.int64)
+    busy: list[list[tuple[int, int]]] = [[] for _ in range(n_agents)]  # heaps of (end, lane)
+    free: list[list[int]] = [[0] for _ in range(n_agents)]  # heaps of lanes
     for i, (a, begin) in enumerate(zip(agent, start, strict=True)):
         while busy[a] and busy[a][0][0] <= begin:
             heapq.heappush(free[a], heapq.heappop(busy[a])[1])
@@ -265,7 +296,7 @@ def _lanes(n_agents: int, agent: Ints, start: Ints, end: Ints) -> tuple[Ints, In
 
 
 def _unit(instance: Instance, ticks: int) -> tuple[float, str]:
-    """(axis units in a tick, axis label): seconds, minutes or hours, by the length shown."""
+    """Return (units of the axis per tick, label of the axis) for a length in ticks."""
     seconds = ticks * instance.tick_seconds
     size, name = next(
         (pair for pair in ((86400, "d"), (3600, "h"), (60, "min")) if seconds > 4 * pair[0]),
@@ -274,25 +305,27 @@ def _unit(instance: Instance, ticks: int) -> tuple[float, str]:
     return instance.tick_seconds / size, f"time ({name}); 1 tick = {instance.tick_seconds:g} s"
 
 
-def _draw_outages(axes: Any, instance: Instance, base: Ints, scale: float, last: int) -> None:
+def _draw_outages(axes: Any, instance: Instance, first_lane: Ints, scale: float, last: int) -> None:
     for outage in instance.outages:
-        low, high = base[outage.agent], base[outage.agent + 1]
+        low = first_lane[outage.agent]
+        height = first_lane[outage.agent + 1] - low
         width = (min(outage.end, last) - outage.start) * scale
         if width > 0:
-            axes.barh(low, width, high - low, outage.start * scale, align="edge", color="#DDDDDD", edgecolor="#666666",
-                      hatch="////", lw=0.0, zorder=0.5)  # fmt: skip
+            left = outage.start * scale
+            axes.barh(low, width, height, left, align="edge", lw=0.0, zorder=0.5, **OUTAGE_STYLE)
 
 
-def _agent_rows(axes: Any, base: Ints) -> None:
-    """Ticks in the middle of each agent's row, lines between the rows, the first agent on top."""
-    n_agents = len(base) - 1
+def _label_agents(axes: Any, first_lane: Ints) -> None:
+    """Label the middle of each agent's row and draw lines between rows, the first agent on top."""
+    n_agents = len(first_lane) - 1
     every = max(1, n_agents // 40)
     axes.set_yticks(
-        (base[:-1] + base[1:])[::every] / 2, [f"agent {a}" for a in range(0, n_agents, every)]
+        (first_lane[:-1] + first_lane[1:])[::every] / 2,
+        [f"agent {a}" for a in range(0, n_agents, every)],
     )
     axes.tick_params(axis="y", length=0, labelsize=8)
-    axes.hlines(base, 0, 1, transform=axes.get_yaxis_transform(), color="#BBBBBB", lw=0.6)
-    axes.set_ylim(base[-1], 0)
+    axes.hlines(first_lane, 0, 1, transform=axes.get_yaxis_transform(), color="#BBBBBB", lw=0.6)
+    axes.set_ylim(first_lane[-1], 0)
 
 
 def _kind_legend(axes: Any, instance: Instance) -> None:
@@ -302,9 +335,7 @@ def _kind_legend(axes: Any, instance: Instance) -> None:
         Patch(color=KIND_COLOURS[KINDS[k]], label=KINDS[k]) for k in np.unique(instance.kind)
     ]
     if instance.outages:
-        handles.append(
-            Patch(facecolor="#DDDDDD", edgecolor="#666666", hatch="////", label="agent away")
-        )
+        handles.append(Patch(**OUTAGE_STYLE, label="outage"))
     axes.legend(
         handles=handles,
         loc="lower right",
@@ -315,8 +346,8 @@ def _kind_legend(axes: Any, instance: Instance) -> None:
     )
 
 
-def _running_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """(n,) mean over the `width` values around each (fewer at the ends)."""
+def _running_mean(values: Floats, width: int) -> Floats:
+    """Return (n,) the mean over the `width` values around each (fewer at the ends)."""
     width = max(1, width)
     kernel = np.ones(width)
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
@@ -325,7 +356,7 @@ def _running_mean(values: np.ndarray, width: int) -> np.ndarray:
 def _gap_row(
     axes: Any, y: int, gaps: Sequence[float], mean: float, infeasible: bool, reach: float
 ) -> None:
-    """One solver: a line from the reference to its mean gap, a dot per seed, the number beside it."""
+    """Draw one solver: a line from the reference to its mean gap, a dot per seed, the number."""
     note = " (not always feasible)" if infeasible else ""
     if math.isnan(mean):
         axes.text(0.01 * reach, y, "no gap known" + note, va="center", fontsize=8, color="#666666")

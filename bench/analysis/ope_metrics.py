@@ -1,4 +1,7 @@
-"""How good estimates of what policies are worth are, by the measures of DOPE (Fu et al. 2021, arXiv:2103.16596)."""
+"""Accuracy of off-policy evaluation: the measures of DOPE (Fu et al. 2021, arXiv:2103.16596).
+
+C policies are compared by an estimate of their return and by their true return.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,32 @@ from numpy.typing import ArrayLike
 
 
 def rank_correlation(estimate: ArrayLike, true: ArrayLike) -> float:
-    """Spearman's rho over policies (C,); NaN where either has one value only."""
+    """Return Spearman's rho of estimates (C,) and true returns (C,).
+
+    NaN where all estimates or all true returns are equal.
+    """
     from scipy.stats import spearmanr
 
-    first, second = np.asarray(estimate, dtype=float), np.asarray(true, dtype=float)
+    first = np.asarray(estimate, dtype=float)
+    second = np.asarray(true, dtype=float)
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return math.nan
     return float(spearmanr(first, second).statistic)
 
 
 def regret(estimate: ArrayLike, true: ArrayLike, k: int) -> float:
-    """Regret@k: how much worse the truly best of the k best estimates is than the truly best of all policies (C,)."""
+    """Return regret@k, in units of the return.
+
+    Regret@k is the true return of the best policy less that of the truly best one among the k
+    policies with the highest estimates.
+
+    Parameters
+    ----------
+    estimate, true
+        (C,) estimated and true returns.
+    k
+        Number of policies that are selected by their estimates.
+    """
     true = np.asarray(true, dtype=float)
     top = np.argsort(-np.asarray(estimate, dtype=float), kind="stable")[:k]
     return float(true.max() - true[top].max())

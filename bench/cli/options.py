@@ -1,4 +1,4 @@
-"""What a configuration asks of a plug-in, checked against the signature of its `_target_` before anything is built."""
+"""Checks a configuration against the signatures of its `_target_`s, before anything is built."""
 
 from __future__ import annotations
 
@@ -14,23 +14,30 @@ from bench.errors import UserError
 
 SPECIAL = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
 WORDS = {
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
     bool: "true or false",
-    str: "a text",
+    str: "a string",
     list: "a list",
 }
 
 
 def check(where: str, config: Any, find: Callable[[str], Any]) -> None:
-    """Check every mapping with a `_target_` in `config`: its keys are parameters of the target, its values of their types.
+    """Check every mapping with a `_target_` in `config`.
 
-    Args:
-        where: the key of `config`, for messages.
-        find: turns a `_target_` into the class or function.
+    Its options must be parameters of the target, its values of their types.
 
-    Raises:
-        UserError: naming the key and what there is.
+    Parameters
+    ----------
+    where
+        The dotted name of `config`, for messages.
+    find
+        Turns a `_target_` into the class or function.
+
+    Raises
+    ------
+    UserError
+        Naming the option and what there is.
     """
     if isinstance(config, list):
         for i, value in enumerate(config):
@@ -44,17 +51,17 @@ def check(where: str, config: Any, find: Callable[[str], Any]) -> None:
 
 
 def _arguments(where: str, config: Mapping[str, Any], target: Callable[..., Any]) -> None:
-    parameters = inspect.signature(target).parameters
+    taken = parameters(target)
     given = [key for key in config if key not in SPECIAL]
-    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
         for key in given:
-            if key not in parameters:
-                raise unknown(f"{where}.{key}", f"{target.__name__} takes", key, parameters)
+            if key not in taken:
+                raise unknown(f"{where}.{key}", f"{target.__name__} takes", key, taken)
     hints = _hints(target)
     for key in given:
         if key in hints and not fits(config[key], hints[key]):
             raise UserError(f"{where}.{key}: {words(hints[key])} is needed, got {config[key]!r}")
-    for name, p in parameters.items():
+    for name, p in taken.items():
         optional = (
             p.default is not p.empty
             or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
@@ -64,8 +71,13 @@ def _arguments(where: str, config: Mapping[str, Any], target: Callable[..., Any]
             raise UserError(f"{where}.{name}: missing; {target.__name__} needs it")
 
 
+def parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters that a class or function takes."""
+    return inspect.signature(target).parameters
+
+
 def unknown(where: str, holder: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that does not exist: close matches, then all there is."""
+    """Return the error for a name that does not exist: close matches, then all there is."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known)
     guess = f" Did you mean {' or '.join(close)}?" if close else ""
@@ -73,7 +85,7 @@ def unknown(where: str, holder: str, name: str, known: Iterable[str]) -> UserErr
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value is of an annotated type; types that say nothing about plain values fit everything."""
+    """Whether a plain value is of an annotated type; other types fit every value."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(value, Mapping) and "_target_" in value:
         return True
@@ -99,7 +111,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def words(hint: Any) -> str:
-    """A type in words."""
+    """Return a type in words."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return " or ".join(words(one) for one in typing.get_args(hint))
     if hint in (None, type(None)):

@@ -1,4 +1,4 @@
-"""What a run shows in the terminal: progress bars, the table at the end, the list of what there is."""
+"""What a run prints: progress bars, the table at the end, the list of plug-ins."""
 
 from __future__ import annotations
 
@@ -24,11 +24,23 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.analysis import figures
-from bench.run.record import identity
+from bench.run.record import Record, problem
 
-WIDE = 140  # columns a table may take
-
-Record = Mapping[str, Any]
+WIDE = 140  # characters that a table may take
+LEFT = ("", "solver", "information")  # columns of text
+COLUMNS = (
+    *LEFT,
+    "objective",
+    "gap",
+    "score",
+    "feasible",
+    "mean JCT",
+    "p99 JCT",
+    "util.",
+    "latency p50",
+    "p99",
+    "wall",
+)
 
 
 class Rate(ProgressColumn):
@@ -40,14 +52,23 @@ class Rate(ProgressColumn):
 
 
 class Bars:
-    """Progress bars on a terminal's error output, one per label; nothing elsewhere. Use it in a `with` statement."""
+    """Progress bars on a terminal's error output, one per label; nothing elsewhere.
+
+    Use it in a `with` statement: it is a `bench.contracts.Progress`.
+    """
 
     def __init__(self, shown: bool = True) -> None:
         console = Console(file=sys.stderr)
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            Rate(),
+            TimeElapsedColumn(),
+            TextColumn("remaining"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         self._bars = Progress(
             *columns, console=console, transient=True, disable=not (shown and console.is_terminal)
         )
@@ -61,7 +82,7 @@ class Bars:
         self._bars.stop()
 
     def __call__(self, label: str, done: int, total: int, note: str) -> None:
-        """Show `done` of `total`; a bar that is full goes."""
+        """Show `done` of `total`; a full bar disappears."""
         if label not in self._tasks:
             self._tasks[label] = self._bars.add_task(label, total=total, note=note)
         self._bars.update(self._tasks[label], completed=done, total=total, note=note)
@@ -70,7 +91,7 @@ class Bars:
 
 
 def output() -> Console:
-    """Standard output, wide enough for the tables."""
+    """Return standard output, wide enough for the tables."""
     console = Console(highlight=False)
     return Console(
         highlight=False, width=max(console.width, WIDE), no_color=not console.is_terminal
@@ -80,27 +101,25 @@ def output() -> Console:
 def show(
     console: Console, records: Sequence[Record], baselines: Sequence[Record], pictures: Path
 ) -> None:
-    """One table per problem, and one picture in the folder `pictures`.
+    """Print one table per problem, and draw it in the folder `pictures`.
 
-    In it stand the runs beside the reference, the baselines of the same problem and random play, best first.
+    It holds the runs, the reference, the baselines of the same problem and random play, best first.
     """
-    problems: dict[tuple[Any, ...], list[Record]] = {}
+    groups: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
-        problems.setdefault(identity(record), []).append(record)
-    for problem, runs in problems.items():
+        groups.setdefault(problem(record), []).append(record)
+    for shared, runs in groups.items():
         ran = {record["solver"] for record in runs}
         others = [
             record
             for record in baselines
-            if identity(record) == problem and record["solver"] not in ran
+            if problem(record) == shared and record["solver"] not in ran
         ]
         console.print(comparison(runs, others))
         rows = [record for record in (*runs, *others) if record.get("gap_mean") is not None]
         if rows:
-            name = (
-                "comparison.png" if len(problems) == 1 else f"comparison-{runs[0]['dataset']}.png"
-            )
-            figures.comparison(rows, pictures / name, _problem(runs[0]))
+            name = "comparison.png" if len(groups) == 1 else f"comparison-{runs[0]['dataset']}.png"
+            figures.comparison(rows, pictures / name, _title(runs[0]))
     for record in records:
         if record.get("error"):
             what = f"{record['solver']} on {record['dataset']}, seed {record['seed']}"
@@ -114,16 +133,19 @@ def show(
 
 
 def comparison(runs: Sequence[Record], baselines: Sequence[Record]) -> Table:
-    """The table of one problem."""
+    """Return the table of one problem."""
     first = next((record for record in runs if record.get("reference_proved") is not None), runs[0])
     unit = " (JCT in seconds)" if first.get("jct_mean") is not None else ""
-    table = Table(title=f"{_problem(first)}{unit}", box=box.SIMPLE_HEAD, title_justify="left", title_style="bold",
-                  padding=(0, 1), collapse_padding=True)  # fmt: skip
-    for name in ("", "solver", "sees", "objective", "gap", "score", "feasible", "mean JCT", "p99 JCT", "util.",
-                 "decision p50", "p99", "wall"):  # fmt: skip
-        table.add_column(
-            name, justify="left" if name in ("", "solver", "sees") else "right", no_wrap=True
-        )
+    table = Table(
+        title=f"{_title(first)}{unit}",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+        padding=(0, 1),
+        collapse_padding=True,
+    )
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=True)
     for cells in _references(first):
         table.add_row(*cells, style="italic")
     seeds = len({record.get("seed") for record in runs}) > 1
@@ -136,9 +158,10 @@ def comparison(runs: Sequence[Record], baselines: Sequence[Record]) -> Table:
 
 
 def trials(console: Console, found: Mapping[str, Any]) -> None:
-    """What a search found (`bench.cli.tuning.report`), best first, among it the solver's own values."""
-    problem = found["problem"]
-    title = f"{problem['solver']} on {problem['dataset']}, {problem['split']}: {found['value'].removesuffix('_mean')}"
+    """Print the trials of a search (`bench.cli.tuning.report`), best first."""
+    shared = found["problem"]
+    value = found["value"].removesuffix("_mean")
+    title = f"{shared['solver']} on {shared['dataset']}, {shared['split']}: {value}"
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for name in ("trial", *(key.rpartition(".")[2] for key in found["space"]), "value", "wall"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -162,7 +185,7 @@ def trials(console: Console, found: Mapping[str, Any]) -> None:
             console.print(f"trial {row['number']}: {row['error']}", markup=False, soft_wrap=True)
 
 
-def _problem(record: Record) -> str:
+def _title(record: Record) -> str:
     names = [record["dataset"], record.get("split"), record.get("track"), record.get("objective")]
     if record.get("mode") == "commit":
         names.append(f"commit, backfill {record['backfill']}")
@@ -173,7 +196,7 @@ def _problem(record: Record) -> str:
 
 
 def _references(record: Record) -> list[list[str]]:
-    """The lines of the reference and of random play."""
+    """Return the rows of the reference and of random play."""
     share = record.get("reference_proved")
     if share is None:
         return []
@@ -187,7 +210,7 @@ def _references(record: Record) -> list[list[str]]:
     return lines
 
 
-def _cells(record: Record) -> list[str]:
+def _cells(record: Mapping[str, Any]) -> list[str]:
     if record.get("objective_mean") is None:
         return ["", "failed"]
     gap, feasible, score = record.get("gap_mean"), record["feasible"], record.get("score")
@@ -206,14 +229,14 @@ def _cells(record: Record) -> list[str]:
     ]
 
 
-def _utilisation(record: Record) -> float | None:
-    """Of the GPUs, or of the first resource there is."""
+def _utilisation(record: Mapping[str, Any]) -> float | None:
+    """Utilisation of the GPUs, or of the first resource there is."""
     found = {key: value for key, value in record.items() if key.startswith("utilisation_")}
     return found.get("utilisation_gpu", next(iter(found.values()), None))
 
 
 def _rank(record: Record) -> tuple[float, float]:
-    """Best score first; what has none by its gap, failed runs last."""
+    """Sort key: best score first, without a score by gap, failed runs last."""
     score, gap = record.get("score"), record.get("gap_mean")
     return (-score if score is not None else math.inf, gap if gap is not None else math.inf)
 
@@ -235,7 +258,7 @@ def _seconds(value: float | None) -> str:
 
 
 def listing(console: Console, groups: Mapping[str, Mapping[str, str]], example: str) -> None:
-    """What there is: group -> name -> one line."""
+    """Print the plug-ins: group -> name -> one line."""
     for group, members in groups.items():
         table = Table(
             title=group,
@@ -252,7 +275,7 @@ def listing(console: Console, groups: Mapping[str, Mapping[str, str]], example: 
 
 
 def one_line(record: Record) -> str:
-    """A job of a sweep in one line."""
+    """Describe a job of a sweep in one line."""
     what = f"{record['solver']} on {record['dataset']}, seed {record['seed']}"
     if record.get("objective_mean") is None:
         return f"{what}: failed: {record['error']}"
@@ -262,3 +285,9 @@ def one_line(record: Record) -> str:
         f"gap {gap:.2%}" if gap is not None else "",
     ]
     return f"{what}: objective {_number(record['objective_mean'])} {' '.join(numbers)}".rstrip()
+
+
+def say(console: Console, *lines: str) -> None:
+    """Print lines as they are, without markup."""
+    for text in lines:
+        console.print(text, markup=False, soft_wrap=True)

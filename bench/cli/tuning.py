@@ -1,17 +1,20 @@
-"""A search over hyperparameters: what it minimises, and what it leaves behind.
+"""A search over hyperparameters: what it minimises, and the file that it writes.
 
-`trials.json`, in the sweep's folder and, shipped, `bench/results/tuning-NAME.json`:
+`trials.json`, in the sweep's folder and, with `update_references=true`, as
+`bench/results/tuning-NAME.json`:
 
 | key | meaning |
 |---|---|
-| schema, date, command, hardware, versions | version of this form; when, how and where the search ended |
-| problem | solver, dataset, split, seed, track, objective, information and set_hash that every trial shares, and its budget |
+| schema, date, command, hardware, versions | version of this form; when, how and where it ended |
+| problem | what every trial shares: solver, dataset, split, seed, track, ... and its budget |
 | space, sampler | parameter -> the values it may take; how they were suggested |
 | fixed | the solver's other values, the same in every trial |
-| value | what is minimised: `gap_mean` or `objective_mean` (negated where more is better), over the validation instances |
+| value | what is minimised over the validation instances: `gap_mean`, or `objective_mean` |
+| | (negated where more is better) |
 | default | the solver's own values, under the same budget |
-| trials | in the order of suggestion: number, parameters, value (null: failed), seconds (wall), error; key, started and |
-| | git_commit of the run, which is that of an earlier session where the search was continued |
+| trials | in the order of suggestion: number, parameters, value (null: failed), seconds (wall), |
+| | error; key, started and git_commit of the run, which is that of an earlier session where the |
+| | search was resumed |
 | best | the trial with the smallest value, null where all failed |
 """
 
@@ -31,21 +34,24 @@ SCHEMA = 1
 RESULTS = Path(__file__).parents[1] / "results"
 PROBLEM = ("solver", "dataset", "split", "seed", "track", "objective", "information", "set_hash")
 
-Record = Mapping[str, Any]
 Trial = dict[str, Any]
 
 
-def value(record: Record, sense: str) -> float | None:
-    """What a search minimises: the mean gap where bounds are known, else the mean objective; none for a run that failed."""
+def value(record: Mapping[str, Any], sense: str) -> float | None:
+    """Return what a search minimises: the mean gap, or the mean objective without bounds.
+
+    None for a run that failed.
+    """
     if record["status"] == "failed" or record["errors"]:
         return None
     if record["gap_mean"] is not None:
-        return record["gap_mean"]
-    return record["objective_mean"] if sense == "min" else -record["objective_mean"]
+        return float(record["gap_mean"])
+    objective = float(record["objective_mean"])
+    return objective if sense == "min" else -objective
 
 
-def trial(record: Record, sense: str, parameters: Iterable[str]) -> Trial:
-    """A run as a row; `record["values"]` holds the configuration, dotted key -> value."""
+def trial(record: Mapping[str, Any], sense: str, parameters: Iterable[str]) -> Trial:
+    """Return a run as a row; `record["values"]` is its configuration, dotted option -> value."""
     return {
         "parameters": {name: record["values"][name] for name in parameters},
         "value": value(record, sense),
@@ -56,7 +62,7 @@ def trial(record: Record, sense: str, parameters: Iterable[str]) -> Trial:
 
 
 def best(trials: Sequence[Trial]) -> Trial | None:
-    """The one with the smallest value, the first of equals."""
+    """Return the trial with the smallest value, the first of equals."""
     return min(
         (one for one in trials if one["value"] is not None),
         key=lambda one: one["value"],
@@ -65,15 +71,26 @@ def best(trials: Sequence[Trial]) -> Trial | None:
 
 
 def report(
-    default: Record, records: Mapping[int, Record], sense: str, space: Mapping[str, str], sampler: Mapping[str, Any],
-    budget: Budget, command: str,
-) -> dict[str, Any]:  # fmt: skip
-    """The content of `trials.json`.
+    default: Mapping[str, Any],
+    records: Mapping[int, Mapping[str, Any]],
+    sense: str,
+    space: Mapping[str, str],
+    sampler: Mapping[str, Any],
+    budget: Budget,
+    command: str,
+) -> dict[str, Any]:
+    """Return the content of `trials.json`.
 
-    Args:
-        default: the run with the solver's own values.
-        records: number of the trial -> its run.
-        space: parameter -> the values it may take, in words.
+    Parameters
+    ----------
+    default
+        The run with the solver's own values.
+    records
+        Number of the trial -> its run.
+    sense
+        `min` or `max`: the instances' own sense.
+    space
+        Parameter -> the values it may take, in words.
     """
     trials = [
         {"number": number, **trial(record, sense, space)}
@@ -97,14 +114,14 @@ def report(
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Readable, and whole or not at all."""
+    """Write indented JSON, the whole file or nothing."""
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
     partial.replace(path)
 
 
-def ship(name: str, content: Mapping[str, Any]) -> Path:
-    """Write it beside the other results of this suite."""
+def store(name: str, content: Mapping[str, Any]) -> Path:
+    """Write it beside the other results of this suite; return the path."""
     path = RESULTS / f"tuning-{name}.json"
     write(path, content)
     return path

@@ -1,15 +1,16 @@
-"""Logged decisions: what offline learners read, and the tape that records them while the simulator is played.
+"""Logged episodes, which offline learners read, and the recorder that makes them in the simulator.
 
-E episodes, T decisions in all, D numbers in an observation (`bench.simulator.view.Layout`), A flat actions.
+Notation: E episodes, T decisions in all, B environments, D numbers in an observation
+(`bench.simulator.view.Layout`), A flat actions.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -23,75 +24,90 @@ from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import Layout, from_simulator, layout_of, return_scale
 
 Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Episodes:
-    """Logged episodes, one after the other. The states of an episode are its decisions and what followed the last of them.
+class LoggedEpisodes:
+    """Logged episodes, one after the other.
 
-    Raises:
-        UserError: naming the log, the episode and the rule that it breaks.
+    An episode of n decisions has n + 1 states: the state of each decision, and the state after the
+    last one. `observation` therefore holds T + E rows.
+
+    Attributes
+    ----------
+    name
+        Name of the log.
+    layout
+        How an observation lies in a flat vector.
+    objective
+        The objective that the rewards count, one of `bench.setting.OBJECTIVES`.
+    length
+        (E,) number of decisions of each episode.
+    observation
+        (T + E, D) float32 states. A policy may read every column but `Layout.scale`.
+    action
+        (T,) flat actions.
+    reward
+        (T,) rewards; the sum over an episode is its return.
+    terminated
+        (T,) whether the episode ended after this decision.
+    truncated
+        (T,) whether the log ends after this decision although the episode went on.
+    probability
+        (T,) probability of the action under the behaviour policy; None where it is unknown.
+    instance
+        (E,) hash of the instance of each episode.
+    behaviour
+        (E,) name of the behaviour policy of each episode.
+
+    Raises
+    ------
+    UserError
+        Naming the log, the field, the decision and the rule that is broken.
     """
 
     name: str
     layout: Layout
-    objective: str  # what rewards count, see `bench.setting`
-    length: Ints  # (E,) decisions of each episode
-    observation: NDArray[np.float32]  # (T + E, D) states; a policy reads all but `Layout.scale`
-    action: Ints  # (T,) flat
-    reward: Floats  # (T,) an episode's sum is its return
-    terminated: NDArray[np.bool_]  # (T,) nothing follows
-    truncated: NDArray[np.bool_]  # (T,) what follows was not logged
-    probability: (
-        Floats | None
-    )  # (T,) of the action under the behaviour policy; None where it is not known
-    instance: tuple[str, ...]  # (E,) hash of the instance that was played
-    behaviour: tuple[str, ...]  # (E,) who decided
+    objective: str
+    length: Ints  # (E,)
+    observation: NDArray[np.float32]  # (T + E, D)
+    action: Ints  # (T,)
+    reward: Floats  # (T,)
+    terminated: Bools  # (T,)
+    truncated: Bools  # (T,)
+    probability: Floats | None  # (T,)
+    instance: tuple[str, ...]  # (E,)
+    behaviour: tuple[str, ...]  # (E,)
 
     def __post_init__(self) -> None:
-        decisions, states = len(self.action), len(self.action) + len(self.length)
-        shapes = {
-            "observation": (states, self.layout.size),
-            "instance": (len(self.length),),
-            "behaviour": (len(self.length),),
-        }
-        shapes |= dict.fromkeys(("reward", "terminated", "truncated"), (decisions,))
-        for field, shape in shapes.items():
-            if np.shape(getattr(self, field)) != shape:
-                self._wrong(f"{field}: shape {np.shape(getattr(self, field))}, must be {shape}")
-        if self.length.sum() != decisions or (self.length < 1).any():
-            self._wrong(f"length: must be at least 1 each and {decisions} in all")
-        ends = np.zeros(decisions, dtype=bool)
+        self._check_shapes()
+        ends = np.zeros(len(self.action), dtype=bool)
         ends[np.cumsum(self.length) - 1] = True
-        told = self.terminated.astype(int) + self.truncated
-        self._all(
+        self._check_all(
             "terminated, truncated",
-            told == ends,
-            "the last decision has one of them, no other has any",
+            self.terminated.astype(int) + self.truncated == ends,
+            "the last decision of an episode has one of them, no other has any",
         )
-        self._all("reward", np.isfinite(self.reward), "must be finite")
+        self._check_all("reward", np.isfinite(self.reward), "must be finite")
         finite = np.asarray(np.isfinite(self.observation).all(axis=1))
-        self._all(
+        self._check_all(
             "observation",
             finite[self.state] & finite[self.state + 1],
-            "must be finite, as must be the one that follows",
+            "must be finite, as must be the observation that follows",
         )
-        self._all(
+        self._check_all(
             "action",
             (self.action >= 0) & (self.action < self.layout.actions),
             f"must be 0 to {self.layout.actions - 1}",
         )
-        self._all(
+        self._check_all(
             "action",
-            self.mask[np.arange(decisions), self.action],
-            "is masked; illegal actions can not be learnt from",
+            self.mask[np.arange(len(self.action)), self.action],
+            "is masked; remove the episode, illegal actions cannot be learnt from",
         )
         if self.probability is not None:
-            if np.shape(self.probability) != (decisions,):
-                self._wrong(
-                    f"probability: shape {np.shape(self.probability)}, must be {(decisions,)}"
-                )
-            self._all(
+            self._check_all(
                 "probability",
                 (self.probability > 0) & (self.probability <= 1),
                 "must lie in (0, 1]",
@@ -99,35 +115,39 @@ class Episodes:
 
     @property
     def state(self) -> Ints:
-        """(T,) the row of `observation` at which each decision was made; the next row is what it led to."""
+        """(T,) row of `observation` that each decision was made in; the next row is its result."""
         return np.arange(len(self.action)) + np.repeat(np.arange(len(self.length)), self.length)
 
     @property
     def first(self) -> Ints:
-        """(E,) index of each episode's first decision."""
+        """(E,) index of the first decision of each episode."""
         return np.cumsum(self.length) - self.length
 
     @property
-    def mask(self) -> NDArray[np.bool_]:
-        """(T, A) the legal actions of each decision."""
+    def mask(self) -> Bools:
+        """(T, A) legal actions of each decision."""
         return self.observation[self.state][:, -self.layout.actions :] > 0
 
     @property
     def returns(self) -> Floats:
-        """(E,) undiscounted."""
+        """(E,) undiscounted return of each episode."""
         return np.add.reduceat(self.reward, self.first)
 
     @property
     def return_by_behaviour(self) -> dict[str, float]:
-        """Who decided -> their mean return."""
-        who = np.array(self.behaviour)
+        """Mean return of each behaviour policy, by its name."""
+        names = np.array(self.behaviour)
         return {
-            name: float(self.returns[who == name].mean()) for name in dict.fromkeys(self.behaviour)
+            name: float(self.returns[names == name].mean())
+            for name in dict.fromkeys(self.behaviour)
         }
 
     @functools.cached_property
     def hash(self) -> str:
-        """SHA-256 over all that was logged, as 64 hexadecimal digits; what is last and not terminated is truncated."""
+        """SHA-256 of the content, as 64 hexadecimal digits.
+
+        `truncated` is not hashed: it follows from the lengths and `terminated`.
+        """
         digest = hashlib.sha256(
             repr((self.layout, self.objective, self.instance, self.behaviour)).encode()
         )
@@ -142,119 +162,228 @@ class Episodes:
             digest.update(b"none" if column is None else np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
 
-    def part(self, chosen: Sequence[int] | Ints) -> Episodes:
-        """Some of the episodes, in the order given."""
-        chosen, first = np.asarray(chosen, dtype=np.int64), self.first
+    def select(self, chosen: Sequence[int] | Ints) -> LoggedEpisodes:
+        """Return the episodes with the numbers `chosen`, in that order."""
+        chosen = np.asarray(chosen, dtype=np.int64)
+        first = self.first
         rows = np.concatenate([np.arange(first[e], first[e] + self.length[e]) for e in chosen])
         states = np.concatenate([first[e] + e + np.arange(self.length[e] + 1) for e in chosen])
         return replace(
-            self, length=self.length[chosen], observation=self.observation[states],
-            **{name: getattr(self, name)[rows] for name in ("action", "reward", "terminated", "truncated")},
+            self,
+            length=self.length[chosen],
+            observation=self.observation[states],
+            action=self.action[rows],
+            reward=self.reward[rows],
+            terminated=self.terminated[rows],
+            truncated=self.truncated[rows],
             probability=None if self.probability is None else self.probability[rows],
-            instance=tuple(self.instance[e] for e in chosen), behaviour=tuple(self.behaviour[e] for e in chosen),
-        )  # fmt: skip
+            instance=tuple(self.instance[e] for e in chosen),
+            behaviour=tuple(self.behaviour[e] for e in chosen),
+        )
 
-    def _all(self, field: str, holds: Any, rule: str) -> None:
-        if not holds.all():
-            t = int(np.argmin(holds))
-            episode = int(np.searchsorted(np.cumsum(self.length), t, side="right"))
-            value = (
-                f" {getattr(self, field)[t]}"
-                if field in ("action", "reward", "probability")
-                else ""
-            )
-            self._wrong(
-                f"{field}{value} at decision {t - self.first[episode]} of episode {episode}: {rule}"
-            )
+    def _check_shapes(self) -> None:
+        """Raise a UserError where a column has the wrong shape or the lengths do not add up."""
+        episodes = (len(self.length),)
+        decisions = (len(self.action),)
+        shapes = {
+            "observation": (len(self.action) + len(self.length), self.layout.size),
+            "instance": episodes,
+            "behaviour": episodes,
+            "reward": decisions,
+            "terminated": decisions,
+            "truncated": decisions,
+        }
+        if self.probability is not None:
+            shapes["probability"] = decisions
+        for field, shape in shapes.items():
+            if np.shape(getattr(self, field)) != shape:
+                self._refuse(f"{field}: shape {np.shape(getattr(self, field))}: must be {shape}")
+        if self.length.sum() != len(self.action) or (self.length < 1).any():
+            self._refuse(f"length: must be at least 1 each and {len(self.action)} in all")
 
-    def _wrong(self, what: str) -> None:
-        raise UserError(f"logs {self.name}: {what}")
+    def _check_all(self, field: str, holds: Bools, rule: str) -> None:
+        """Raise a UserError for the first decision at which `holds` (T,) is false."""
+        if holds.all():
+            return
+        t = int(np.argmin(holds))
+        episode = int(np.searchsorted(np.cumsum(self.length), t, side="right"))
+        numbers = field in ("action", "reward", "probability")
+        value = f"value {getattr(self, field)[t]}: " if numbers else ""
+        where = f"{field}[{t}] (decision {t - self.first[episode]} of episode {episode})"
+        self._refuse(f"{where}: {value}{rule}")
+
+    def _refuse(self, problem: str) -> NoReturn:
+        raise UserError(f"logs {self.name}: {problem}")
 
 
-def joined(name: str, parts: Sequence[Episodes]) -> Episodes:
-    """One log of several, of the same layout and objective. Their probabilities are kept where all have some."""
-    one = parts[0]
+def concatenate(name: str, parts: Sequence[LoggedEpisodes]) -> LoggedEpisodes:
+    """Return one log of several with the same layout and objective.
+
+    Parameters
+    ----------
+    name
+        Name of the new log.
+    parts
+        At least one log. The probabilities are kept where all of them have some.
+
+    Raises
+    ------
+    UserError
+        Where layouts or objectives differ.
+    """
+    first = parts[0]
     for other in parts[1:]:
-        if (other.layout, other.objective) != (one.layout, one.objective):
-            raise UserError(f"logs {name}: {other.name} shows {other.layout} for {other.objective}, {one.name} {one.layout} "
-                            f"for {one.objective}; logs can be joined only where these agree")  # fmt: skip
+        if (other.layout, other.objective) != (first.layout, first.objective):
+            raise UserError(
+                f"logs {name}: {other.name} has {other.layout} for {other.objective}, {first.name} "
+                f"{first.layout} for {first.objective}; logs can be joined only where these agree"
+            )
     columns: dict[str, object] = {}
-    for field in fields(Episodes)[3:]:
+    for field in fields(LoggedEpisodes)[3:]:
         values = [getattr(part, field.name) for part in parts]
         if field.name in ("instance", "behaviour"):
             columns[field.name] = tuple(text for value in values for text in value)
+        elif any(value is None for value in values):
+            columns[field.name] = None
         else:
-            columns[field.name] = (
-                None if any(value is None for value in values) else np.concatenate(values)
-            )
-    return Episodes(name, one.layout, one.objective, **columns)  # type: ignore[arg-type]
+            columns[field.name] = np.concatenate(values)
+    return LoggedEpisodes(name, first.layout, first.objective, **columns)  # type: ignore[arg-type]
 
 
-class Tape:
-    """Records what is played in B environments, and cuts it into the episodes that came to their ends."""
+class _Decisions(NamedTuple):
+    """What is known before a step of all B environments."""
+
+    observation: Tensor  # (B, D)
+    action: Tensor  # (B,)
+    probability: Tensor  # (B,)
+    playing: Tensor  # (B,) bool
+    instance: Tensor  # (B,) number of the instance of each environment
+
+
+class _Outcome(NamedTuple):
+    """What a step of all B environments led to."""
+
+    reward: Tensor  # (B,)
+    over: Tensor  # (B,) bool, the step completed an episode
+    truncated: Tensor  # (B,) bool, that episode was cut
+    final: dict[int, Tensor]  # environment whose episode is over -> (D,) its last state
+
+
+class EpisodeRecorder:
+    """Records the steps of B environments and cuts them into the episodes that were completed.
+
+    Call `before_step`, step the simulator, then call `after_step`, before any restart.
+
+    Parameters
+    ----------
+    behaviour
+        Name of the behaviour policy.
+    """
 
     def __init__(self, behaviour: str) -> None:
         self.behaviour = behaviour
-        self.steps: list[
-            list[Tensor]
-        ] = []  # observation, action, probability, playing, instance, reward, over, truncated
-        self.ends: list[
-            dict[int, Tensor]
-        ] = []  # per step: environment -> the state after its last decision
         self.simulator: TensorSimulator
+        self.layout: Layout
+        self._decisions: list[_Decisions] = []
+        self._outcomes: list[_Outcome] = []
 
-    def saw(self, simulator: TensorSimulator, action: Tensor, probability: Tensor) -> None:
-        """Before a step: actions (B,) are about to be taken, which their policy took with `probability` (B,)."""
-        self.simulator, self.layout = simulator, layout_of(simulator)
+    def before_step(self, simulator: TensorSimulator, action: Tensor, probability: Tensor) -> None:
+        """Record the current states and the actions that are taken next.
+
+        Parameters
+        ----------
+        simulator
+            The simulator before the step.
+        action
+            (B,) flat actions.
+        probability
+            (B,) their probabilities under the behaviour policy.
+        """
+        self.simulator = simulator
+        self.layout = layout_of(simulator)
         instance = simulator.state.env[:, INSTANCE].clone()
-        self.steps.append(
-            [self._seen(), action.clone(), probability.clone(), simulator.playing, instance]
+        self._decisions.append(
+            _Decisions(
+                self._observation(),
+                action.clone(),
+                probability.clone(),
+                simulator.playing,
+                instance,
+            )
         )
 
-    def got(self, reward: Tensor) -> None:
-        """After the step, before any restart: rewards (B,)."""
-        simulator, step = self.simulator, self.steps[-1]
-        over = ~simulator.playing & step[3]
-        step += [reward.clone(), over, simulator.truncated & over]
-        final = self._seen() if over.any() else step[0]
-        self.ends.append({b: final[b] for b in over.nonzero().flatten().tolist()})
+    def after_step(self, reward: Tensor) -> None:
+        """Record the rewards (B,) of the step and the last state of each episode that it ended."""
+        over = ~self.simulator.playing & self._decisions[-1].playing
+        final: dict[int, Tensor] = {}
+        if over.any():
+            observation = self._observation()
+            final = {b: observation[b] for b in over.nonzero().flatten().tolist()}
+        truncated = self.simulator.truncated & over
+        self._outcomes.append(_Outcome(reward.clone(), over, truncated, final))
 
-    def episodes(self, name: str) -> Episodes:
-        """What came to its end, by environment, then by time."""
-        columns = [torch.stack(column).cpu().numpy() for column in zip(*self.steps, strict=True)]
-        observation, action, probability, playing, instance, reward, over, truncated = columns
-        spans = []  # environment, first step, last step
-        for b in range(over.shape[1]):
-            last = np.flatnonzero(over[:, b])
-            first = [
-                int(np.flatnonzero(playing[start : end + 1, b])[0]) + start
-                for start, end in _between(last)
-            ]
-            spans += [(b, start, int(end)) for start, end in zip(first, last, strict=True)]
-        if not spans:
-            raise UserError(f"logs {name}: no episode came to its end; record more decisions")
+    def episodes(self, name: str) -> LoggedEpisodes:
+        """Return the completed episodes as the log `name`, by environment, then by time.
+
+        Raises
+        ------
+        UserError
+            Where no episode was completed.
+        """
+        if not any(outcome.final for outcome in self._outcomes):
+            raise UserError(f"logs {name}: no episode was completed; record more decisions")
+        before = zip(*self._decisions, strict=True)
+        observation, action, probability, playing, instance = map(_stack, before)
+        rewards, overs, truncations, finals = zip(*self._outcomes, strict=True)
+        over = _stack(overs)
+        truncated = _stack(truncations)
+        spans = _episode_spans(over, playing)
 
         def cut(column: NDArray[Any]) -> NDArray[Any]:
-            return np.concatenate([column[start : end + 1, b] for b, start, end in spans])
+            return np.concatenate([column[first : last + 1, b] for b, first, last in spans])
 
-        states = [
-            np.concatenate([observation[start : end + 1, b], self.ends[end][b].cpu().numpy()[None]])
-            for b, start, end in spans
-        ]
+        states: list[NDArray[Any]] = []
+        for b, first, last in spans:
+            states += [observation[first : last + 1, b], finals[last][b].cpu().numpy()[None]]
         hashes = [one.hash() for one in self.simulator.instances]
-        return Episodes(
-            name, self.layout, self.simulator.setting.objective,
-            length=np.array([end - start + 1 for _, start, end in spans]),
-            observation=np.concatenate(states), action=cut(action), reward=cut(reward).astype(np.float64),
-            terminated=cut(over & ~truncated), truncated=cut(truncated), probability=cut(probability).astype(np.float64),
-            instance=tuple(hashes[int(instance[start, b])] for b, start, _ in spans),
+        return LoggedEpisodes(
+            name,
+            self.layout,
+            self.simulator.setting.objective,
+            length=np.array([last - first + 1 for _, first, last in spans]),
+            observation=np.concatenate(states),
+            action=cut(action),
+            reward=cut(_stack(rewards)).astype(np.float64),
+            terminated=cut(over & ~truncated),
+            truncated=cut(truncated),
+            probability=cut(probability).astype(np.float64),
+            instance=tuple(hashes[int(instance[first, b])] for b, first, _ in spans),
             behaviour=(self.behaviour,) * len(spans),
-        )  # fmt: skip
+        )
 
-    def _seen(self) -> Tensor:
+    def _observation(self) -> Tensor:
+        """Return the current states (B, D) of all environments."""
         return self.layout.flat(from_simulator(self.simulator), return_scale(self.simulator))
 
 
-def _between(last: Ints) -> list[tuple[int, int]]:
-    """(first step that may belong to it, last step) of each episode of one environment."""
-    return [(0 if i == 0 else int(last[i - 1]) + 1, int(end)) for i, end in enumerate(last)]
+def _stack(column: Iterable[Tensor]) -> NDArray[Any]:
+    """Return the tensors (B, ...) of all steps as one array (steps, B, ...)."""
+    return torch.stack(list(column)).cpu().numpy()
+
+
+def _episode_spans(over: Bools, playing: Bools) -> list[tuple[int, int, int]]:
+    """Return (environment, first step, last step) of each completed episode.
+
+    Parameters
+    ----------
+    over, playing
+        (steps, B) bool: the step completed an episode; an episode was running before the step.
+    """
+    spans = []
+    for b in range(over.shape[1]):
+        earliest = 0
+        for last in np.flatnonzero(over[:, b]).tolist():
+            first = earliest + int(np.flatnonzero(playing[earliest : last + 1, b])[0])
+            spans.append((b, first, last))
+            earliest = last + 1
+    return spans

@@ -1,282 +1,177 @@
-"""Runs that learnt from logs, and those beside them: collected, told apart, and what they amount to.
+"""The runs of the offline evaluation report: collected from run folders, merged and labelled.
 
-Intervals are 95 %, and what is drawn are seeds: a seed is one policy, which is good or bad on all instances at once. Means and
-differences have Student's and Welch's t, the best of some policies the bootstrap's standard error, rank correlations the
-bootstrap over runs (the candidates of a run are alike).
+A run is a flat mapping: fields of its record (`bench.run.record.Record`), the hash of its settings,
+when it finished, and its gaps.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bench.analysis import ope_metrics as dope
-from bench.analysis import stats
 from bench.instance import read_json
-from bench.run.record import selection
+from bench.renamed import SOLVERS, current_plugin, current_setting
+from bench.run.record import PROBLEM_FIELDS, selection
+from bench.settings_hash import settings_hash
 
-PROBLEM = (
-    "dataset",
-    "track",
-    "objective",
-    "mode",
-    "backfill",
-    "events",
-    "observe",
-    "split",
-    "set_hash",
-)
-CELL = (*PROBLEM, "solver", "seed", "logs/name", "settings")
-SAME = (*CELL, "logs/hash", "learning/selection", "learning/steps")
-KEPT = (*PROBLEM, "solver", "seed", "status")
-DRAWS = 500
+PROBLEM = (*PROBLEM_FIELDS, "observe")  # runs that differ in one of these have separate sections
+CONFIGURATION = (*PROBLEM, "solver", "seed", "logs/name", "settings")
+IDENTITY = (*CONFIGURATION, "logs/hash", "learning/selection", "learning/steps")
+KEPT_FIELDS = (*PROBLEM, "solver", "seed", "status")
+KEPT_PREFIXES = ("logs/", "ope/", "learning/", "offline/")
 
-Run = dict[str, Any]
-Floats = NDArray[np.float64]
-Found = tuple[float, float, float]  # a value and its interval, NaN where there is none
+RunFacts = dict[str, Any]
 
 
-# -- data ------------------------------------------------------------------------------------------------------------
+def collect(folder: Path) -> list[RunFacts]:
+    """Read the finished and failed runs below a folder of run folders."""
+    return [_read_run(path) for path in sorted(folder.glob("*/*/result.json"))]
 
 
-def collect(runs: Path) -> list[Run]:
-    """The finished and failed runs of a folder: what the page needs of each."""
+def _read_run(path: Path) -> RunFacts:
+    """Read what the report needs of one run."""
     import pandas
     import yaml
 
-    found = []
-    for path in sorted(runs.glob("*/*/result.json")):
-        record, facts = read_json(path), ("logs/", "ope/", "learning/", "offline/")
-        config = yaml.safe_load(path.with_name("config.yaml").read_text())
-        run = {key: record[key] for key in record if key in KEPT or key.startswith(facts)}
-        run |= {"settings": settings(config), "finished": path.stat().st_mtime, "gaps": []}
-        if record["status"] == "finished":
-            table = pandas.read_parquet(path.with_name("instances.parquet"))
-            run["gaps"] = [_number(value) for value in table["gap"].tolist()]
-        elif name := _log_of(config):
-            run |= {"logs/name": name}
-        if given := _given_policy(config):
-            run |= {"policy": given}
-        found.append(run)
-    return found
+    record = under_current_names(read_json(path))
+    config = yaml.safe_load(path.with_name("config.yaml").read_text())
+    run = {
+        key: record[key] for key in record if key in KEPT_FIELDS or key.startswith(KEPT_PREFIXES)
+    }
+    run["settings"] = settings_of(config)
+    run["finished"] = path.stat().st_mtime
+    run["gaps"] = []
+    if record["status"] == "finished":
+        table = pandas.read_parquet(path.with_name("instances.parquet"))
+        run["gaps"] = [_finite(value) for value in table["gap"].tolist()]
+    elif name := _name_of_log(config):
+        run["logs/name"] = name
+    if policy := _given_policy(config):
+        run["policy"] = policy
+    return run
 
 
-def settings(config: Run) -> str:
-    """Short hash of what is set of a run's solver and budget, whatever log it has and on whatever data."""
-
-    def bare(value: Any) -> Any:
-        return (
-            {key: bare(inner) for key, inner in value.items() if key != "logs"}
-            if isinstance(value, dict)
-            else value
-        )
-
-    chosen = json.dumps([bare(config.get("solver")), config.get("budget")], sort_keys=True)
-    return hashlib.sha256(chosen.encode()).hexdigest()[:8]
+def under_current_names(record: Mapping[str, Any]) -> RunFacts:
+    """Return a stored run under the current names of its keys, values and solver."""
+    current = current_setting(record)
+    if "solver" in current:
+        current["solver"] = SOLVERS.get(current["solver"], current["solver"])
+    return current
 
 
-def _log_of(config: Run) -> str | None:
-    """Name of the log that a run's solver was given."""
+def settings_of(config: Mapping[str, Any]) -> str:
+    """Return a short hash of the settings of a run's solver and budget, without log and dataset."""
+
+    def without_logs_key(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {key: without_logs_key(inner) for key, inner in value.items() if key != "logs"}
+
+    return settings_hash([without_logs_key(config.get("solver")), config.get("budget")], 8)
+
+
+def _name_of_log(config: Mapping[str, Any]) -> str | None:
+    """Return the name of the log that a run's solver was given."""
     solver = config.get("solver", {})
     logs = (solver.get("offline") or solver).get("logs") or {}
-    return logs.get("name")
+    name: str | None = logs.get("name")
+    return name
 
 
-def _given_policy(config: Run) -> str | None:
-    """The file of another run's policy that a run plays or goes on from."""
-    solver = config.get("solver", {})
+def _given_policy(config: Mapping[str, Any]) -> str | None:
+    """Return the file of another run's policy that a run plays or starts from."""
+    solver = current_plugin(config.get("solver", {}))
     parts = [solver, *(solver.get(part) or {} for part in ("offline", "online"))]
-    given = [part.get(key) for part in parts for key in ("checkpoint", "start")]
+    given = [part.get(key) for part in parts for key in ("checkpoint", "init_policy")]
     return next((str(path) for path in given if path), None)
 
 
-def merged(known: Iterable[Run], new: Iterable[Run]) -> list[Run]:
-    """Of runs that are the same but for when they finished, the last; a failure only of what never came to its end."""
+def merge(known: Iterable[RunFacts], new: Iterable[RunFacts]) -> list[RunFacts]:
+    """Return one run of each identity, the one that finished last.
+
+    A failed run is dropped where the same configuration has a finished run.
+    """
     runs = sorted([*known, *new], key=lambda run: run["finished"])
-    ended = {_key(run, CELL) for run in runs if not failed(run)}
-    out = {_key(run, SAME): run for run in runs if not failed(run) or _key(run, CELL) not in ended}
-    return [out[key] for key in sorted(out)]
+    finished = {_key(run, CONFIGURATION) for run in runs if not is_failed(run)}
+    kept = {
+        _key(run, IDENTITY): run
+        for run in runs
+        if not is_failed(run) or _key(run, CONFIGURATION) not in finished
+    }
+    return [kept[key] for key in sorted(kept)]
 
 
-def _key(run: Run, names: Sequence[str]) -> str:
-    return json.dumps([run.get(name) for name in names])
+def _key(run: RunFacts, fields: Sequence[str]) -> str:
+    return json.dumps([run.get(field) for field in fields])
 
 
-def _number(value: float | None) -> float | None:
+def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-# -- groups ----------------------------------------------------------------------------------------------------------
-
-
-def grouped(runs: Iterable[Run], *keys: str) -> dict[tuple[Any, ...], list[Run]]:
-    """Runs by their values of `keys`, in the order they come in."""
-    out: dict[tuple[Any, ...], list[Run]] = {}
+def group_by(runs: Iterable[RunFacts], *keys: str) -> dict[tuple[Any, ...], list[RunFacts]]:
+    """Return the runs by their values of `keys`, in the order of their first appearance."""
+    groups: dict[tuple[Any, ...], list[RunFacts]] = {}
     for run in runs:
-        out.setdefault(tuple(run.get(key) for key in keys), []).append(run)
-    return out
+        groups.setdefault(tuple(run.get(key) for key in keys), []).append(run)
+    return groups
 
 
-def from_logs(run: Run) -> bool:
-    """Learnt from logs alone."""
+def group_cells(runs: Iterable[RunFacts]) -> dict[tuple[str, str], list[RunFacts]]:
+    """Return the runs of each (log, learner), by their labels: one run per seed."""
+    return {(log, label): cell for (log, label), cell in group_by(runs, "log", "label").items()}
+
+
+def is_offline(run: RunFacts) -> bool:
+    """Return whether a run was trained on a log only."""
     return "logs/name" in run and not any(key.startswith("offline/") for key in run)
 
 
-def without_logs(runs: Iterable[Run]) -> list[Run]:
-    """Rules, and learners from scratch."""
-    return [run for run in runs if "logs/name" not in run]
-
-
-def failed(run: Run) -> bool:
-    """It did not come to its end."""
+def is_failed(run: RunFacts) -> bool:
+    """Return whether a run failed."""
     return run.get("status") == "failed"
 
 
-def labelled(runs: Sequence[Run]) -> list[Run]:
-    """Runs of one problem with the names of their row and column.
+def without_logs(runs: Iterable[RunFacts]) -> list[RunFacts]:
+    """Return the runs that used no log: dispatch rules, and learners trained from scratch."""
+    return [run for run in runs if "logs/name" not in run]
 
-    `label`: the solver, marked where its policy was chosen by true return, and with the hash of its settings where it has run
-    with several. `grade`: that of its log (mixed of cluster-small-mixed-v0). `log`: the grade where one log alone has it, else
-    its name, with the hash of its content where it was recorded several times: their held-out instances differ.
+
+def add_labels(runs: Sequence[RunFacts]) -> list[RunFacts]:
+    """Return copies of the runs of one problem with the names of their row and column.
+
+    Added keys: `label`, the solver, marked where its policy was selected by true return, and with
+    the hash of its settings where it ran with several; `grade`, the kind of its log (mixed of
+    cluster-small-mixed-v0); `log`, the grade where a single log has it, else the name of the log,
+    with the hash of its content where it was recorded several times (the held-out instances of
+    these recordings differ).
     """
-    several = {
-        solver
-        for (solver,), of in grouped(runs, "solver").items()
-        if len(grouped(of, "settings")) > 1
+    by_solver = group_by(runs, "solver")
+    several = {solver for (solver,), own in by_solver.items() if len(group_by(own, "settings")) > 1}
+    by_log = group_by((run for run in runs if "logs/name" in run), "logs/name")
+    recordings = {
+        name: {run["logs/hash"] for run in own if "logs/hash" in run}
+        for (name,), own in by_log.items()
     }
-    logs = grouped((run for run in runs if "logs/name" in run), "logs/name")
-    again = {
-        name
-        for (name,), of in logs.items()
-        if len({run["logs/hash"] for run in of if "logs/hash" in run}) > 1
-    }
-    grades = [_grade(name) for (name,) in logs]
-    out = []
+    grades = [_grade(name) for name in recordings]
+    labelled = []
     for run in runs:
         marks = ["(oracle)"] if selection(run) == "oracle" else []
         marks += [f"#{run.get('settings')}"] if run["solver"] in several else []
-        out.append({**run, "label": " ".join([run["solver"], *marks])})
+        labels = {"label": " ".join([run["solver"], *marks])}
         if name := run.get("logs/name"):
             shown = name if grades.count(_grade(name)) > 1 else _grade(name)
-            mark = f" #{run['logs/hash'][:8]}" if name in again and "logs/hash" in run else ""
-            out[-1] |= {"grade": _grade(name), "log": f"{shown}{mark}"}
-    return out
+            is_marked = len(recordings[name]) > 1 and "logs/hash" in run
+            mark = f" #{run['logs/hash'][:8]}" if is_marked else ""
+            labels |= {"grade": _grade(name), "log": f"{shown}{mark}"}
+        labelled.append({**run, **labels})
+    return labelled
 
 
 def _grade(name: str) -> str:
-    """cluster-small-mixed-v0 -> mixed."""
+    """Return the kind of a log from its name: cluster-small-mixed-v0 -> mixed."""
     parts = name.split("-")
     return parts[-2] if len(parts) > 2 else name
-
-
-def cells(runs: Iterable[Run]) -> dict[tuple[str, str], list[Run]]:
-    """(log, learner) -> its seeds, by their labels."""
-    return {(log, label): of for (log, label), of in grouped(runs, "log", "label").items()}
-
-
-# -- statistics ------------------------------------------------------------------------------------------------------
-
-
-def gaps(runs: Sequence[Run]) -> Floats:
-    """(S, I) gaps to the best known bound, by seed; a missing one counts as 100 %."""
-    return np.array([[1.0 if value is None else value for value in run["gaps"]] for run in runs])
-
-
-def spread(runs: Sequence[Run]) -> Found:
-    """Mean gap and its interval, NaN with one seed."""
-    return stats.student_interval(gaps(runs))
-
-
-def difference(ours: Sequence[Run], theirs: Sequence[Run], level: float = 0.95) -> Found:
-    """Mean gap of `ours` less that of `theirs` on the same instances; no interval where one seed is all of a learner."""
-    found = stats.paired_difference(gaps(ours), gaps(theirs), level)
-    alone = any(
-        len(side) == 1 and any(key.startswith("learning/") for key in side[0])
-        for side in (ours, theirs)
-    )
-    return (found[0], math.nan, math.nan) if alone else found
-
-
-def improvement(runs: Sequence[Run], tests: int = 1) -> Found:
-    """How much better the chosen policies are than their behaviour on the same held-out instances, in % of its return.
-
-    Mean over seeds with Student's interval, NaN with one seed; of level 1 - 0.05 / `tests` (Bonferroni).
-    """
-    behaviour = np.array([run["logs/held_out_return"] for run in runs])
-    return stats.student_interval(
-        (100 * (true_returns(runs) - behaviour) / np.abs(behaviour))[:, None], 1 - 0.05 / tests
-    )
-
-
-def true_returns(runs: Sequence[Run]) -> Floats:
-    """(S,) mean true return of the chosen policies on the log's held-out instances."""
-    return np.array([run["ope/true"] for run in runs])
-
-
-def expected_best(values: Floats, budget: int) -> float:
-    """Mean of the best of `budget` policies drawn without replacement from `values`.
-
-    Kurenkov & Kolesnikov 2022, "Showing Your Offline Reinforcement Learning Work", arXiv:2110.04156.
-    """
-    ordered, n = np.sort(values), len(values)
-    budget = min(budget, n)
-    chance = [math.comb(i, budget - 1) / math.comb(n, budget) for i in range(n)]
-    return float(np.dot(chance, ordered))
-
-
-def advantage(others: Sequence[Run], own: Sequence[Run], budget: int) -> Found:
-    """How much better the best of `budget` policies drawn from `others` is than the best of as many of `own`, by true return.
-
-    The interval has the standard error of the bootstrap within each learner, and Student's t with the seeds of `own`; NaN where
-    these are fewer than 4 or twice the budget: their best is then nearly the best of all, which no resampling tells from luck.
-    """
-    from scipy.stats import t
-
-    learners = [true_returns(of) for of in grouped(others, "label").values()]
-    mine, rng = true_returns(own), np.random.default_rng(0)
-    value = expected_best(np.concatenate(learners), budget) - expected_best(mine, budget)
-    if len(mine) < 2 * max(budget, 2):
-        return value, math.nan, math.nan
-    drawn = []
-    for _ in range(DRAWS):
-        again, *rest = (
-            values[rng.integers(len(values), size=len(values))] for values in (mine, *learners)
-        )
-        drawn.append(expected_best(np.concatenate(rest), budget) - expected_best(again, budget))
-    half = float(t.ppf(0.975, len(mine) - 1) * np.std(drawn, ddof=1))
-    return value, value - half, value + half
-
-
-def resampled(runs: Sequence[Run], value: Callable[[Sequence[Run]], float]) -> Found:
-    """`value` of runs and its interval over resampled runs, NaN with fewer than three."""
-    found, rng = value(runs), np.random.default_rng(0)
-    if len(runs) < 3:
-        return found, math.nan, math.nan
-    drawn = [
-        value([runs[i] for i in rng.integers(len(runs), size=len(runs))]) for _ in range(DRAWS)
-    ]
-    return found, *np.percentile(drawn, [2.5, 97.5]).tolist()
-
-
-def rank(runs: Sequence[Run], name: str) -> float:
-    """Spearman's rho of an estimator with the true return over all candidates; 0 where it tells none from another."""
-    return float(
-        np.nan_to_num(dope.rank_correlation(of_candidates(runs, name), of_candidates(runs, "true")))
-    )
-
-
-def regret(runs: Sequence[Run], name: str, k: int) -> float:
-    """Regret@k of an estimator over all candidates of the runs."""
-    return dope.regret(of_candidates(runs, name), of_candidates(runs, "true"), k)
-
-
-def of_candidates(runs: Sequence[Run], name: str) -> Floats:
-    """(C,) an estimate, or the true return, of every candidate policy of the runs."""
-    return np.concatenate([run[f"ope/{name}_of_candidates"] for run in runs])

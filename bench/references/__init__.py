@@ -34,8 +34,10 @@ from bench.verify import verify
 SCHEMA = 1
 SHIPPED = Path(__file__).parent
 PLAYS = 100  # random episodes behind a score of 0
+# Cached means of random play keep the keys under which they were first written.
+EVENT_ORDER_IN_KEYS = {"batched": "together", "sequential": "singly"}
 
-Progress = Callable[[str, int, int, str], None]  # (label, done, total, note)
+
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ class References:
             track="assign" if instance.sharing == "budget" else "schedule",
             observe="arrived",
         )
-        key = "-".join((played.objective, played.mode, played.backfill, played.events, str(PLAYS)))
+        events = EVENT_ORDER_IN_KEYS[played.event_order]
+        key = "-".join((played.objective, played.mode, played.backfill, events, str(PLAYS)))
         digest = instance.hash()
         cached = self.read(digest)["random"].get(key)
         if cached is None:
@@ -252,7 +255,7 @@ def _shipped() -> Mapping[str, Mapping[str, Any]]:
 
 
 def _play(instance: Instance, setting: Setting, rng: np.random.Generator) -> RandomPlay:
-    simulator = Simulator([instance], setting, n_envs=PLAYS)
+    simulator = Simulator([instance], setting, num_envs=PLAYS)
     returns = simulator.play_random(rng)[:, 1]
     dead_ends = np.mean([simulator.dead_end(b) for b in range(PLAYS)])
     return RandomPlay(float(-returns.mean() * simulator.scale[0]), float(dead_ends))

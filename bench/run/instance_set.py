@@ -1,4 +1,4 @@
-"""The identity of a list of instances: one hash that a configuration can pin, so that nobody compares unlike sets."""
+"""The identity of a list of instances: one hash, which a configuration can pin."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.instance import Instance
 
 
 def set_hash(instances: Iterable[Instance]) -> str:
-    """SHA-256 over the instances' own hashes, in their order, as 64 hexadecimal digits."""
+    """Return the SHA-256 over the instances' own hashes, in their order, in hexadecimal."""
     digest = hashlib.sha256()
     for instance in instances:
         digest.update(bytes.fromhex(instance.hash()))
@@ -18,16 +18,21 @@ def set_hash(instances: Iterable[Instance]) -> str:
 
 
 def check(split: str, instances: Iterable[Instance], hashes: Mapping[str, str]) -> str:
-    """The set's hash, which must be the one `hashes` pins for `split`; a split it does not name passes.
+    """Return the set's hash, which must be the one that `hashes` pins for `split`.
 
-    Raises:
-        UserError: where the instances are not the pinned ones.
+    A split that `hashes` does not name passes.
+
+    Raises
+    ------
+    UserError
+        Where the instances are not the pinned ones.
     """
     found = set_hash(instances)
     expected = hashes.get(split) or found
     if found != expected:
         raise UserError(
-            f"dataset.hashes.{split}: pinned {expected}, but the instances hash to {found}; the data or its settings "
-            f"changed. Restore them, or, for a set of your own, drop the pins: ~dataset.hashes"
+            f"dataset.hashes.{split}: pinned {expected}, but the instances hash to {found}; the "
+            "data or its settings changed. Restore them, or, for a set of your own, drop the pins: "
+            "~dataset.hashes"
         )
     return found

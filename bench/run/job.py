@@ -1,53 +1,70 @@
-"""A job: a solver on an instance set under a setting, all that decides a run's result, and the key that identifies it."""
+"""A job: a solver on an instance set under a setting, and the key that identifies its result."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.contracts import Budget, Dataset, Solver
+from bench.contracts import Budget, Dataset, Learner, Policy, Solver, check_plugin
 from bench.errors import UserError
 from bench.instance import Instance
 from bench.run.instance_set import set_hash
-from bench.run.record import SCHEMA
-from bench.setting import TRACKS, Setting
+from bench.run.record import SCHEMA, Record
+from bench.setting import Setting
+from bench.settings_hash import settings_hash
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A solver on an instance set: all that decides a run's result."""
+    """A solver on an instance set: all that decides a run's result.
 
-    solver: str  # its name
-    plugin: Any  # a Solver, Policy or Learner
+    Attributes
+    ----------
+    solver
+        Name of the solver, for records and folders.
+    plugin
+        The solver itself.
+    instances
+        The instances of `split`.
+    config
+        Resolved configuration of `solver` and `dataset`, and of whatever else decides results.
+
+    Raises
+    ------
+    UserError
+        Where the plug-in may not enter the setting's track, or is no plug-in.
+    SettingError
+        Where an instance cannot be played under the setting.
+    """
+
+    solver: str
+    plugin: Solver | Policy | Learner
     dataset: Dataset
-    instances: Sequence[Instance]  # of `split`
+    instances: Sequence[Instance]
     setting: Setting
     budget: Budget = field(default_factory=Budget)
     seed: int = 0
     split: str = "test"
-    config: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # resolved `solver` and `dataset` (and what else decides results)
+    config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_plugin("solver", self.plugin)
         for instance in self.instances:
             self.setting.check(instance)
-        tracks = getattr(self.plugin, "tracks", TRACKS)
+        tracks = self.plugin.tracks
         if self.setting.track not in tracks:
             raise UserError(
-                f"track: {self.solver} solves {' and '.join(tracks)} only, and this is {self.setting.track}"
+                f"track: {self.solver} solves {' and '.join(tracks)} only, "
+                f"and this is {self.setting.track}"
             )
-        if self.setting.information == "online" and getattr(
-            self.plugin, "clairvoyant", isinstance(self.plugin, Solver)
-        ):
+        if self.setting.information == "online" and self.plugin.clairvoyant:
             raise UserError(
-                f"track, observe: {self.solver} plans with the future known and may not enter track=online or observe=arrived; "
-                "set track=schedule observe=all"
+                f"track, observe: {self.solver} plans with the future known and may not enter "
+                "track=online or observe=arrived; set track=schedule observe=all"
             )
 
     @functools.cached_property
@@ -56,21 +73,21 @@ class Job:
         return set_hash(self.instances)
 
     @functools.cached_property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Record:
         """The record's first keys: what ran on what, and how."""
         return {
             "solver": self.solver,
             "dataset": self.dataset.name,
             "split": self.split,
             "seed": self.seed,
-            **asdict(self.setting),
+            **asdict(self.setting),  # type: ignore[typeddict-item]  # the fields of Setting
             "information": self.setting.information,
             "set_hash": self.set_hash,
         }
 
     @functools.cached_property
     def parameters(self) -> dict[str, Any]:
-        """The nested configuration as the tracker and `config.yaml` show it."""
+        """The nested configuration, as the tracker and `config.yaml` hold it."""
         return {
             **self.config,
             "budget": asdict(self.budget),
@@ -81,30 +98,23 @@ class Job:
 
     @functools.cached_property
     def key(self) -> str:
-        """Identifies (configuration, seed, instance set); files named in the solver's configuration count by their content."""
-        files = {
-            path: _digest(path)
-            for path in _leaves(self.config.get("solver", {}))
-            if Path(path).is_file()
-        }
-        payload = [SCHEMA, self.identity, self.parameters, files]
-        return hashlib.sha256(
-            json.dumps(payload, sort_keys=True, default=str).encode()
-        ).hexdigest()[:16]
+        """Identify (configuration, seed, instance set).
+
+        Files that the solver's configuration names count by their content.
+        """
+        paths = (path for path in _strings(self.config.get("solver", {})) if Path(path).is_file())
+        files = {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths}
+        return settings_hash([SCHEMA, self.identity, self.parameters, files])
 
     def folder(self, runs: Path) -> Path:
-        """Where this run lies."""
+        """Return the folder of this run below `runs`."""
         return runs / self.dataset.name / f"{self.solver}-s{self.seed}-{self.key[:10]}"
 
 
-def _leaves(config: Any) -> Iterator[str]:
-    """The texts in a nested configuration."""
+def _strings(config: Any) -> Iterator[str]:
+    """Yield the strings in a nested configuration."""
     if isinstance(config, str):
         yield config
     elif isinstance(config, Mapping | list):
         for value in config.values() if isinstance(config, Mapping) else config:
-            yield from _leaves(value)
-
-
-def _digest(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            yield from _strings(value)

@@ -1,7 +1,8 @@
-"""From instance to record: solve, verify, measure, compare, write down (the record's form is in `bench.run.record`).
+"""From job to record: train, solve, verify, measure, compare with references, write, publish.
 
-A run is a `Job` in a folder of its own. One that is finished is not run again; a killed one goes on where it was. A crash of
-the solver on one instance is a row with its error; a crash in training is a failed record with the traceback in a file.
+A run is a `Job` in a folder of its own. A finished one is not run again; an interrupted one resumes
+from its last checkpoint. A crash of the solver on one instance is a row with its error; a crash in
+training is a failed record, with the traceback in a file.
 """
 
 from __future__ import annotations
@@ -13,33 +14,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from filelock import FileLock
 
-from bench.contracts import Budget, Learner, Solver
-from bench.errors import UserError
+from bench.contracts import Budget, Learner, Progress, Result, Solver, no_progress
+from bench.errors import UserError, one_line
 from bench.instance import Instance
-from bench.references import Progress, Reference, References, reference_of
+from bench.references import RandomPlay, Reference, References, reference_of
 from bench.rollout import as_solver
 from bench.run import provenance
-from bench.run.job import Job
-from bench.run.record import (
-    SCHEMA,
-    Certificate,
+from bench.run.evaluation import (
     Entry,
-    Row,
-    Verdict,
+    Evaluation,
+    anytime_columns,
     certificate,
-    judge,
-    own_trajectory,
-    pace,
+    evaluate_entry,
     pooled_latency,
-    row,
-    standing,
+    reference_columns,
     summarise,
+    table_row,
+    verified_trajectory,
 )
+from bench.run.job import Job
+from bench.run.record import SCHEMA, Certificate, Record, Row
 from bench.run.run_folder import CONFIG, CURVE, GANTT, LOCK, TRACEBACK, RunFolder
 from bench.setting import Setting
 from bench.simulator import Simulator
@@ -49,25 +48,34 @@ if TYPE_CHECKING:
 
 TRAINING = 2**31  # seeds training apart from every instance
 CURVES = 3  # panels of a learning curve
-TRACKED_SEARCHES = 16  # first instances whose objective and bound over time become step metrics; the picture shows all
-Record = dict[str, Any]
-
-
-def silent(label: str, done: int, total: int, note: str) -> None:
-    """Progress shown to nobody."""
+TRACKED_SEARCHES = 16  # instances, the first ones, whose trajectories become step metrics
 
 
 def run(
-    job: Job, runs: Path, references: References, tracker: Any, parent: Any = None, rerun: bool = False,
-    pictures: bool = True, progress: Progress = silent,
-) -> Record:  # fmt: skip
-    """The record of a job: of the finished run in its folder, or of one that is made now.
+    job: Job,
+    runs: Path,
+    references: References,
+    tracker: Any,
+    parent: Any = None,
+    rerun: bool = False,
+    pictures: bool = True,
+    progress: Progress = no_progress,
+) -> Record:
+    """Return the record of a job: of the finished run in its folder, or of one made now.
 
-    Args:
-        tracker: a `bench.tracking` Mlflow or Off; `parent` its run above a sweep.
+    Parameters
+    ----------
+    runs
+        The folder of all runs.
+    tracker
+        A `bench.tracking` Mlflow or Off; `parent` is its run above a sweep.
+    rerun
+        Whether a finished run is made again.
 
-    Raises:
-        UserError: whatever the learner says about bad input.
+    Raises
+    ------
+    UserError
+        Whatever the learner says about bad input.
     """
     folder = RunFolder(job.folder(runs))
     with FileLock(folder.path / LOCK):
@@ -75,7 +83,7 @@ def run(
             folder.clear()
         elif (record := folder.record()) is not None:
             return refreshed(record, folder, job, references)
-        warm_up(job, progress)
+        compile_all(job, progress)
         tags = {
             **job.identity,
             "git_commit": provenance.git_commit(),
@@ -83,60 +91,54 @@ def run(
         }
         name = f"{job.solver}-{job.dataset.name}-s{job.seed}"
         with tracker.run(job.key, name, job.parameters, tags, folder.path, parent) as tracked:
-            return Session(job, folder, references, tracked, progress).run(pictures)
+            return Execution(job, folder, references, tracked, progress).run(pictures)
 
 
-def warm_up(job: Job, progress: Progress) -> None:
-    """Compile the simulator's step and what the solver compiles (once per machine), so that no solver's seconds hold it."""
+def compile_all(job: Job, progress: Progress) -> None:
+    """Compile the simulator's step and what the solver compiles, once per machine.
+
+    So no solver's seconds include it.
+    """
     progress("compiling", 0, 1, "once per machine")
     simulator = Simulator(job.instances[:1], job.setting)
     simulator.step(simulator.state.mask.argmax(axis=1))
-    getattr(job.plugin, "warm_up", lambda: None)()
+    job.plugin.warm_up()
     progress("compiling", 1, 1, "")
 
 
 def refreshed(record: Record, folder: RunFolder, job: Job, references: References) -> Record:
-    """A stored record, compared with what is known of its instances now."""
+    """Return a stored record, compared with what is known of its instances now."""
+    objective = job.setting.objective
     rows = folder.rows()
-    for one, instance, entry in zip(rows, job.instances, folder.stored_entries(), strict=True):
+    for row, instance, entry in zip(rows, job.instances, folder.stored_entries(), strict=True):
         known, random = _known(instance, job.setting, references)
-        one |= standing(instance, one["objective"], known, random)
-        one |= pace(
-            instance, judge(instance, entry, job.setting.objective), known, job.budget.seconds
-        )
-    return {
-        **record,
-        **summarise(rows),
-        **{key: record[key] for key in record if key.startswith("decision_latency")},
-    }
+        evaluation = evaluate_entry(instance, entry, objective)
+        row.update(reference_columns(instance, row["objective"], known, random))
+        row.update(anytime_columns(instance, evaluation, known, job.budget.seconds))
+    latency = {key: value for key, value in record.items() if key.startswith("decision_latency")}
+    return cast("Record", {**record, **summarise(rows), **latency})
 
 
-class Session:
-    """One go at a job: from where the folder stands to the record."""
+class Execution:
+    """One session of a job: from the state of its folder to the record."""
 
     def __init__(
         self, job: Job, folder: RunFolder, references: References, tracked: Any, progress: Progress
     ) -> None:
-        self.job, self.folder, self.references, self.tracked, self.progress = (
-            job,
-            folder,
-            references,
-            tracked,
-            progress,
-        )
+        self.job = job
+        self.folder = folder
+        self.references = references
+        self.tracked = tracked
+        self.progress = progress
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         folder.start_clock()
 
     def run(self, pictures: bool) -> Record:
-        """Train where there is something to train, solve, judge, write, publish."""
+        """Train where there is something to train, solve, verify, write, publish."""
         job = self.job
+        objective = job.setting.objective
         write_config(self.folder.path / CONFIG, job.parameters)
-        source = job.config.get("dataset", {}).get("path") or job.config.get("dataset", {}).get(
-            "_target_", ""
-        )
-        self.tracked.input(
-            job.dataset.name, job.set_hash, len(job.instances), str(source), job.split
-        )
+        self._track_input()
         try:
             solver = self._solver()
         except UserError:
@@ -144,86 +146,92 @@ class Session:
         except Exception as error:
             return self._failed(error)
         entries = self._entries(solver)
-        verdicts = [
-            judge(*pair, job.setting.objective) for pair in zip(job.instances, entries, strict=True)
+        evaluations = [
+            evaluate_entry(instance, entry, objective)
+            for instance, entry in zip(job.instances, entries, strict=True)
         ]
-        rows = [
-            self._row(i, instance, entries[i], verdicts[i])
-            for i, instance in enumerate(job.instances)
-        ]
-        numbers = summarise(rows) | pooled_latency(entries)
+        rows = []
+        for i, instance in enumerate(job.instances):
+            row, entries[i] = self._row(i, instance, entries[i], evaluations[i])
+            rows.append(row)
+        numbers: Record = {**summarise(rows), **pooled_latency(entries)}
         status = "failed" if numbers["errors"] == len(rows) else "finished"
-        record = self._record(status, **numbers)
-        self._track_searches(verdicts)
+        record = self._record(status, numbers)
+        self._track_searches(evaluations)
         if pictures:
-            self._draw(entries, verdicts)
-        self.folder.write(
-            record, rows, job.instances, entries, self._certificates(entries, verdicts)
-        )
+            self._draw(entries, evaluations)
+        certificates = self._certificates(entries, evaluations)
+        self.folder.write(record, rows, job.instances, entries, certificates)
         self._publish(record)
         return record
 
-    # -- solving -----------------------------------------------------------------------------------------------------
+    # -- solving ---------------------------------------------------------------------------------
 
     def _solver(self) -> Solver:
-        job, plugin = self.job, self.job.plugin
+        plugin = self.job.plugin
         if not isinstance(plugin, Learner):
             return as_solver(plugin)
+        job = self.job
         with self.folder.training():
             rng = np.random.default_rng([job.seed, TRAINING])
-            return as_solver(plugin.fit(job.dataset, job.setting, job.budget, rng, RunLog(self)))
+            trained = plugin.fit(job.dataset, job.setting, job.budget, rng, FolderLogger(self))
+            return as_solver(trained)
 
     def _entries(self, solver: Solver) -> list[Entry]:
-        """Solve what is not solved yet; each instance has a generator of its own, so that a kill changes nothing."""
-        job, entries = self.job, self.folder.entries()
+        """Solve what is not solved yet.
+
+        Each instance has a generator of its own, so that a kill changes nothing.
+        """
+        job = self.job
+        entries = self.folder.entries()
         for i, instance in enumerate(job.instances):
             if i not in entries:
                 self.progress(f"{job.solver} solves", i, len(job.instances), instance.name)
-                entries[i] = solve(
-                    solver, instance, job.setting, job.budget, np.random.default_rng([job.seed, i])
-                )
+                rng = np.random.default_rng([job.seed, i])
+                entries[i] = solve(solver, instance, job.setting, job.budget, rng)
                 self.folder.add(i, entries[i])
         self.progress(f"{job.solver} solves", len(job.instances), len(job.instances), "")
         return [entries[i] for i in range(len(job.instances))]
 
-    # -- judging -----------------------------------------------------------------------------------------------------
+    # -- rows and records ------------------------------------------------------------------------
 
-    def _row(self, i: int, instance: Instance, entry: Entry, verdict: Verdict) -> Row:
-        """The instance's row; what it teaches about the instance is kept, unless it contradicts what is known."""
-        setting, name = self.job.setting, self.job.solver
-        known, random = _known(instance, setting, self.references)
-        wrong = known.contradiction(verdict.value, verdict.feasible, verdict.result)
+    def _row(
+        self, i: int, instance: Instance, entry: Entry, evaluation: Evaluation
+    ) -> tuple[Row, Entry]:
+        """Return the instance's row, and its entry, which a contradiction makes an error.
+
+        A better schedule or bound improves the references, unless it contradicts them.
+        """
+        objective = self.job.setting.objective
+        known, random = _known(instance, self.job.setting, self.references)
+        result = evaluation.result
+        wrong = known.contradiction(evaluation.value, evaluation.feasible, result)
         if wrong:
-            entry["error"] = (
-                entry["error"] or f"CONTRADICTION on {instance.name or f'instance {i}'}: {wrong}"
-            )
-        elif verdict.feasible or verdict.result.lower_bound > known.bound:
-            proved = getattr(
-                self.job.plugin, "certifies", False
-            )  # else only the schedule counts: it can be checked
-            result = (
-                verdict.result
-                if proved
-                else replace(verdict.result, status="feasible", lower_bound=-math.inf)
-            )
-            found = reference_of(instance, result, setting.objective, name, 0.0)
-            known = self.references.improve(instance, setting.objective, found)
-        one = row(instance, entry, verdict)
-        one |= standing(instance, one["objective"], known, random) | pace(
-            instance, verdict, known, self.job.budget.seconds
-        )
-        self.tracked.metrics(
-            i,
-            {f"instance/{key}": one[key] for key in ("objective", "gap", "score", "solve_seconds")},
-        )
-        return one
+            name = instance.name or f"instance {i}"
+            entry = replace(entry, error=entry.error or f"CONTRADICTION on {name}: {wrong}")
+        elif evaluation.feasible or result.lower_bound > known.bound:
+            if not self.job.plugin.certifies:  # only its schedule counts: that can be verified
+                result = replace(result, status="feasible", lower_bound=-math.inf)
+            found = reference_of(instance, result, objective, self.job.solver, 0.0)
+            known = self.references.improve(instance, objective, found)
+        row = table_row(instance, entry, evaluation)
+        row.update(reference_columns(instance, row["objective"], known, random))
+        row.update(anytime_columns(instance, evaluation, known, self.job.budget.seconds))
+        values = {
+            "instance/objective": row["objective"],
+            "instance/gap": row["gap"],
+            "instance/score": row["score"],
+            "instance/solve_seconds": row["solve_seconds"],
+        }
+        self.tracked.metrics(i, values)
+        return row, entry
 
     def _certificates(
-        self, entries: Sequence[Entry], verdicts: Sequence[Verdict]
+        self, entries: Sequence[Entry], evaluations: Sequence[Evaluation]
     ) -> list[Certificate]:
-        """One for every instance whose bound came with a proof."""
+        """Return one for every instance whose bound came with a proof."""
         job = self.job
-        made = {
+        origin = {
             "solver": job.solver,
             "seed": job.seed,
             "threads": job.budget.threads,
@@ -231,77 +239,89 @@ class Session:
             "versions": provenance.versions(),
             "git_commit": provenance.git_commit(),
         }
-        together = zip(job.instances, entries, verdicts, strict=True)
         found = [
-            certificate(instance, e, v, job.setting.objective, made) for instance, e, v in together
+            certificate(instance, entry, evaluation, job.setting.objective, origin)
+            for instance, entry, evaluation in zip(job.instances, entries, evaluations, strict=True)
         ]
         return [one for one in found if one is not None]
 
-    def _record(self, status: str, **numbers: Any) -> Record:
-        return {
+    def _record(self, status: str, numbers: Record) -> Record:
+        record = {
             "schema": SCHEMA,
             **self.job.identity,
             "status": status,
             **numbers,
             **self.folder.seconds(),
-            **self.folder.learning(),
+            **self.folder.training_facts(),
             "key": self.job.key,
             "git_commit": provenance.git_commit(),
             "started": self.started,
             "versions": provenance.versions(),
             "hardware": provenance.hardware(),
         }
+        return cast("Record", record)
 
     def _failed(self, error: Exception) -> Record:
-        """The record of a crash in training."""
+        """Write and return the record of a crash in training."""
         (self.folder.path / TRACEBACK).write_text(traceback.format_exc())
-        record = self._record(
-            "failed", error=line(error), n_instances=len(self.job.instances), errors=1, feasible=0.0
-        )
+        numbers: Record = {
+            "error": one_line(error),
+            "n_instances": len(self.job.instances),
+            "errors": 1,
+            "feasible": 0.0,
+        }
+        record = self._record("failed", numbers)
         self.folder.write_record(record)
         self._publish(record)
         return record
 
-    # -- publishing --------------------------------------------------------------------------------------------------
+    # -- publishing ------------------------------------------------------------------------------
 
-    def _track_searches(self, verdicts: Sequence[Verdict]) -> None:
-        """Objective and bound over time as step metrics `search/objective/INSTANCE`, the step being milliseconds."""
-        for i, (instance, verdict) in enumerate(zip(self.job.instances, verdicts, strict=True)):
-            for at, value, bound in (
-                own_trajectory(instance, verdict) if i < TRACKED_SEARCHES else ()
-            ):
-                self.tracked.metrics(
-                    round(1000 * at), {f"search/objective/{i}": value, f"search/bound/{i}": bound}
-                )
+    def _track_input(self) -> None:
+        job = self.job
+        dataset = job.config.get("dataset", {})
+        source = str(dataset.get("path") or dataset.get("_target_", ""))
+        self.tracked.input(job.dataset.name, job.set_hash, len(job.instances), source, job.split)
 
-    def _draw(self, entries: Sequence[Entry], verdicts: Sequence[Verdict]) -> None:
-        """A Gantt chart of the first instance that has a schedule, and a learning curve or the bound trajectories."""
+    def _track_searches(self, evaluations: Sequence[Evaluation]) -> None:
+        """Log objective and bound over time as step metrics; the step is milliseconds."""
+        tracked = list(zip(self.job.instances, evaluations, strict=True))[:TRACKED_SEARCHES]
+        for i, (instance, evaluation) in enumerate(tracked):
+            for seconds, value, bound in verified_trajectory(instance, evaluation):
+                values = {f"search/objective/{i}": value, f"search/bound/{i}": bound}
+                self.tracked.metrics(round(1000 * seconds), values)
+
+    def _draw(self, entries: Sequence[Entry], evaluations: Sequence[Evaluation]) -> None:
+        """Draw a Gantt chart of the first schedule, and learning curve or bound trajectories."""
         from bench.analysis import figures
 
         job = self.job
-        together = zip(job.instances, entries, verdicts, strict=True)
-        solved = [(instance, verdict) for instance, entry, verdict in together if entry["result"]]
+        objective = job.setting.objective
+        solved = [
+            (instance, evaluation)
+            for instance, entry, evaluation in zip(job.instances, entries, evaluations, strict=True)
+            if entry.result
+        ]
         if solved:
-            instance, verdict = solved[0]
-            title = f"{job.solver} on {instance.name}: {job.setting.objective} {instance.original(verdict.value):g}"
-            figures.gantt(instance, verdict.result.schedule, self.folder.path / GANTT, title)
-        searched = [
-            (instance, own_trajectory(instance, v)) for instance, v in solved if v.result.trajectory
+            instance, evaluation = solved[0]
+            value = instance.original(evaluation.value)
+            title = f"{job.solver} on {instance.name}: {objective} {value:g}"
+            path = self.folder.path / GANTT
+            figures.gantt(instance, evaluation.result.schedule, path, title)
+        path = self.folder.path / CURVE
+        trajectories = [
+            verified_trajectory(instance, evaluation)
+            for instance, evaluation in solved
+            if evaluation.result.trajectory
         ]
         if history := self.folder.history():
-            chosen = sorted(
-                history, key=lambda name: (not name.startswith("validation"), "return" not in name)
-            )[:CURVES]
+            chosen = sorted(history, key=_validation_first)[:CURVES]
             title = f"{job.solver} learns on {job.dataset.name}, seed {job.seed}"
-            figures.learning_curve(
-                {name: history[name] for name in chosen}, self.folder.path / CURVE, title
-            )
-        elif searched:
-            title = f"{job.solver} on {searched[0][0].name}"
-            trajectories = [points for _, points in searched]
-            figures.bound_trajectories(
-                trajectories, self.folder.path / CURVE, title, job.setting.objective
-            )
+            figures.learning_curve({name: history[name] for name in chosen}, path, title)
+        elif trajectories:
+            first = next(one for one, evaluation in solved if evaluation.result.trajectory)
+            title = f"{job.solver} on {first.name}"
+            figures.bound_trajectories(trajectories, path, title, objective)
 
     def _publish(self, record: Record) -> None:
         self.tracked.summary(record)
@@ -310,82 +330,103 @@ class Session:
         self.tracked.finish(record["status"], record["error"])
 
 
-class RunLog:
-    """What a learner tells while it trains (contracts.Log)."""
+class FolderLogger:
+    """The `TrainingLogger` of a run: writes to the run's folder and the tracker."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.folder = session.folder.path
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self.folder = execution.folder.path
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """To the tracker, and to the history that becomes the learning curve."""
-        self._session.tracked.metrics(step, values)
-        self._session.folder.remember(step, values)
+        """Send to the tracker, and save for the learning curve."""
+        self._execution.tracked.metrics(step, values)
+        self._execution.folder.add_metrics(step, values)
 
     def summary(self, facts: Mapping[str, Any]) -> None:
-        """Into the run's record."""
-        self._session.folder.learned(facts)
+        """Save for the run's record."""
+        self._execution.folder.add_training_facts(facts)
 
     def progress(self, done: int, total: int, note: str = "") -> None:
-        """To the progress bar."""
-        self._session.progress(f"{self._session.job.solver} trains", done, total, note)
+        """Show on the progress bar."""
+        self._execution.progress(f"{self._execution.job.solver} trains", done, total, note)
 
 
-# -- in Python -------------------------------------------------------------------------------------------------------
+# -- in Python -----------------------------------------------------------------------------------
 
 
 def evaluate(
-    plugin: Solver | Any, instances: Iterable[Instance], setting: Setting | None = None, budget: Budget | None = None,
-    seed: int = 0, references: References | None = None,
-) -> pandas.DataFrame:  # fmt: skip
-    """One row per instance (see `bench.run.record.row`), without files or tracking; `references` adds gap and score."""
+    plugin: Any,
+    instances: Iterable[Instance],
+    setting: Setting | None = None,
+    budget: Budget | None = None,
+    seed: int = 0,
+    references: References | None = None,
+) -> pandas.DataFrame:
+    """Solve instances without files or tracking.
+
+    Parameters
+    ----------
+    plugin
+        A solver or a policy.
+    setting
+        Default: `Setting()`; instances with `budget` sharing are solved in the track `assign`.
+    references
+        Add the columns that compare with them, such as gap and score.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One `bench.run.record.Row` per instance.
+    """
     import pandas
 
-    setting, solver, rows = setting or Setting(), as_solver(plugin), []
+    setting = setting or Setting()
+    budget = budget or Budget()
+    solver = as_solver(plugin)
+    rows = []
     for i, instance in enumerate(instances):
         played = replace(setting, track="assign") if instance.sharing == "budget" else setting
-        entry = solve(
-            solver, instance, played, budget or Budget(), np.random.default_rng([seed, i])
-        )
-        verdict = judge(instance, entry, played.objective)
-        one = row(instance, entry, verdict)
+        entry = solve(solver, instance, played, budget, np.random.default_rng([seed, i]))
+        evaluation = evaluate_entry(instance, entry, played.objective)
+        row = table_row(instance, entry, evaluation)
         if references is not None:
             known, random = _known(instance, played, references)
-            one |= standing(instance, one["objective"], known, random)
-            one |= pace(instance, verdict, known, (budget or Budget()).seconds)
-        rows.append(one)
+            row.update(reference_columns(instance, row["objective"], known, random))
+            row.update(anytime_columns(instance, evaluation, known, budget.seconds))
+        rows.append(row)
     return pandas.DataFrame(rows)
 
 
 def solve(
     solver: Solver, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
 ) -> Entry:
-    """What the solver hands back for one instance; a crash becomes the entry's error."""
-    began, result, error = time.perf_counter(), None, None
+    """Solve one instance; a crash becomes the entry's error."""
+    began = time.perf_counter()
+    result = None
+    error = None
     try:
-        result = solver.solve(instance, setting, budget, rng).to_dict()
+        result = solver.solve(instance, setting, budget, rng)
+        if not isinstance(result, Result):
+            raise TypeError(f"solve returned {type(result).__name__}, not a bench.contracts.Result")
     except Exception as crash:
-        error = str(crash) if isinstance(crash, UserError) else line(crash)
+        error = one_line(crash)
     seconds = time.perf_counter() - began
-    return {
-        "instance_hash": instance.hash(),
-        "result": result,
-        "error": error,
-        "solve_seconds": seconds,
-    }
+    return Entry(instance.hash(), result, error, seconds)
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:
-    """A nested configuration as YAML."""
+    """Write a nested configuration as YAML."""
     from omegaconf import OmegaConf
 
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
 
-def line(error: BaseException) -> str:
-    """An exception in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
-
-
-def _known(instance: Instance, setting: Setting, references: References) -> tuple[Reference, Any]:
+def _known(
+    instance: Instance, setting: Setting, references: References
+) -> tuple[Reference, RandomPlay]:
     return references.known(instance, setting.objective), references.random(instance, setting)
+
+
+def _validation_first(name: str) -> tuple[bool, bool]:
+    """Sort key of the metrics worth drawing."""
+    return (not name.startswith("validation"), "return" not in name)

@@ -1,5 +1,8 @@
-"""The simulator: many environments at once over one compiled transition function (SPEC section 5)."""
+"""The simulator: many environments over one compiled transition function.
 
-from bench.simulator.batch import IllegalAction, Simulator, knows_ends
+It implements the decision process of `bench/docs/problem.md`, section 5.
+"""
 
-__all__ = ["IllegalAction", "Simulator", "knows_ends"]
+from bench.simulator.batch import IllegalAction, Simulator, ends_are_certain
+
+__all__ = ["IllegalAction", "Simulator", "ends_are_certain"]

@@ -1,4 +1,4 @@
-"""The batched view of the simulator: B environments stepped together, no Python per environment."""
+"""The simulator over NumPy arrays: B environments are stepped together in compiled code."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from bench.schedule import Schedule
 from bench.setting import Setting
 from bench.simulator import kernel
 from bench.simulator.tables import (
-    AGENT, DEAD_END, DEMAND, DUE, END, FREE, ILLEGAL, INSTANCE, KIND, LEFT, N_LOST, N_RUNNING, N_TASKS, NEVER, NEXT_OUTAGE,
-    ORDER, RELEASE, RUNNERS, RUNNING, SCALE, START, STATUS, TENANT, TIME, TRUNCATED, UP, VISIBLE, VISIBLE_END, WEIGHT, Floats,
-    allocate, stack,
+    AGENT, DEAD_END, DEMAND, DUE, END, FREE, ILLEGAL, INSTANCE, KIND, NEVER, NEXT_OUTAGE, N_KILLED,
+    N_RUNNING, N_TASKS, ORDER, QUOTA_LEFT, RELEASE, RUNNING, RUNNING_TASKS, SCALE, START, STATUS,
+    TENANT, TIME, TRUNCATED, UP, VISIBLE, VISIBLE_END, WEIGHT, Floats, allocate, stack_instances,
 )  # fmt: skip
 
-NO_LIMIT = int(NEVER)
-MANY = 2048  # environments from which on threads pay
+NO_LIMIT = NEVER
+MIN_ENVS_FOR_THREADS = 2048  # with fewer environments, starting threads costs more than it saves
 
 
 class IllegalAction(ValueError):
@@ -29,177 +29,245 @@ class IllegalAction(ValueError):
 class Simulator:
     """B environments, each playing one of I instances.
 
-    Args:
-        instances: I instances that share sharing and number of resources.
-        setting: how they are played.
-        n_envs: B; default I. Environment b starts with instance b mod I.
-        window: K, tasks shown to networks and named by flat actions; default the largest N (rules see the whole queue).
-        shaped: pay rewards at assignment instead of over time (training only).
-        limit: decisions after which an episode is truncated; default none.
+    The undiscounted return of an episode is exactly -objective / scale.
 
-    After `reset` or `step` the arrays of `state` hold what policies see: `mask` (B, K * M + 1), `window` (B, K), the agents;
-    `tables` holds the instances. Rewards are float64; the undiscounted return of an episode is -objective / scale exactly.
-    `scale` (I,) is each instance's trivial bound on total time (at least 1), and is never shown to a policy.
+    Parameters
+    ----------
+    instances
+        I instances with the same sharing and the same number of resources.
+    setting
+        Setting under which they are played.
+    num_envs
+        B; default I. Environment b starts with instance b mod I.
+    window
+        K, the number of tasks that networks observe and flat actions name; default the largest N.
+        Dispatching rules see the whole queue.
+    shaped
+        Whether rewards are paid at assignment instead of over time (training only).
+    max_decisions
+        Number of decisions after which an episode is truncated; default none.
 
-    Raises:
-        SettingError: where an instance cannot be played under the setting.
-        ValueError: for `shaped` where durations are estimates or tasks can be killed.
+    Attributes
+    ----------
+    state : SimulatorState
+        What policies observe, among others: `mask` (B, K * M + 1), `window` (B, K), the agents.
+    tables : InstanceTables
+        The instances.
+
+    Raises
+    ------
+    SettingError
+        If an instance cannot be played under the setting.
+    ValueError
+        If `shaped` is set where durations are estimates or tasks can be killed.
     """
 
     def __init__(
         self,
         instances: Sequence[Instance],
         setting: Setting,
-        n_envs: int | None = None,
+        num_envs: int | None = None,
         window: int | None = None,
         shaped: bool = False,
-        limit: int = NO_LIMIT,
+        max_decisions: int = NO_LIMIT,
     ) -> None:
         for instance in instances:
             setting.check(instance)
-        if shaped and not all(knows_ends(instance) for instance in instances):
+        if shaped and not all(ends_are_certain(instance) for instance in instances):
             raise ValueError(
-                "shaped: not available where durations are estimates or tasks can be killed"
+                "shaped: value True: not available where durations are estimates or tasks can be "
+                "killed; set shaped=False"
             )
-        self.instances, self.setting = list(instances), setting
-        self.n_envs = len(instances) if n_envs is None else n_envs
-        least = [(i.weight * i.shortest()).sum() for i in instances]
-        penalty = [1.0 + (i.weight * i.longest()).sum() for i in instances]
-        scale = np.maximum(1.0, np.asarray(least, dtype=np.float64))
-        self.tables = stack(instances, setting, scale, np.asarray(penalty), shaped, limit)
+        self.instances = list(instances)
+        self.setting = setting
+        self.num_envs = len(instances) if num_envs is None else num_envs
+        least_cost = [(i.weight * i.shortest()).sum() for i in instances]
+        scale = np.maximum(1.0, np.asarray(least_cost, dtype=np.float64))
+        penalty = np.asarray([1.0 + (i.weight * i.longest()).sum() for i in instances])
+        self.tables = stack_instances(instances, setting, scale, penalty, shaped, max_decisions)
         self.window = self.tables.task.shape[1] if window is None else window
-        lost = max((i.n_tasks * len(i.outages) for i in instances if i.may_kill), default=0)
-        self.state = allocate(self.tables, self.n_envs, self.window, max(lost, 1))
-        self.reset(np.arange(self.n_envs), np.arange(self.n_envs) % len(instances))
+        killed = max((i.n_tasks * len(i.outages) for i in instances if i.may_kill), default=0)
+        self.state = allocate(self.tables, self.num_envs, self.window, max(killed, 1))
+        self.reset(np.arange(self.num_envs), np.arange(self.num_envs) % len(instances))
 
     @property
     def scale(self) -> Floats:
-        """(I,) the return of instance i is -objective / scale[i]."""
-        return self.tables.real[:, SCALE]
+        """(I,) trivial bound on total time, at least 1: a return is -objective / scale.
+
+        It is never shown to a policy.
+        """
+        return self.tables.reward_constants[:, SCALE]
 
     @property
     def status(self) -> Ints:
-        """(B,) RUNNING, TERMINATED, DEAD_END, TRUNCATED or ILLEGAL (see `tables`)."""
+        """(B,) RUNNING, TERMINATED, DEAD_END, TRUNCATED or ILLEGAL (constants of `tables`)."""
         return self.state.env[:, STATUS]
 
     @property
     def n_actions(self) -> int:
         """K * M + 1."""
-        return self.state.mask.shape[1]
-
-    def reset(self, environments: ArrayLike, instances: ArrayLike) -> None:
-        """Start new episodes: `environments` (E,) play `instances` (E,)."""
-        e, i = (np.atleast_1d(x).astype(np.int64) for x in (environments, instances))
-        if len(e) != len(i) or not _within(e, self.n_envs) or not _within(i, len(self.instances)):
-            raise ValueError(
-                f"reset: {len(e)} environments and {len(i)} instances, must be as many, each an index in range"
-            )
-        kernel.reset_all(self.tables, self.state, e, i)
-
-    def step(self, actions: NDArray[np.integer]) -> Floats:
-        """Apply flat actions (B,); returns rewards (B,). Whether an episode ended stands in `terminated` and `truncated`.
-
-        Raises:
-            IllegalAction: for a masked action or a finished environment; the other environments have moved on.
-            ValueError: for another number of actions than B.
-        """
-        if np.shape(actions) != (self.n_envs,):
-            raise ValueError(f"actions: shape {np.shape(actions)}, expected ({self.n_envs},)")
-        step = kernel.step_many if self.n_envs >= MANY else kernel.step_few
-        step(self.tables, self.state, np.ascontiguousarray(actions, dtype=np.int64))
-        wrong = np.flatnonzero(self.status == ILLEGAL)
-        if len(wrong):
-            b = int(wrong[0])
-            raise IllegalAction(
-                f"environment {b}: action {int(actions[b])} is masked or its episode is over"
-            )
-        return self.state.reward.copy()  # a reset would overwrite it
+        return int(self.state.mask.shape[1])
 
     @property
     def terminated(self) -> NDArray[np.bool_]:
-        """(B,) the episode reached its end (every task done, or a dead end)."""
-        return (self.status != RUNNING) & (self.status != TRUNCATED)
+        """(B,) whether the episode reached its end: every task is done, or a dead end."""
+        return np.asarray((self.status != RUNNING) & (self.status != TRUNCATED))
 
     @property
     def truncated(self) -> NDArray[np.bool_]:
-        """(B,) the episode was cut by `limit`."""
-        return self.status == TRUNCATED
+        """(B,) whether the episode was cut off by `max_decisions`."""
+        return np.asarray(self.status == TRUNCATED)
 
     def dead_end(self, b: int) -> bool:
-        """`budget` sharing: a task fits nowhere any more in environment b."""
+        """Return whether a task of environment b fits nowhere any more (`budget` sharing)."""
         return bool(self.status[b] == DEAD_END)
+
+    def reset(self, environments: ArrayLike, instances: ArrayLike) -> None:
+        """Start new episodes.
+
+        Parameters
+        ----------
+        environments
+            (E,) indices of the environments to reset.
+        instances
+            (E,) indices of the instances that they play.
+
+        Raises
+        ------
+        ValueError
+            If the numbers differ or an index is out of range.
+        """
+        e = np.atleast_1d(environments).astype(np.int64)
+        i = np.atleast_1d(instances).astype(np.int64)
+        if len(e) != len(i) or not _within(e, self.num_envs) or not _within(i, len(self.instances)):
+            raise ValueError(
+                f"reset: {len(e)} environments and {len(i)} instances: must be equally many, "
+                "each an index in range"
+            )
+        kernel.reset_environments(self.tables, self.state, e, i)
+
+    def step(self, actions: NDArray[np.integer]) -> Floats:
+        """Apply flat actions; `terminated` and `truncated` then tell which episodes have ended.
+
+        Parameters
+        ----------
+        actions
+            (B,) legal flat actions, or NO_ACTION where the episode is over.
+
+        Returns
+        -------
+        Floats
+            (B,) rewards.
+
+        Raises
+        ------
+        IllegalAction
+            If an action is masked or its episode is over; the other environments have been stepped.
+        ValueError
+            If the number of actions is not B.
+        """
+        if np.shape(actions) != (self.num_envs,):
+            raise ValueError(f"actions: shape {np.shape(actions)}, expected ({self.num_envs},)")
+        parallel = self.num_envs >= MIN_ENVS_FOR_THREADS
+        step = kernel.step_parallel if parallel else kernel.step_serial
+        step(self.tables, self.state, np.ascontiguousarray(actions, dtype=np.int64))
+        illegal = np.flatnonzero(self.status == ILLEGAL)
+        if len(illegal):
+            b = int(illegal[0])
+            raise IllegalAction(
+                f"environment {b}: action {int(actions[b])} is masked or its episode is over"
+            )
+        return self.state.reward.copy()  # `reset` overwrites the array
 
     def play_random(
         self, rng: np.random.Generator, decisions: int = NO_LIMIT, restart: bool = False
     ) -> Floats:
-        """Uniformly random legal play, compiled; returns (B, 2): finished episodes and the sum of their returns.
+        """Play uniformly random legal actions in every environment.
 
-        Every environment plays to its end, or, with `restart`, `decisions` decisions in as many episodes as that takes.
+        Parameters
+        ----------
+        rng
+            Generator that seeds the generators of the environments.
+        decisions
+            Largest number of decisions per environment.
+        restart
+            Whether a finished environment plays its instance again until `decisions` is reached.
+
+        Returns
+        -------
+        Floats
+            (B, 2) number of finished episodes and the sum of their returns.
         """
-        returns = np.zeros((self.n_envs, 2))
-        kernel.play_random(
-            self.tables, self.state, random_seeds(rng, self.n_envs), decisions, restart, returns
-        )
+        seeds = random_seeds(rng, self.num_envs)
+        returns = np.zeros((self.num_envs, 2))
+        kernel.play_random(self.tables, self.state, seeds, decisions, restart, returns)
         return returns
 
     def schedule(self, b: int) -> Schedule:
-        """What environment b has done so far, pieces cut short included."""
-        i, count = self.state.env[b, [INSTANCE, N_LOST]].tolist()
+        """Return what environment b has scheduled so far, killed pieces included."""
+        i, count = self.state.env[b, [INSTANCE, N_KILLED]].tolist()
         task = self.state.task[b][:, : self.tables.size[i, N_TASKS]]
-        done = np.flatnonzero(task[AGENT] >= 0)
-        pieces = np.stack([done, task[AGENT, done], task[START, done], task[END, done]], axis=1)
-        table = np.concatenate([self.state.lost[b, :count], pieces])
-        return Schedule(
-            self.tables.task[i, table[:, 0], ORDER], table[:, 1], table[:, 2], table[:, 3]
-        )
+        started = np.flatnonzero(task[AGENT] >= 0)
+        columns = [started, task[AGENT, started], task[START, started], task[END, started]]
+        pieces = np.concatenate([self.state.killed[b, :count], np.stack(columns, axis=1)])
+        number, agent, start, end = pieces.T
+        return Schedule(self.tables.task[i, number, ORDER], agent, start, end)
 
     def observation(self, b: int) -> Observation:
-        """What a policy sees in environment b, without padding."""
+        """Return what a policy observes in environment b, without padding."""
         i = int(self.state.env[b, INSTANCE])
-        instance, window = self.instances[i], self.state.window[b]
-        n_agents, n_types = instance.n_agents, instance.n_types
+        instance = self.instances[i]
+        n_agents = instance.n_agents
+        window = self.state.window[b]
         shown = window[window >= 0]
-        task, work = self.tables.task[i, shown], self.tables.work[i, shown, :n_types]
-        running = self.state.task[b, RUNNERS, : self.state.env[b, N_RUNNING]]
-        agent = self.state.task[b, AGENT, running]
-        agents, mask = self.state.agents[b, :n_agents].copy(), self.state.mask[b]
+        task = self.tables.task[i, shown]
+        task_on_type = self.tables.task_on_type[i, shown, : instance.n_types]
+        running = self.state.task[b, RUNNING_TASKS, : self.state.env[b, N_RUNNING]]
+        running_agent = self.state.task[b, AGENT, running]
+        running_type = instance.agent_type[running_agent]
+        agents = self.state.agents[b, :n_agents].copy()
+        mask = self.state.mask[b]
         legal = mask[:-1].reshape(self.window, -1)[: len(shown), :n_agents]
-        tenants = instance.tenant is not None
+        has_tenants = instance.tenant is not None
+        tenant_free = None
+        if instance.quota is not None:
+            tenant_free = self.state.tenants[b, : instance.n_tenants, QUOTA_LEFT:].copy()
         return Observation(
             time=int(self.state.env[b, TIME]),
             tick_seconds=float(instance.tick_seconds),
             release=task[:, RELEASE],
-            duration=work[..., VISIBLE],
-            demand=work[..., DEMAND:],
+            duration=task_on_type[..., VISIBLE],
+            demand=task_on_type[..., DEMAND:],
             weight=task[:, WEIGHT],
             due=task[:, DUE] if instance.due is not None else None,
-            tenant=task[:, TENANT] if tenants else None,
+            tenant=task[:, TENANT] if has_tenants else None,
             kind=task[:, KIND],
             agent_type=instance.agent_type,
             capacity=instance.capacity,
             free=agents[:, FREE:],
             up=agents[:, UP].astype(bool),
             next_outage=agents[:, NEXT_OUTAGE],
-            running_agent=agent,
+            running_agent=running_agent,
             running_end=self.state.task[b, VISIBLE_END, running],
-            running_demand=self.tables.work[i, running, instance.agent_type[agent], DEMAND:],
-            running_tenant=self.tables.task[i, running, TENANT] if tenants else None,
-            tenant_free=self.state.tenants[b, : instance.n_tenants, LEFT:].copy()
-            if instance.quota is not None
-            else None,
+            running_demand=self.tables.task_on_type[i, running, running_type, DEMAND:],
+            running_tenant=self.tables.task[i, running, TENANT] if has_tenants else None,
+            tenant_free=tenant_free,
             mask=np.append(legal.ravel(), mask[-1]).astype(bool),
         )
 
     def flat(self, action: int, observation: Observation) -> int:
-        """The simulator's flat action for one taken on an unpadded Observation."""
+        """Return the simulator's flat action for an action on an unpadded Observation."""
         if action == observation.wait:
             return self.n_actions - 1
         position, agent = divmod(action, observation.n_agents)
-        return position * self.tables.agents.shape[1] + agent
+        return position * int(self.tables.agents.shape[1]) + agent
 
 
-def knows_ends(instance: Instance) -> bool:
-    """True where a task's end is certain when it starts: durations are no estimates and nothing can be killed."""
+def ends_are_certain(instance: Instance) -> bool:
+    """Return whether the end of every task is known when it starts.
+
+    It is if durations equal their estimates and no task can be killed.
+    """
     return np.array_equal(instance.estimate, instance.duration) and not instance.may_kill
 
 
@@ -208,5 +276,5 @@ def _within(index: Ints, size: int) -> bool:
 
 
 def random_seeds(rng: np.random.Generator, n: int) -> NDArray[np.uint64]:
-    """(n,) non-zero states for the kernel's generators."""
+    """Return (n,) non-zero initial states of the kernel's random-number generators."""
     return rng.integers(1, np.iinfo(np.uint64).max, size=n, dtype=np.uint64, endpoint=True)

@@ -1,7 +1,9 @@
-"""The transition function as CUDA kernels: one thread per environment, over the memory of torch's tensors, on torch's stream.
+"""The transition function as CUDA kernels: one thread per environment, on the memory of tensors.
 
-Imported only where CUDA is used; raises ImportError without numba-cuda (the target inside numba itself fails on `kernel`).
-With NUMBA_ENABLE_CUDASIM=1 numba plays the kernels on the CPU, over CPU tensors: for tests.
+The kernels run on the stream that torch uses. Import this module only where CUDA is used: it
+raises ImportError without the package numba-cuda (the CUDA target inside numba itself cannot
+compile `kernel`). With NUMBA_ENABLE_CUDASIM=1 numba simulates the kernels on the CPU, over CPU
+tensors; this is for tests.
 """
 
 from __future__ import annotations
@@ -22,79 +24,90 @@ from bench.simulator import kernel
 SIMULATED = bool(config.ENABLE_CUDASIM)
 if not SIMULATED and importlib.util.find_spec("numba_cuda") is None:
     raise ImportError(
-        "the simulator on a GPU needs numba-cuda: install the extra cuda, or cuda12 beside a torch for CUDA 12"
+        "the simulator on a GPU needs numba-cuda: install the extra cuda, or cuda12 for a torch "
+        "that is built for CUDA 12"
     )
-THREADS = (
-    32  # per block: one warp, so that few environments too are spread over the multiprocessors
-)
+# One warp per block, so that few environments are also spread over the multiprocessors.
+THREADS_PER_BLOCK = 32
 
 
 @cuda.jit
 def step(t, s, actions):
-    """`kernel.step` for every environment; actions (B,)."""
+    """Call `kernel.step` for every environment; actions (B,)."""
     b = cuda.grid(1)
     if b < actions.shape[0]:
         kernel.step(t, s, np.uint64(b), actions[b])
 
 
 @cuda.jit
-def restart(t, s, instances, everyone):
-    """`kernel.renew` for every environment; instances (B,)."""
+def restart(t, s, instances, all_envs):
+    """Call `kernel.reset_if_over` for every environment; instances (B,)."""
     b = cuda.grid(1)
     if b < instances.shape[0]:
-        kernel.renew(t, s, np.uint64(b), instances[b], everyone)
+        kernel.reset_if_over(t, s, np.uint64(b), instances[b], all_envs)
 
 
 @cuda.jit
-def play_random(t, s, seeds, decisions, again, returns):
-    """`kernel.play` in every environment; seeds (B,) uint64, results to `returns` (B, 2)."""
+def play_random(t, s, seeds, decisions, restart, returns):
+    """Call `kernel.play_episodes` for every environment; see `kernel.play_random`."""
     b = cuda.grid(1)
     if b < seeds.shape[0]:
-        returns[b, 0], returns[b, 1] = kernel.play(t, s, np.uint64(b), seeds[b], decisions, again)
+        returns[b, 0], returns[b, 1] = kernel.play_episodes(
+            t, s, np.uint64(b), seeds[b], decisions, restart
+        )
 
 
-class Gpu:
-    """The Engine (see `bench.simulator.tensors`) of a Tables and a State of tensors on one GPU.
+class CudaBackend:
+    """The `bench.simulator.tensors.Backend` for tables and a state on one GPU.
 
-    Nothing but `play_random` waits for the GPU.
+    Only `play_random` waits for the GPU.
+
+    Parameters
+    ----------
+    tables, state
+        `InstanceTables` and `SimulatorState` with tensors in place of arrays.
     """
 
     def __init__(self, tables: Any, state: Any) -> None:
-        self._blocks = -(-len(state.env) // THREADS)
-        self._device = state.env.get_device()  # -1 beside numba's simulator
+        self._blocks = -(-len(state.env) // THREADS_PER_BLOCK)
+        self._device = state.env.get_device()  # -1 with numba's simulation
         self._numbers = torch.zeros_like(state.env[:, 0])  # (B,) actions or instances
         self._launchers: dict[Any, Callable[..., None]] = {}
         with torch.cuda.device(self._device):
-            self._view = view(self._numbers)
-            self._tables, self._state = (
-                tables._make(map(view, tables)),
-                state._make(map(view, state)),
-            )
+            self._numbers_view = numba_view(self._numbers)
+            self._tables = tables._make(map(numba_view, tables))
+            self._state = state._make(map(numba_view, state))
 
     def step(self, actions: Tensor) -> None:
-        """Apply flat actions (B,)."""
+        """Apply flat actions (B,) int64."""
         self._numbers.copy_(actions)
-        self._launch(step, self._view)
+        self._launch(step, self._numbers_view)
 
-    def restart(self, instances: Tensor, everyone: bool) -> None:
-        """New episodes of `instances` (B,) where one is over, or for `everyone`."""
+    def restart(self, instances: Tensor, all_envs: bool) -> None:
+        """Start episodes of `instances` (B,) int64 where one is over, or everywhere."""
         self._numbers.copy_(instances)
-        self._launch(restart, self._view, everyone)
+        self._launch(restart, self._numbers_view, all_envs)
 
     def play_random(
-        self, seeds: NDArray[np.uint64], decisions: int, again: bool, returns: Tensor
+        self, seeds: NDArray[np.uint64], decisions: int, restart: bool, returns: Tensor
     ) -> None:
-        """As `kernel.play_random`; seeds (B,), returns (B, 2) float64 on the GPU."""
+        """See `kernel.play_random`; seeds (B,), returns (B, 2) float64 on the GPU."""
         with torch.cuda.device(self._device):
-            self._launch(play_random, cuda.to_device(seeds), decisions, again, view(returns))
+            self._launch(
+                play_random, cuda.to_device(seeds), decisions, restart, numba_view(returns)
+            )
 
     def _launch(self, function: Any, *arguments: Any) -> None:
-        """On the stream that torch uses now. What is slow (compiling, types) is done once per kernel and stream."""
+        """Launch a CUDA kernel on the stream that torch uses now.
+
+        Compilation and the analysis of argument types are slow; they are done once per CUDA kernel
+        and stream.
+        """
         if SIMULATED:
-            function[self._blocks, THREADS](self._tables, self._state, *arguments)
+            function[self._blocks, THREADS_PER_BLOCK](self._tables, self._state, *arguments)
             return
         with torch.cuda.device(self._device):
-            key = function, torch.cuda.current_stream().cuda_stream
+            key = (function, torch.cuda.current_stream().cuda_stream)
             if key not in self._launchers:
                 self._launchers[key] = self._launcher(*key, arguments)
             self._launchers[key](self._tables, self._state, *arguments)
@@ -102,14 +115,17 @@ class Gpu:
     def _launcher(
         self, function: Any, stream: int, arguments: tuple[Any, ...]
     ) -> Callable[..., None]:
-        compiled = function.specialize(self._tables, self._state, *arguments)
+        """Return the compiled CUDA kernel for these types of arguments, bound to a stream."""
+        specialized = function.specialize(self._tables, self._state, *arguments)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numba's, that few environments do not fill the GPU
-            return compiled[self._blocks, THREADS, stream and cuda.external_stream(stream)]
+            warnings.simplefilter("ignore")  # numba warns that few environments do not fill a GPU
+            return specialized[
+                self._blocks, THREADS_PER_BLOCK, stream and cuda.external_stream(stream)
+            ]
 
 
-def view(value: Any) -> Any:
-    """The same memory for numba; scalars as they are."""
+def numba_view(value: Any) -> Any:
+    """Return a view of a tensor's memory for numba; scalars are returned as they are."""
     if not isinstance(value, Tensor):
         return value
     return value.numpy() if SIMULATED else cuda.as_cuda_array(value)

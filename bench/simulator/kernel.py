@@ -1,22 +1,36 @@
-"""The transition function of the decision process, written once.
+"""The transition function of the decision process, for the CPU and for a GPU.
 
-Only arrays, scalars and loops, nothing allocated, nothing raised, so that numba compiles the same source for the CPU and, as
-device functions, for a GPU. `t` are the Tables, `s` the State, `b` the environment; i, j, a, r, u are instance, task number,
-agent, resource and tenant.
+The code uses only arrays, scalars and loops; it allocates nothing and raises nothing. Therefore
+numba can compile the same source for the CPU and, as device functions, for a GPU. The process is
+defined in section 5 of `bench/docs/problem.md`, the arrays in `bench.simulator.tables`.
+
+Parameter names in all functions:
+
+| name | meaning |
+|---|---|
+| `t`, `s` | the `InstanceTables` and the `SimulatorState` |
+| `b` | index of the environment |
+| `i` | index of the instance that the environment plays |
+| `j` | task number in the tables (tasks are numbered by release tick, then by index) |
+| `a`, `r`, `u` | indices of agent, resource and tenant |
+| `k` | position in the queue of pending tasks |
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from bench.compiled import compiled
 from bench.instance import NOT_ELIGIBLE
 from bench.setting import OBJECTIVES
 from bench.simulator.tables import (
-    AGENT, ANNOUNCED, CAPACITY, DEAD_END, DECISIONS, DEMAND, DIRTY, DUE, DURATION, END, FREE, ILLEGAL, INSTANCE, LAST_END,
-    LATEST, LEAVE, LEFT, NEVER, NEXT_ARRIVAL, NEXT_END, NEXT_OUTAGE, N_AGENTS, N_FINISHED, N_LOST, N_PENDING, N_RUNNING,
-    N_TASKS, OUTAGE, OUTAGE_END, OUTAGE_START, PENALTY, PENDING, RELEASE, ROWS_FRESH, RUNNERS, RUNNING, SCALE, START,
-    STATUS, TENANT, TERMINATED, TIME, TRUNCATED, TYPE, UP, VISIBLE, VISIBLE_END, WEIGHT, WEIGHT_INSIDE,
+    AGENT, ANNOUNCED, CAPACITY, DEAD_END, DECISIONS, DEMAND, DIRTY, DUE, DURATION, END, FREE,
+    ILLEGAL, INSTANCE, LAST_END, LATEST_END, NEVER, NEXT_ARRIVAL, NEXT_END, NEXT_OUTAGE,
+    NO_ACTION, N_AGENTS, N_FINISHED, N_KILLED, N_PENDING, N_RUNNING, N_TASKS, N_VALID_ROWS,
+    OUTAGE_END, OUTAGE_INDEX, OUTAGE_START, PENALTY, PENDING, QUOTA_LEFT, RELEASE, RUNNING,
+    RUNNING_TASKS, SCALE, START, STATUS, TENANT, TERMINATED, TIME, TRUNCATED, TYPE, UP, VISIBLE,
+    VISIBLE_END, WEIGHT, WEIGHT_IN_SYSTEM,
 )  # fmt: skip
 
 TOTAL_TIME = OBJECTIVES.index("total_time")
@@ -24,74 +38,92 @@ MAKESPAN = OBJECTIVES.index("makespan")
 TARDINESS = OBJECTIVES.index("tardiness")
 BOUNDED_SLOWDOWN = OBJECTIVES.index("bounded_slowdown")
 
-# No reference counting: nothing is allocated, and atomic counts on every array access cost two thirds of the speed.
-# A call passes every array's shape and strides, some 170 numbers: what runs at every decision is inlined (not more, or
-# compilation takes minutes). The indices used most, `b` and `i`, are unsigned, which spares the test for negative ones.
-device = njit(cache=True, _nrt=False)
-inlined = njit(cache=True, _nrt=False, forceinline=True)
+# `_nrt=False` switches off reference counting: nothing is allocated here, and the atomic counter
+# updates at every array access would cost two thirds of the speed. A call passes the shape and
+# strides of every array, some 170 numbers. Therefore functions that run at every decision are
+# inlined; inlining more than these would make compilation take minutes. The indices that are used
+# most, `b` and `i`, are unsigned integers, for which numba does not test for negative values.
+device_function = compiled(_nrt=False)
+inlined_function = compiled(_nrt=False, forceinline=True)
 
 
-# -- legality ---------------------------------------------------------------------------------------------------
+# -- legality --------------------------------------------------------------------------------------
 
 
-@device
-def eligible(t, i, j, a):
-    """j may run on a at all: its type is eligible, and a's capacity and j's quota cover the demand alone."""
-    kind = t.agents[i, a, TYPE]
-    if t.work[i, j, kind, VISIBLE] == NOT_ELIGIBLE:
+@device_function
+def is_eligible(t, i, j, a):
+    """Return whether j can ever run on a.
+
+    The agent's type must be eligible, and a's capacity and the quota of j's tenant must each cover
+    the demand of j alone.
+    """
+    agent_type = t.agents[i, a, TYPE]
+    if t.task_on_type[i, j, agent_type, VISIBLE] == NOT_ELIGIBLE:
         return False
     u = t.task[i, j, TENANT]
     for r in range(t.quota.shape[2]):
-        need = t.work[i, j, kind, DEMAND + r]
-        if need > t.agents[i, a, CAPACITY + r] or (
-            t.quota.shape[1] > 0 and need > t.quota[i, u, r]
+        units = t.task_on_type[i, j, agent_type, DEMAND + r]
+        if units > t.agents[i, a, CAPACITY + r] or (
+            t.quota.shape[1] > 0 and units > t.quota[i, u, r]
         ):
             return False
     return True
 
 
-@inlined
-def room(s, b, a):
-    """Ticks from now until a's next announced outage; 0 while it is away."""
+@inlined_function
+def ticks_until_outage(s, b, a):
+    """Return the ticks from now to the next announced outage of a; 0 while a is away."""
     return s.agents[b, a, UP] * (s.agents[b, a, NEXT_OUTAGE] - s.env[b, TIME])
 
 
-@inlined
-def fits_in(t, s, b, i, j, a, kind, ticks):
-    """j may start on a (of type `kind`) now: by the visible duration it needs no more than `ticks`, demand and quota fit."""
-    length = t.work[i, j, kind, VISIBLE]
-    if length == NOT_ELIGIBLE or length > ticks:
+@inlined_function
+def fits_within(t, s, b, i, j, a, agent_type, available_ticks):
+    """Return whether j can start now on a, an agent of type `agent_type`.
+
+    The visible duration must not exceed `available_ticks`, and the free units of a and the quota
+    left to j's tenant must cover the demand.
+    """
+    duration = t.task_on_type[i, j, agent_type, VISIBLE]
+    if duration == NOT_ELIGIBLE or duration > available_ticks:
         return False
     for r in range(t.quota.shape[2]):
-        if t.work[i, j, kind, DEMAND + r] > s.agents[b, a, FREE + r]:
+        if t.task_on_type[i, j, agent_type, DEMAND + r] > s.agents[b, a, FREE + r]:
             return False
     if t.quota.shape[1] > 0:
         u = t.task[i, j, TENANT]
         for r in range(t.quota.shape[2]):
-            if t.work[i, j, kind, DEMAND + r] > s.tenants[b, u, LEFT + r]:
+            if t.task_on_type[i, j, agent_type, DEMAND + r] > s.tenants[b, u, QUOTA_LEFT + r]:
                 return False
     return True
 
 
-@device
-def fits(t, s, b, j, a):
-    """j may start on a now: a is up, demand and quota fit, and by the visible duration it ends before a's next outage."""
+@device_function
+def fits_now(t, s, b, j, a):
+    """Return whether j can start on a now.
+
+    The agent must be up, its free units and the quota left to the tenant must cover the demand, and
+    by the visible duration the task must end before the next announced outage of a.
+    """
     i = np.uint64(s.env[b, INSTANCE])
-    return fits_in(t, s, b, i, j, a, t.agents[i, a, TYPE], room(s, b, a))
+    return fits_within(t, s, b, i, j, a, t.agents[i, a, TYPE], ticks_until_outage(s, b, a))
 
 
-@device
-def legal(t, s, b, j, a):
-    """(j, a) is a legal action for a pending j."""
+@device_function
+def is_legal(t, s, b, j, a):
+    """Return whether (j, a) is a legal action for the pending task j."""
     if t.commit:
-        return eligible(t, s.env[b, INSTANCE], j, a)
-    return fits(t, s, b, j, a)
+        return is_eligible(t, s.env[b, INSTANCE], j, a)
+    return fits_now(t, s, b, j, a)
 
 
-@device
-def wait_legal(t, s, b):
-    """`wait` is legal: a task is running or a known event (arrival, announced outage edge) lies ahead."""
-    if t.commit or t.budget:
+@device_function
+def wait_is_legal(t, s, b):
+    """Return whether `wait` is legal.
+
+    It is if a task is running or a known event lies ahead: an arrival that the policy sees, or the
+    start or end of an announced outage. It never is in commit mode and with `budget` sharing.
+    """
+    if t.commit or t.budget_sharing:
         return False
     if s.env[b, N_RUNNING] > 0:
         return True
@@ -99,7 +131,7 @@ def wait_legal(t, s, b):
     if t.observe_all and s.env[b, NEXT_ARRIVAL] < t.size[i, N_TASKS]:
         return True
     for a in range(t.size[i, N_AGENTS]):
-        e = s.agents[b, a, OUTAGE]
+        e = s.agents[b, a, OUTAGE_INDEX]
         if s.agents[b, a, NEXT_OUTAGE] < NEVER or (
             s.agents[b, a, UP] == 0 and t.outages[i, a, e, ANNOUNCED] == 1
         ):
@@ -107,54 +139,55 @@ def wait_legal(t, s, b):
     return False
 
 
-@inlined
-def stuck(t, s, b):
-    """Nothing that the window shows is legal, so the clock moves by itself."""
-    if wait_legal(t, s, b):
+@inlined_function
+def no_legal_action(t, s, b):
+    """Return whether no action in the window is legal, so that the clock must advance."""
+    if wait_is_legal(t, s, b):
         return False
     for k in range(min(s.env[b, N_PENDING], s.window.shape[1])):
         for a in range(t.size[s.env[b, INSTANCE], N_AGENTS]):
-            if legal(t, s, b, s.task[b, PENDING, k], a):
+            if is_legal(t, s, b, s.task[b, PENDING, k], a):
                 return False
     return True
 
 
-@device
-def dead_end(t, s, b):
-    """`budget` sharing: some task fits nowhere any more."""
+@device_function
+def is_dead_end(t, s, b):
+    """Return whether some pending task fits on no agent any more (`budget` sharing)."""
     for k in range(s.env[b, N_PENDING]):
-        anywhere = False
+        fits_somewhere = False
         for a in range(t.size[s.env[b, INSTANCE], N_AGENTS]):
-            if fits(t, s, b, s.task[b, PENDING, k], a):
-                anywhere = True
+            if fits_now(t, s, b, s.task[b, PENDING, k], a):
+                fits_somewhere = True
                 break
-        if not anywhere:
+        if not fits_somewhere:
             return True
     return False
 
 
-# -- starting and ending tasks ----------------------------------------------------------------------------------
+# -- starting, completing and killing tasks --------------------------------------------------------
 
 
-@inlined
-def hold(t, s, b, j, a, sign):
-    """Take (sign = -1) or give back (sign = 1) what j holds on a."""
+@inlined_function
+def update_free_units(t, s, b, j, a, sign):
+    """Allocate (`sign` = -1) or release (`sign` = 1) the units that j holds on a."""
     i = np.uint64(s.env[b, INSTANCE])
-    kind = t.agents[i, a, TYPE]
+    agent_type = t.agents[i, a, TYPE]
     for r in range(t.quota.shape[2]):
-        s.agents[b, a, FREE + r] += sign * t.work[i, j, kind, DEMAND + r]
+        s.agents[b, a, FREE + r] += sign * t.task_on_type[i, j, agent_type, DEMAND + r]
     s.agents[b, a, DIRTY] = 1
     if t.quota.shape[1] > 0:
         u = t.task[i, j, TENANT]
         for r in range(t.quota.shape[2]):
-            s.tenants[b, u, LEFT + r] += sign * t.work[i, j, kind, DEMAND + r]
+            s.tenants[b, u, QUOTA_LEFT + r] += sign * t.task_on_type[i, j, agent_type, DEMAND + r]
         s.tenants[b, u, DIRTY] = 1
 
 
-@inlined
-def find(s, b, j):
-    """Position of task j in the pending list (bisection), or where it would be inserted."""
-    low, high = 0, s.env[b, N_PENDING]
+@inlined_function
+def queue_position(s, b, j):
+    """Return the position of j in the sorted queue, or where it would be inserted."""
+    low = 0
+    high = s.env[b, N_PENDING]
     while low < high:
         middle = (low + high) // 2
         if s.task[b, PENDING, middle] < j:
@@ -164,30 +197,30 @@ def find(s, b, j):
     return low
 
 
-@inlined
-def drop_pending(t, s, b, k):
-    """Remove queue position k; the mask rows behind it move up."""
+@inlined_function
+def remove_pending(t, s, b, k):
+    """Remove the task at queue position k; the mask rows after it move up by one."""
     m = t.agents.shape[1]
     for q in range(k, s.env[b, N_PENDING] - 1):
         s.task[b, PENDING, q] = s.task[b, PENDING, q + 1]
     s.env[b, N_PENDING] -= 1
-    if k < s.env[b, ROWS_FRESH]:
-        for x in range(k * m, (s.env[b, ROWS_FRESH] - 1) * m):
+    if k < s.env[b, N_VALID_ROWS]:
+        for x in range(k * m, (s.env[b, N_VALID_ROWS] - 1) * m):
             s.mask[b, x] = s.mask[b, x + m]
-        s.env[b, ROWS_FRESH] -= 1
-        for x in range(s.env[b, ROWS_FRESH] * m, (s.env[b, ROWS_FRESH] + 1) * m):
+        s.env[b, N_VALID_ROWS] -= 1
+        for x in range(s.env[b, N_VALID_ROWS] * m, (s.env[b, N_VALID_ROWS] + 1) * m):
             s.mask[b, x] = 0
 
 
-@device
-def slowdown_share(t, i, j, end):
-    """max(1, T_j / max(p_j, 10 s)) / N."""
-    return max(1.0, (end - t.task[i, j, RELEASE]) / t.floor[i, j]) / t.size[i, N_TASKS]
+@device_function
+def mean_slowdown_term(t, i, j, end):
+    """Return the share of j in the mean bounded slowdown: max(1, T_j / max(p_j, 10 s)) / N."""
+    return max(1.0, (end - t.task[i, j, RELEASE]) / t.slowdown_divisor[i, j]) / t.size[i, N_TASKS]
 
 
-@device
-def pay_assignment(t, s, b, j):
-    """`shaped`: the whole share of j in the objective, paid when it starts, from its true end."""
+@device_function
+def pay_at_assignment(t, s, b, j):
+    """Pay the shaped reward: the cost of j in the objective, known from its true end."""
     i = np.uint64(s.env[b, INSTANCE])
     cost = 0.0
     if t.objective == TOTAL_TIME:
@@ -195,167 +228,182 @@ def pay_assignment(t, s, b, j):
     elif t.objective == TARDINESS:
         cost = float(t.task[i, j, WEIGHT] * max(0, s.task[b, END, j] - t.task[i, j, DUE]))
     elif t.objective == BOUNDED_SLOWDOWN:
-        cost = slowdown_share(t, i, j, s.task[b, END, j])
-    elif s.task[b, END, j] > s.env[b, LATEST]:
-        cost = float(s.task[b, END, j] - s.env[b, LATEST])
-        s.env[b, LATEST] = s.task[b, END, j]
-    s.reward[b] -= cost / t.real[i, SCALE]
+        cost = mean_slowdown_term(t, i, j, s.task[b, END, j])
+    elif s.task[b, END, j] > s.env[b, LATEST_END]:
+        cost = float(s.task[b, END, j] - s.env[b, LATEST_END])
+        s.env[b, LATEST_END] = s.task[b, END, j]
+    s.reward[b] -= cost / t.reward_constants[i, SCALE]
 
 
-@inlined
-def begin(t, s, b, j, a):
-    """Start pending task j on agent a now."""
+@inlined_function
+def start_task(t, s, b, j, a):
+    """Start the pending task j on a now."""
     i = np.uint64(s.env[b, INSTANCE])
-    kind = t.agents[i, a, TYPE]
-    drop_pending(t, s, b, find(s, b, j))
-    hold(t, s, b, j, a, -1)
+    agent_type = t.agents[i, a, TYPE]
+    remove_pending(t, s, b, queue_position(s, b, j))
+    update_free_units(t, s, b, j, a, -1)
     s.task[b, AGENT, j] = a
     s.task[b, START, j] = s.env[b, TIME]
-    s.task[b, END, j] = s.env[b, TIME] + t.work[i, j, kind, DURATION]
-    s.task[b, VISIBLE_END, j] = s.env[b, TIME] + t.work[i, j, kind, VISIBLE]
-    if t.budget:
+    s.task[b, END, j] = s.env[b, TIME] + t.task_on_type[i, j, agent_type, DURATION]
+    s.task[b, VISIBLE_END, j] = s.env[b, TIME] + t.task_on_type[i, j, agent_type, VISIBLE]
+    if t.budget_sharing:
         s.env[b, N_FINISHED] += 1
-        s.reward[b] -= t.task[i, j, WEIGHT] * t.work[i, j, kind, DURATION] / t.real[i, SCALE]
+        s.reward[b] -= (
+            t.task[i, j, WEIGHT]
+            * t.task_on_type[i, j, agent_type, DURATION]
+            / t.reward_constants[i, SCALE]
+        )
         return
-    s.task[b, RUNNERS, s.env[b, N_RUNNING]] = j
+    s.task[b, RUNNING_TASKS, s.env[b, N_RUNNING]] = j
     s.env[b, N_RUNNING] += 1
     if t.shaped:
-        pay_assignment(t, s, b, j)
+        pay_at_assignment(t, s, b, j)
 
 
-@inlined
-def finish(t, s, b, j):
-    """Task j ends now."""
+@inlined_function
+def complete_task(t, s, b, j):
+    """Complete the running task j now."""
     i = np.uint64(s.env[b, INSTANCE])
-    hold(t, s, b, j, s.task[b, AGENT, j], 1)
+    update_free_units(t, s, b, j, s.task[b, AGENT, j], 1)
     s.env[b, N_FINISHED] += 1
-    s.env[b, WEIGHT_INSIDE] -= t.task[i, j, WEIGHT]
+    s.env[b, WEIGHT_IN_SYSTEM] -= t.task[i, j, WEIGHT]
     if t.shaped:
         return
-    if t.objective == MAKESPAN and s.task[b, END, j] > s.env[b, LATEST]:
-        s.reward[b] -= (s.task[b, END, j] - s.env[b, LATEST]) / t.real[i, SCALE]
-        s.env[b, LATEST] = s.task[b, END, j]
+    if t.objective == MAKESPAN and s.task[b, END, j] > s.env[b, LATEST_END]:
+        s.reward[b] -= (s.task[b, END, j] - s.env[b, LATEST_END]) / t.reward_constants[i, SCALE]
+        s.env[b, LATEST_END] = s.task[b, END, j]
     elif t.objective == BOUNDED_SLOWDOWN:
-        s.reward[b] -= slowdown_share(t, i, j, s.task[b, END, j]) / t.real[i, SCALE]
+        s.reward[b] -= mean_slowdown_term(t, i, j, s.task[b, END, j]) / t.reward_constants[i, SCALE]
 
 
-@device
-def kill(t, s, b, j):
-    """An outage cuts j short: what it did is lost, and it is pending again with its full duration."""
-    n = s.env[b, N_LOST]
-    s.lost[b, n, 0] = j
-    s.lost[b, n, 1] = s.task[b, AGENT, j]
-    s.lost[b, n, 2] = s.task[b, START, j]
-    s.lost[b, n, 3] = s.env[b, TIME]
-    s.env[b, N_LOST] += 1
-    hold(t, s, b, j, s.task[b, AGENT, j], 1)
+@device_function
+def kill_task(t, s, b, j):
+    """Kill the running task j: an outage of its agent starts now.
+
+    The work done is lost. The task is pending again with its full duration, at its place in the
+    queue; mask rows from there on must be computed again.
+    """
+    n = s.env[b, N_KILLED]
+    s.killed[b, n, 0] = j
+    s.killed[b, n, 1] = s.task[b, AGENT, j]
+    s.killed[b, n, 2] = s.task[b, START, j]
+    s.killed[b, n, 3] = s.env[b, TIME]
+    s.env[b, N_KILLED] += 1
+    update_free_units(t, s, b, j, s.task[b, AGENT, j], 1)
     s.task[b, AGENT, j] = -1
-    k = find(s, b, j)
+    k = queue_position(s, b, j)
     for q in range(s.env[b, N_PENDING], k, -1):
         s.task[b, PENDING, q] = s.task[b, PENDING, q - 1]
     s.task[b, PENDING, k] = j
     s.env[b, N_PENDING] += 1
     m = t.agents.shape[1]
-    for x in range(k * m, s.env[b, ROWS_FRESH] * m):
+    for x in range(k * m, s.env[b, N_VALID_ROWS] * m):
         s.mask[b, x] = 0
-    s.env[b, ROWS_FRESH] = min(s.env[b, ROWS_FRESH], k)
+    s.env[b, N_VALID_ROWS] = min(s.env[b, N_VALID_ROWS], k)
 
 
-@device
-def arrive(t, s, b):
-    """The next task is released and joins the end of the queue."""
+@device_function
+def release_next_task(t, s, b):
+    """Release the next task; it joins the end of the queue."""
     i = np.uint64(s.env[b, INSTANCE])
     j = s.env[b, NEXT_ARRIVAL]
     s.task[b, PENDING, s.env[b, N_PENDING]] = j
     s.env[b, N_PENDING] += 1
     s.env[b, NEXT_ARRIVAL] += 1
-    s.env[b, WEIGHT_INSIDE] += t.task[i, j, WEIGHT]
+    s.env[b, WEIGHT_IN_SYSTEM] += t.task[i, j, WEIGHT]
     if t.objective == TARDINESS and not t.shaped and t.task[i, j, DUE] < t.task[i, j, RELEASE]:
         s.reward[b] -= (
-            t.task[i, j, WEIGHT] * (t.task[i, j, RELEASE] - t.task[i, j, DUE]) / t.real[i, SCALE]
+            t.task[i, j, WEIGHT]
+            * (t.task[i, j, RELEASE] - t.task[i, j, DUE])
+            / t.reward_constants[i, SCALE]
         )
 
 
-# -- the clock --------------------------------------------------------------------------------------------------
+# -- events and the clock --------------------------------------------------------------------------
 
 
-@device
-def edge(t, s, b, a):
-    """Tick of the next outage edge of agent a: a start while it is up, an end while it is down."""
+@device_function
+def next_outage_event(t, s, b, a):
+    """Return the tick of the next outage event of a: a start while it is up, else an end."""
     i = np.uint64(s.env[b, INSTANCE])
     if s.agents[b, a, UP] == 1:
-        return t.outages[i, a, s.agents[b, a, OUTAGE], OUTAGE_START]
-    return t.outages[i, a, s.agents[b, a, OUTAGE], OUTAGE_END]
+        return t.outages[i, a, s.agents[b, a, OUTAGE_INDEX], OUTAGE_START]
+    return t.outages[i, a, s.agents[b, a, OUTAGE_INDEX], OUTAGE_END]
 
 
-@device
-def overdue(t, s, b, j, until):
-    """w_j times the part of [time, until) behind j's due date."""
+@device_function
+def weighted_overdue_ticks(t, s, b, j, end_tick):
+    """Return w_j times the ticks in [now, end_tick) that lie after the due date of j."""
     i = np.uint64(s.env[b, INSTANCE])
-    return t.task[i, j, WEIGHT] * max(0, until - max(s.env[b, TIME], t.task[i, j, DUE]))
+    return t.task[i, j, WEIGHT] * max(0, end_tick - max(s.env[b, TIME], t.task[i, j, DUE]))
 
 
-@inlined
-def move_clock(t, s, b, until):
-    """Pass time up to tick `until` with nothing happening; time-accrued objectives are paid."""
+@inlined_function
+def advance_clock(t, s, b, end_tick):
+    """Advance the clock to `end_tick`, with no event in between.
+
+    Pays the objectives that accrue over time: total time and tardiness.
+    """
     i = np.uint64(s.env[b, INSTANCE])
     if not t.shaped and t.objective == TOTAL_TIME:
-        s.reward[b] -= s.env[b, WEIGHT_INSIDE] * (until - s.env[b, TIME]) / t.real[i, SCALE]
+        s.reward[b] -= (
+            s.env[b, WEIGHT_IN_SYSTEM] * (end_tick - s.env[b, TIME]) / t.reward_constants[i, SCALE]
+        )
     if not t.shaped and t.objective == TARDINESS:
         late = 0
         for k in range(s.env[b, N_PENDING]):
-            late += overdue(t, s, b, s.task[b, PENDING, k], until)
+            late += weighted_overdue_ticks(t, s, b, s.task[b, PENDING, k], end_tick)
         for k in range(s.env[b, N_RUNNING]):
-            late += overdue(t, s, b, s.task[b, RUNNERS, k], until)
-        s.reward[b] -= late / t.real[i, SCALE]
-    s.env[b, TIME] = until
+            late += weighted_overdue_ticks(t, s, b, s.task[b, RUNNING_TASKS, k], end_tick)
+        s.reward[b] -= late / t.reward_constants[i, SCALE]
+    s.env[b, TIME] = end_tick
     for a in range(t.size[i, N_AGENTS]):
         if s.agents[b, a, NEXT_OUTAGE] < NEVER:
             s.agents[b, a, DIRTY] = 1
 
 
-@inlined
-def complete(t, s, b, most):
-    """End up to `most` running tasks that are due to end now."""
+@inlined_function
+def complete_due_tasks(t, s, b, max_tasks):
+    """Complete at most `max_tasks` running tasks that end now."""
     kept = 0
-    done = 0
+    completed = 0
     for k in range(s.env[b, N_RUNNING]):
-        j = s.task[b, RUNNERS, k]
-        if s.task[b, END, j] <= s.env[b, TIME] and done < most:
-            finish(t, s, b, j)
-            done += 1
+        j = s.task[b, RUNNING_TASKS, k]
+        if s.task[b, END, j] <= s.env[b, TIME] and completed < max_tasks:
+            complete_task(t, s, b, j)
+            completed += 1
         else:
-            s.task[b, RUNNERS, kept] = j
+            s.task[b, RUNNING_TASKS, kept] = j
             kept += 1
     s.env[b, N_RUNNING] = kept
 
 
-@device
-def toggle(t, s, b, a):
-    """Pass one outage edge of agent a; tasks caught by a start are killed."""
+@device_function
+def apply_outage_event(t, s, b, a):
+    """Apply the next outage event of a; its start kills the tasks that run on a."""
     s.agents[b, a, DIRTY] = 1
     if s.agents[b, a, UP] == 1:
         s.agents[b, a, UP] = 0
         kept = 0
         for k in range(s.env[b, N_RUNNING]):
-            j = s.task[b, RUNNERS, k]
+            j = s.task[b, RUNNING_TASKS, k]
             if s.task[b, AGENT, j] == a:
-                kill(t, s, b, j)
+                kill_task(t, s, b, j)
             else:
-                s.task[b, RUNNERS, kept] = j
+                s.task[b, RUNNING_TASKS, kept] = j
                 kept += 1
         s.env[b, N_RUNNING] = kept
     else:
         s.agents[b, a, UP] = 1
-        s.agents[b, a, OUTAGE] += 1
-    announce(t, s, b, a)
+        s.agents[b, a, OUTAGE_INDEX] += 1
+    find_announced_outage(t, s, b, a)
 
 
-@device
-def announce(t, s, b, a):
-    """Find the start of the next announced outage of agent a."""
+@device_function
+def find_announced_outage(t, s, b, a):
+    """Set the start of the next announced outage of a."""
     i = np.uint64(s.env[b, INSTANCE])
-    e = s.agents[b, a, OUTAGE] + (1 - s.agents[b, a, UP])
+    e = s.agents[b, a, OUTAGE_INDEX] + (1 - s.agents[b, a, UP])
     s.agents[b, a, NEXT_OUTAGE] = NEVER
     while e < t.outages.shape[2]:
         if t.outages[i, a, e, ANNOUNCED] == 1:
@@ -364,281 +412,331 @@ def announce(t, s, b, a):
         e += 1
 
 
-@device
-def advance(t, s, b):
-    """Move to the next event (arrival, completion, outage edge) and let it happen. There is always one."""
+@device_function
+def advance_to_next_event(t, s, b):
+    """Advance the clock to the next event and apply the events of that tick.
+
+    Events are arrivals, completions, and starts and ends of outages; there is always one ahead.
+    All events of a tick are applied in the order of section 5 of `bench/docs/problem.md`:
+    completions, outage events, arrivals. With sequential event order one event is applied, an
+    arrival before a completion, except at a tick with an outage event.
+    """
     i = np.uint64(s.env[b, INSTANCE])
-    arrival = NEVER
+    next_arrival = NEVER
     if s.env[b, NEXT_ARRIVAL] < t.size[i, N_TASKS]:
-        arrival = t.task[i, s.env[b, NEXT_ARRIVAL], RELEASE]
-    ending = NEVER
+        next_arrival = t.task[i, s.env[b, NEXT_ARRIVAL], RELEASE]
+    next_completion = NEVER
     for k in range(s.env[b, N_RUNNING]):
-        ending = min(ending, s.task[b, END, s.task[b, RUNNERS, k]])
-    outage = NEVER
+        next_completion = min(next_completion, s.task[b, END, s.task[b, RUNNING_TASKS, k]])
+    next_outage = NEVER
     if t.outages.shape[2] > 1:
         for a in range(t.size[i, N_AGENTS]):
-            outage = min(outage, edge(t, s, b, a))
-    until = max(s.env[b, TIME], min(arrival, ending, outage))
-    if until > s.env[b, TIME]:
-        move_clock(t, s, b, until)
-    if t.singly and outage > until:
-        if arrival <= until:
-            arrive(t, s, b)
+            next_outage = min(next_outage, next_outage_event(t, s, b, a))
+    event_tick = max(s.env[b, TIME], min(next_arrival, next_completion, next_outage))
+    if event_tick > s.env[b, TIME]:
+        advance_clock(t, s, b, event_tick)
+    if t.sequential_events and next_outage > event_tick:
+        if next_arrival <= event_tick:
+            release_next_task(t, s, b)
         else:
-            complete(t, s, b, 1)
+            complete_due_tasks(t, s, b, 1)
         return
-    complete(t, s, b, s.env[b, N_RUNNING])
-    pass_edges(t, s, b)
-    admit(t, s, b)
+    complete_due_tasks(t, s, b, s.env[b, N_RUNNING])
+    apply_outage_events(t, s, b)
+    release_due_tasks(t, s, b)
 
 
-@device
-def pass_edges(t, s, b):
-    """All outage edges of this tick."""
+@device_function
+def apply_outage_events(t, s, b):
+    """Apply all outage events up to the current tick."""
     if t.outages.shape[2] > 1:
         for a in range(t.size[s.env[b, INSTANCE], N_AGENTS]):
-            while edge(t, s, b, a) <= s.env[b, TIME]:
-                toggle(t, s, b, a)
+            while next_outage_event(t, s, b, a) <= s.env[b, TIME]:
+                apply_outage_event(t, s, b, a)
 
 
-@device
-def admit(t, s, b):
-    """All arrivals of this tick."""
+@device_function
+def release_due_tasks(t, s, b):
+    """Release all tasks that arrive up to the current tick."""
     i = np.uint64(s.env[b, INSTANCE])
     while (
         s.env[b, NEXT_ARRIVAL] < t.size[i, N_TASKS]
         and t.task[i, s.env[b, NEXT_ARRIVAL], RELEASE] <= s.env[b, TIME]
     ):
-        arrive(t, s, b)
+        release_next_task(t, s, b)
 
 
-# -- commit mode ------------------------------------------------------------------------------------------------
+# -- commit mode -----------------------------------------------------------------------------------
 
 
-@device
-def fits_at(t, s, b, j, a, when):
-    """By the visible ends, j fits on a from tick `when` on."""
+@device_function
+def fits_at(t, s, b, j, a, tick):
+    """Return whether, by the visible ends, j fits on a from `tick` on.
+
+    Units of running tasks are counted as free from their visible end on, but not before the next
+    tick: a task that runs longer than its estimate still holds them now.
+    """
     i = np.uint64(s.env[b, INSTANCE])
-    kind = t.agents[i, a, TYPE]
+    agent_type = t.agents[i, a, TYPE]
     u = t.task[i, j, TENANT]
     for r in range(t.quota.shape[2]):
-        here = s.agents[b, a, FREE + r]
-        quota = NEVER
+        free = s.agents[b, a, FREE + r]
+        quota_left = NEVER
         if t.quota.shape[1] > 0:
-            quota = s.tenants[b, u, LEFT + r]
+            quota_left = s.tenants[b, u, QUOTA_LEFT + r]
         for k in range(s.env[b, N_RUNNING]):
-            q = s.task[b, RUNNERS, k]
-            if max(s.task[b, VISIBLE_END, q], s.env[b, TIME] + 1) <= when:
-                held = t.work[i, q, t.agents[i, s.task[b, AGENT, q], TYPE], DEMAND + r]
+            q = s.task[b, RUNNING_TASKS, k]
+            if max(s.task[b, VISIBLE_END, q], s.env[b, TIME] + 1) <= tick:
+                released = t.task_on_type[i, q, t.agents[i, s.task[b, AGENT, q], TYPE], DEMAND + r]
                 if s.task[b, AGENT, q] == a:
-                    here += held
+                    free += released
                 if t.quota.shape[1] > 0 and t.task[i, q, TENANT] == u:
-                    quota += held
-        if t.work[i, j, kind, DEMAND + r] > here or t.work[i, j, kind, DEMAND + r] > quota:
+                    quota_left += released
+        if (
+            t.task_on_type[i, j, agent_type, DEMAND + r] > free
+            or t.task_on_type[i, j, agent_type, DEMAND + r] > quota_left
+        ):
             return False
-    until = when + t.work[i, j, kind, VISIBLE]
-    for e in range(s.agents[b, a, OUTAGE], t.outages.shape[2]):
+    end_tick = tick + t.task_on_type[i, j, agent_type, VISIBLE]
+    for e in range(s.agents[b, a, OUTAGE_INDEX], t.outages.shape[2]):
         if t.outages[i, a, e, ANNOUNCED] == 1:
-            if t.outages[i, a, e, OUTAGE_START] < until and when < t.outages[i, a, e, OUTAGE_END]:
+            if (
+                t.outages[i, a, e, OUTAGE_START] < end_tick
+                and tick < t.outages[i, a, e, OUTAGE_END]
+            ):
                 return False
-        elif e == s.agents[b, a, OUTAGE] and s.agents[b, a, UP] == 0:
+        elif e == s.agents[b, a, OUTAGE_INDEX] and s.agents[b, a, UP] == 0:
             return False
     return True
 
 
-@device
+@device_function
 def reserved_start(t, s, b, j, a):
-    """Earliest tick at which, by the visible ends and announced outages, j fits on a; NEVER while a is away for nobody knows
-    how long."""
+    """Return the earliest tick at which j fits on a.
+
+    It follows from the visible ends of the running tasks and the announced outages. NEVER while a
+    is away in an unannounced outage, whose end is not known.
+    """
     i = np.uint64(s.env[b, INSTANCE])
-    when = s.env[b, TIME]
-    while not fits_at(t, s, b, j, a, when):
-        later = NEVER
+    tick = s.env[b, TIME]
+    while not fits_at(t, s, b, j, a, tick):
+        next_tick = NEVER
         for k in range(s.env[b, N_RUNNING]):
-            end = max(s.task[b, VISIBLE_END, s.task[b, RUNNERS, k]], s.env[b, TIME] + 1)
-            if end > when:
-                later = min(later, end)
-        for e in range(s.agents[b, a, OUTAGE], t.outages.shape[2]):
-            if t.outages[i, a, e, ANNOUNCED] == 1 and t.outages[i, a, e, OUTAGE_END] > when:
-                later = min(later, t.outages[i, a, e, OUTAGE_END])
-        if later == NEVER:
+            end = max(s.task[b, VISIBLE_END, s.task[b, RUNNING_TASKS, k]], s.env[b, TIME] + 1)
+            if end > tick:
+                next_tick = min(next_tick, end)
+        for e in range(s.agents[b, a, OUTAGE_INDEX], t.outages.shape[2]):
+            if t.outages[i, a, e, ANNOUNCED] == 1 and t.outages[i, a, e, OUTAGE_END] > tick:
+                next_tick = min(next_tick, t.outages[i, a, e, OUTAGE_END])
+        if next_tick == NEVER:
             return NEVER
-        when = later
-    return when
+        tick = next_tick
+    return tick
 
 
-@device
-def backfill(t, s, b, head, agent):
-    """EASY (Lifka 1995): in queue order, tasks that fit now and visibly end before the head's reserved start are started,
-    each on the agent where its visible duration is shortest (ties: lowest index)."""
+@device_function
+def start_backfill_tasks(t, s, b, first_task, first_agent):
+    """Start tasks by EASY backfilling (Lifka 1995, doi:10.1007/3-540-60153-8_35).
+
+    In queue order, start every task that fits now and by its visible duration ends before the
+    reserved start of `first_task` on `first_agent`. It runs on the agent where its visible duration
+    is shortest (ties: lowest index).
+    """
     i = np.uint64(s.env[b, INSTANCE])
-    reserved = reserved_start(t, s, b, head, agent)
+    reserved_tick = reserved_start(t, s, b, first_task, first_agent)
     k = 0
     while k < s.env[b, N_PENDING]:
         j = s.task[b, PENDING, k]
         best = -1
-        if j != head:
+        if j != first_task:
             for a in range(t.size[i, N_AGENTS]):
-                length = t.work[i, j, t.agents[i, a, TYPE], VISIBLE]
-                shorter = best < 0 or length < t.work[i, j, t.agents[i, best, TYPE], VISIBLE]
-                if shorter and s.env[b, TIME] + length < reserved and fits(t, s, b, j, a):
+                duration = t.task_on_type[i, j, t.agents[i, a, TYPE], VISIBLE]
+                shorter = (
+                    best < 0 or duration < t.task_on_type[i, j, t.agents[i, best, TYPE], VISIBLE]
+                )
+                if (
+                    shorter
+                    and s.env[b, TIME] + duration < reserved_tick
+                    and fits_now(t, s, b, j, a)
+                ):
                     best = a
         if best >= 0:
-            begin(t, s, b, j, best)
+            start_task(t, s, b, j, best)
         else:
             k += 1
 
 
-# -- what a policy is shown -------------------------------------------------------------------------------------
+# -- what policies observe -------------------------------------------------------------------------
 
 
-@inlined
-def refresh_mask(t, s, b, shown):
-    """The first `shown` rows and `wait`; only entries that may have changed are computed."""
+@inlined_function
+def update_mask(t, s, b, n_shown):
+    """Update the mask of the first `n_shown` queue positions and of `wait`.
+
+    Only entries that may have changed are computed: those of dirty agents and tenants, and rows
+    from `N_VALID_ROWS` on.
+    """
     i = np.uint64(s.env[b, INSTANCE])
-    m, agents, fresh = t.agents.shape[1], t.size[i, N_AGENTS], s.env[b, ROWS_FRESH]
+    m = t.agents.shape[1]
+    n_agents = t.size[i, N_AGENTS]
+    n_valid = s.env[b, N_VALID_ROWS]
     if not t.commit:
-        for a in range(agents):
+        for a in range(n_agents):
             if s.agents[b, a, DIRTY] == 1:
-                kind, ticks = t.agents[i, a, TYPE], room(s, b, a)
-                for k in range(fresh):
-                    s.mask[b, k * m + a] = fits_in(
-                        t, s, b, i, s.task[b, PENDING, k], a, kind, ticks
+                agent_type = t.agents[i, a, TYPE]
+                available_ticks = ticks_until_outage(s, b, a)
+                for k in range(n_valid):
+                    s.mask[b, k * m + a] = fits_within(
+                        t, s, b, i, s.task[b, PENDING, k], a, agent_type, available_ticks
                     )
         if t.quota.shape[1] > 0:
-            for k in range(fresh):
+            for k in range(n_valid):
                 j = s.task[b, PENDING, k]
                 if s.tenants[b, t.task[i, j, TENANT], DIRTY] == 1:
-                    for a in range(agents):
-                        s.mask[b, k * m + a] = fits(t, s, b, j, a)
+                    for a in range(n_agents):
+                        s.mask[b, k * m + a] = fits_now(t, s, b, j, a)
             for u in range(t.quota.shape[1]):
                 s.tenants[b, u, DIRTY] = 0
-    for k in range(fresh, shown):
-        for a in range(agents):
-            s.mask[b, k * m + a] = legal(t, s, b, s.task[b, PENDING, k], a)
-    s.env[b, ROWS_FRESH] = shown
-    s.mask[b, s.mask.shape[1] - 1] = wait_legal(t, s, b)
+    for k in range(n_valid, n_shown):
+        for a in range(n_agents):
+            s.mask[b, k * m + a] = is_legal(t, s, b, s.task[b, PENDING, k], a)
+    s.env[b, N_VALID_ROWS] = n_shown
+    s.mask[b, s.mask.shape[1] - 1] = wait_is_legal(t, s, b)
 
 
-@inlined
-def refresh_agents(t, s, b):
-    """First and last visible end on each agent."""
-    agents, now = t.size[s.env[b, INSTANCE], N_AGENTS], s.env[b, TIME]
-    for a in range(agents):
+@inlined_function
+def update_agents(t, s, b):
+    """Update the first and the last visible end of the tasks that run on each agent."""
+    n_agents = t.size[s.env[b, INSTANCE], N_AGENTS]
+    now = s.env[b, TIME]
+    for a in range(n_agents):
         s.agents[b, a, DIRTY] = 0
         s.agents[b, a, NEXT_END] = NEVER
         s.agents[b, a, LAST_END] = now
     for k in range(s.env[b, N_RUNNING]):
-        j = s.task[b, RUNNERS, k]
-        a, end = s.task[b, AGENT, j], s.task[b, VISIBLE_END, j]
+        j = s.task[b, RUNNING_TASKS, k]
+        a = s.task[b, AGENT, j]
+        end = s.task[b, VISIBLE_END, j]
         s.agents[b, a, NEXT_END] = min(s.agents[b, a, NEXT_END], end)
         s.agents[b, a, LAST_END] = max(s.agents[b, a, LAST_END], end)
-    for a in range(agents):
+    for a in range(n_agents):
         if s.agents[b, a, NEXT_END] == NEVER:
             s.agents[b, a, NEXT_END] = now
 
 
-@inlined
-def refresh_window(t, s, b, shown):
-    """The first `shown` pending tasks and, where the future is seen and the queue leaves room, the next arrivals."""
-    ahead = 0
-    if t.observe_all and not t.budget and s.env[b, N_PENDING] == shown:
-        arrived = s.env[b, NEXT_ARRIVAL]
-        ahead = min(t.size[s.env[b, INSTANCE], N_TASKS] - arrived, s.window.shape[1] - shown)
-        for k in range(ahead):
-            s.window[b, shown + k] = arrived + k
-    for k in range(shown):
+@inlined_function
+def update_window(t, s, b, n_shown):
+    """Update the window: the first `n_shown` pending tasks, then known future arrivals.
+
+    Future arrivals are shown only if the policy may know them and the queue leaves room.
+    """
+    n_future = 0
+    if t.observe_all and not t.budget_sharing and s.env[b, N_PENDING] == n_shown:
+        first_future = s.env[b, NEXT_ARRIVAL]
+        n_future = min(
+            t.size[s.env[b, INSTANCE], N_TASKS] - first_future, s.window.shape[1] - n_shown
+        )
+        for k in range(n_future):
+            s.window[b, n_shown + k] = first_future + k
+    for k in range(n_shown):
         s.window[b, k] = s.task[b, PENDING, k]
-    for k in range(shown + ahead, s.window.shape[1]):
+    for k in range(n_shown + n_future, s.window.shape[1]):
         s.window[b, k] = -1
 
 
-@inlined
-def refresh(t, s, b):
-    """Bring all that a policy is shown up to date. No action is legal once the episode has ended."""
-    shown = min(s.env[b, N_PENDING], s.window.shape[1])
-    refresh_mask(t, s, b, shown)
-    refresh_agents(t, s, b)
-    refresh_window(t, s, b, shown)
+@inlined_function
+def update_observed_state(t, s, b):
+    """Update all arrays that policies observe.
+
+    No action is legal after the end of the episode.
+    """
+    n_shown = min(s.env[b, N_PENDING], s.window.shape[1])
+    update_mask(t, s, b, n_shown)
+    update_agents(t, s, b)
+    update_window(t, s, b, n_shown)
     if s.env[b, STATUS] == TERMINATED or s.env[b, STATUS] == DEAD_END:
         for x in range(s.mask.shape[1]):
             s.mask[b, x] = 0
 
 
-# -- the decision process ---------------------------------------------------------------------------------------
+# -- the decision process --------------------------------------------------------------------------
 
 
-@inlined
-def settle(t, s, b):
+@inlined_function
+def advance_to_decision(t, s, b):
     """Let time pass until a decision is due or the episode is over."""
     i = np.uint64(s.env[b, INSTANCE])
-    if t.budget:
+    if t.budget_sharing:
         if s.env[b, N_FINISHED] == t.size[i, N_TASKS]:
             s.env[b, STATUS] = TERMINATED
-        elif dead_end(t, s, b):
-            s.reward[b] -= s.env[b, N_PENDING] * t.real[i, PENALTY] / t.real[i, SCALE]
+        elif is_dead_end(t, s, b):
+            s.reward[b] -= (
+                s.env[b, N_PENDING] * t.reward_constants[i, PENALTY] / t.reward_constants[i, SCALE]
+            )
             s.env[b, STATUS] = DEAD_END
     else:
         while True:
             if s.env[b, N_FINISHED] == t.size[i, N_TASKS]:
                 s.env[b, STATUS] = TERMINATED
                 break
-            if s.env[b, N_PENDING] > 0 and not stuck(t, s, b):
+            if s.env[b, N_PENDING] > 0 and not no_legal_action(t, s, b):
                 break
-            advance(t, s, b)
-    if s.env[b, STATUS] == RUNNING and s.env[b, DECISIONS] >= t.limit:
+            advance_to_next_event(t, s, b)
+    if s.env[b, STATUS] == RUNNING and s.env[b, DECISIONS] >= t.max_decisions:
         s.env[b, STATUS] = TRUNCATED
 
 
-@device
+@device_function
 def reset(t, s, b, i):
-    """Environment b starts a new episode of instance i."""
-    n, m = t.size[i, N_TASKS], t.size[i, N_AGENTS]
+    """Start a new episode of instance i in environment b."""
+    n = t.size[i, N_TASKS]
+    m = t.size[i, N_AGENTS]
     s.env[b, INSTANCE] = i
     s.env[b, TIME] = 0
     s.env[b, NEXT_ARRIVAL] = 0
     s.env[b, N_PENDING] = 0
     s.env[b, N_RUNNING] = 0
     s.env[b, N_FINISHED] = 0
-    s.env[b, WEIGHT_INSIDE] = 0
-    s.env[b, LATEST] = 0
-    s.env[b, N_LOST] = 0
-    s.env[b, ROWS_FRESH] = 0
+    s.env[b, WEIGHT_IN_SYSTEM] = 0
+    s.env[b, LATEST_END] = 0
+    s.env[b, N_KILLED] = 0
+    s.env[b, N_VALID_ROWS] = 0
     s.reward[b] = 0.0
     s.env[b, DECISIONS] = 0
     s.env[b, STATUS] = RUNNING
     for j in range(n):
         s.task[b, AGENT, j] = -1
-    for a in range(m, t.agents.shape[1]):  # padding keeps nothing of the instance before
-        for x in range(s.agents.shape[2]):
-            s.agents[b, a, x] = 0
+    for a in range(m, t.agents.shape[1]):  # padding may hold values of another instance
+        for column in range(s.agents.shape[2]):
+            s.agents[b, a, column] = 0
     for a in range(m):
         for r in range(t.quota.shape[2]):
             s.agents[b, a, FREE + r] = t.agents[i, a, CAPACITY + r]
         s.agents[b, a, UP] = 1
-        s.agents[b, a, OUTAGE] = 0
+        s.agents[b, a, OUTAGE_INDEX] = 0
         s.agents[b, a, DIRTY] = 0
-        announce(t, s, b, a)
+        find_announced_outage(t, s, b, a)
     for u in range(t.quota.shape[1]):
         for r in range(t.quota.shape[2]):
-            s.tenants[b, u, LEFT + r] = t.quota[i, u, r]
+            s.tenants[b, u, QUOTA_LEFT + r] = t.quota[i, u, r]
         s.tenants[b, u, DIRTY] = 0
     for x in range(s.mask.shape[1]):
         s.mask[b, x] = 0
-    pass_edges(t, s, b)
-    if not t.singly:
-        admit(t, s, b)
-    settle(t, s, b)
-    refresh(t, s, b)
+    apply_outage_events(t, s, b)
+    if not t.sequential_events:
+        release_due_tasks(t, s, b)
+    advance_to_decision(t, s, b)
+    update_observed_state(t, s, b)
 
 
-@device
+@device_function
 def step(t, s, b, action):
     """Apply a flat action, then let time pass until the next decision or the end.
 
-    An illegal action changes nothing but the status, to ILLEGAL; LEAVE leaves a finished environment as it is.
+    An illegal action only sets the status to ILLEGAL. NO_ACTION leaves an environment whose episode
+    is over as it is.
     """
-    if action == LEAVE and s.env[b, STATUS] != RUNNING:
+    if action == NO_ACTION and s.env[b, STATUS] != RUNNING:
         s.reward[b] = 0.0
         return
     if (
@@ -649,109 +747,136 @@ def step(t, s, b, action):
     ):
         s.env[b, STATUS] = ILLEGAL
         return
-    if s.env[b, DECISIONS] > 0:  # the first step also pays what passed before the first decision
+    if s.env[b, DECISIONS] > 0:  # the first step also pays for the time before the first decision
         s.reward[b] = 0.0
     s.env[b, DECISIONS] += 1
     if action == s.mask.shape[1] - 1:
-        advance(t, s, b)
+        advance_to_next_event(t, s, b)
     else:
         m = t.agents.shape[1]
         j = s.task[b, PENDING, action // m]
         a = action % m
-        while t.commit and not fits(t, s, b, j, a):
-            if t.backfill:
-                backfill(t, s, b, j, a)
-            advance(t, s, b)
-        begin(t, s, b, j, a)
-    settle(t, s, b)
-    refresh(t, s, b)
+        while t.commit and not fits_now(t, s, b, j, a):
+            if t.easy_backfill:
+                start_backfill_tasks(t, s, b, j, a)
+            advance_to_next_event(t, s, b)
+        start_task(t, s, b, j, a)
+    advance_to_decision(t, s, b)
+    update_observed_state(t, s, b)
 
 
-@device
-def renew(t, s, b, i, everyone):
-    """`reset` to instance i where the episode is over (an illegal action stays to be seen), or for `everyone`."""
-    if everyone or (s.env[b, STATUS] != RUNNING and s.env[b, STATUS] != ILLEGAL):
+@device_function
+def reset_if_over(t, s, b, i, all_envs):
+    """Reset b to instance i if its episode is over, or always with `all_envs`.
+
+    The status ILLEGAL is kept, so that `check` can report it later.
+    """
+    if all_envs or (s.env[b, STATUS] != RUNNING and s.env[b, STATUS] != ILLEGAL):
         reset(t, s, b, i)
 
 
-@njit(cache=True)
-def reset_all(t, s, environments, instances):
-    """`reset` for some environments (E,), each to its instance (E,)."""
+@compiled()
+def reset_environments(t, s, environments, instances):
+    """Call `reset` for the environments (E,), each with its instance (E,)."""
     for e in range(len(environments)):
         reset(t, s, np.uint64(environments[e]), instances[e])
 
 
-@njit(cache=True)
-def restart(t, s, instances, everyone):
-    """`renew` for every environment; instances (B,)."""
+@compiled()
+def restart_environments(t, s, instances, all_envs):
+    """Call `reset_if_over` for every environment; instances (B,)."""
     for b in range(len(instances)):
-        renew(t, s, np.uint64(b), instances[b], everyone)
+        reset_if_over(t, s, np.uint64(b), instances[b], all_envs)
 
 
-@njit(cache=True)
-def step_few(t, s, actions):
-    """`step` for every environment; actions (B,)."""
+@compiled()
+def step_serial(t, s, actions):
+    """Call `step` for every environment on one thread; actions (B,)."""
     for b in range(len(actions)):
         step(t, s, np.uint64(b), actions[b])
 
 
-@njit(cache=True, parallel=True)
-def step_many(t, s, actions):
-    """`step_few` on several threads. (A function of its own: numba's cache knows functions by name, not by options.)"""
+@compiled(parallel=True)
+def step_parallel(t, s, actions):
+    """Call `step` for every environment on several threads; actions (B,).
+
+    This is a separate function because numba's cache identifies functions by name, not by options.
+    """
     for b in prange(len(actions)):
         step(t, s, np.uint64(b), actions[b])
 
 
-@inlined
-def xorshift(x):
-    """The next uint64 of xorshift64 (Marsaglia 2003), which is also its state."""
+@inlined_function
+def xorshift64(x):
+    """Return the next number of the generator xorshift64, which is also its next state.
+
+    Source: Marsaglia 2003, doi:10.18637/jss.v008.i14.
+    """
     x ^= x << np.uint64(13)
     x ^= x >> np.uint64(7)
     x ^= x << np.uint64(17)
     return x
 
 
-@inlined
-def random_legal(s, b, m, x):
-    """The legal action that a random uint64 `x` picks, uniformly."""
-    last = s.mask.shape[1] - 1
-    entries = s.env[b, ROWS_FRESH] * m
-    count = np.int64(s.mask[b, last])
-    for k in range(entries):
+@inlined_function
+def random_legal_action(s, b, m, random_bits):
+    """Return the legal action that the random uint64 `random_bits` selects, uniformly."""
+    wait = s.mask.shape[1] - 1
+    n_entries = s.env[b, N_VALID_ROWS] * m
+    count = np.int64(s.mask[b, wait])
+    for k in range(n_entries):
         count += s.mask[b, k]
-    rank = np.int64((x >> np.uint64(11)) % np.uint64(count))
-    for k in range(entries):
+    rank = np.int64((random_bits >> np.uint64(11)) % np.uint64(count))
+    for k in range(n_entries):
         rank -= s.mask[b, k]
         if rank < 0:
             return k
-    return last
+    return wait
 
 
-@device
-def play(t, s, b, seed, decisions, again):
-    """Random legal play of at most `decisions` decisions in environment b from a non-zero uint64 `seed`.
+@device_function
+def play_episodes(t, s, b, seed, decisions, restart):
+    """Play at most `decisions` uniformly random legal decisions in environment b.
 
-    Returns the number of finished episodes and the sum of their returns. A finished environment stops, or plays its instance
-    `again`.
+    Parameters
+    ----------
+    seed
+        State of the generator, a non-zero uint64.
+    decisions
+        Largest number of decisions.
+    restart
+        Whether a finished environment plays its instance again; else it stops.
+
+    Returns
+    -------
+    tuple of int and float
+        The number of finished episodes and the sum of their returns.
     """
-    finished, returns, total = 0, 0.0, 0.0
+    finished = 0
+    returns = 0.0
+    total = 0.0
     for _ in range(decisions):
         if s.env[b, STATUS] != RUNNING:
             break
-        seed = xorshift(seed)
-        step(t, s, b, random_legal(s, b, t.agents.shape[1], seed))
+        seed = xorshift64(seed)
+        step(t, s, b, random_legal_action(s, b, t.agents.shape[1], seed))
         total += s.reward[b]
         if s.env[b, STATUS] != RUNNING:
             finished += 1
             returns += total
             total = 0.0
-            if again:
+            if restart:
                 reset(t, s, b, s.env[b, INSTANCE])
     return finished, returns
 
 
-@njit(cache=True, parallel=True)
-def play_random(t, s, seeds, decisions, again, returns):
-    """`play` in every environment; seeds (B,) uint64, results to `returns` (B, 2)."""
+@compiled(parallel=True)
+def play_random(t, s, seeds, decisions, restart, returns):
+    """Call `play_episodes` for every environment.
+
+    Seeds (B,) are non-zero uint64; the results are written to `returns` (B, 2).
+    """
     for b in prange(len(seeds)):
-        returns[b, 0], returns[b, 1] = play(t, s, np.uint64(b), seeds[b], decisions, again)
+        returns[b, 0], returns[b, 1] = play_episodes(
+            t, s, np.uint64(b), seeds[b], decisions, restart
+        )

@@ -1,8 +1,11 @@
-"""What the transition function reads and writes: `Tables` (instances, constant) and `State` (environments), all plain arrays.
+"""The arrays of the transition function: `InstanceTables` (constant) and `SimulatorState`.
 
-I instances are stacked and padded to the largest N, M, T, R, U, E (outages per agent); B environments each play one of them.
-Inside, tasks are numbered by (release, index), so the queue is always in increasing order; column ORDER maps back.
-Related columns share an array, because every array is several arguments to compiled code; the constants name the columns.
+I instances are stacked and padded to the largest N, M, T, R, U and E (outages per agent). Each of B
+environments plays one of them. In the tables, tasks are numbered by (release tick, index in the
+instance), so that the queue is always in increasing order; column ORDER maps back.
+
+Compiled code receives every array as several arguments. Therefore related columns share an array;
+the constants below name the columns. `X + r` means one column per resource r, the first one at X.
 """
 
 from __future__ import annotations
@@ -14,191 +17,266 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.instance import NOT_ELIGIBLE, Instance, Ints
-from bench.setting import OBJECTIVES, Setting
+from bench.setting import OBJECTIVES, SLOWDOWN_THRESHOLD_SECONDS, Setting
 
-NEVER = np.iinfo(np.int64).max // 4  # a tick that never comes; sums of a few stay inside int64
+NEVER = int(np.iinfo(np.int64).max) // 4  # a tick that never comes; sums of a few fit int64
 
 Floats = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
 
-# Tables.size, .task, .work, .agents, .outages, .real
+# InstanceTables.size
 N_TASKS, N_AGENTS = range(2)
-ORDER, RELEASE, WEIGHT, DUE, TENANT, KIND = range(
-    6
-)  # DUE is NEVER without due dates; ORDER the index in the instance
-DURATION, VISIBLE, DEMAND = range(
-    3
-)  # ticks, -1 = not eligible; VISIBLE is what a policy is shown; DEMAND + r
-TYPE, CAPACITY = range(2)  # CAPACITY + r
-OUTAGE_START, OUTAGE_END, ANNOUNCED = range(
-    3
-)  # ticks, NEVER behind an agent's last outage; 1 = announced
-SCALE, PENALTY = range(
-    2
-)  # the return is -objective / SCALE; PENALTY per task left out with `budget` sharing
+# InstanceTables.task: ORDER is the index in the instance; DUE is NEVER without due dates
+ORDER, RELEASE, WEIGHT, DUE, TENANT, KIND = range(6)
+# InstanceTables.task_on_type: ticks, -1 = not eligible; VISIBLE is the duration policies see
+DURATION, VISIBLE, DEMAND = range(3)
+# InstanceTables.agents
+TYPE, CAPACITY = range(2)
+# InstanceTables.outages: ticks, NEVER after the last outage of an agent; ANNOUNCED 1 = yes
+OUTAGE_START, OUTAGE_END, ANNOUNCED = range(3)
+# InstanceTables.reward_constants: the return is -objective / SCALE;
+# PENALTY is the cost of a task that is not assigned (`budget` sharing)
+SCALE, PENALTY = range(2)
 
-# State.env, .task, .agents, .tenants
+# SimulatorState.env
 (
     INSTANCE,
     TIME,
-    NEXT_ARRIVAL,
+    NEXT_ARRIVAL,  # number of the task that is released next
     N_PENDING,
     N_RUNNING,
     N_FINISHED,
-    WEIGHT_INSIDE,
-    LATEST,
-    N_LOST,
-    ROWS_FRESH,
-    DECISIONS,
+    WEIGHT_IN_SYSTEM,  # total weight of the tasks that have arrived and are not finished
+    LATEST_END,  # of the tasks paid for so far (objective makespan)
+    N_KILLED,  # rows of SimulatorState.killed in use
+    N_VALID_ROWS,  # rows of the mask, from the first one on, that are up to date
+    DECISIONS,  # made in this episode
     STATUS,
 ) = range(12)
-PENDING, RUNNERS, AGENT, START, END, VISIBLE_END = range(6)
-DIRTY, UP, OUTAGE, NEXT_OUTAGE, NEXT_END, LAST_END, FREE = range(7)  # FREE + r
-LEFT = 1  # tenants: DIRTY, then units of quota left: LEFT + r
+# SimulatorState.task: PENDING holds N_PENDING task numbers in increasing order, RUNNING_TASKS holds
+# N_RUNNING in order of their starts; AGENT is -1 for a task that has not started
+PENDING, RUNNING_TASKS, AGENT, START, END, VISIBLE_END = range(6)
+# SimulatorState.agents: DIRTY 1 = the mask column must be computed again; OUTAGE_INDEX of the
+# outage that is on or comes next; NEXT_OUTAGE is the next announced start; NEXT_END and LAST_END
+# are the first and last visible end of the tasks running there (TIME if there is none)
+DIRTY, UP, OUTAGE_INDEX, NEXT_OUTAGE, NEXT_END, LAST_END, FREE = range(7)
+# SimulatorState.tenants: DIRTY 1 = the tenant's mask rows must be computed again
+QUOTA_LEFT = 1  # units of quota left: QUOTA_LEFT + r
 
-RUNNING, TERMINATED, DEAD_END, TRUNCATED, ILLEGAL = range(5)  # values of env[:, STATUS]
-LEAVE = -1  # the action that leaves a finished environment as it is
+# values of SimulatorState.env[:, STATUS]
+RUNNING, TERMINATED, DEAD_END, TRUNCATED, ILLEGAL = range(5)
+
+NO_ACTION = -1  # the action for an environment whose episode is over: nothing changes
 
 
-class Tables(NamedTuple):
-    """Constant during play. The scalars at the end are the setting."""
+class InstanceTables(NamedTuple):
+    """Instances and setting; constant during play."""
 
     size: Ints  # (I, 2) N_TASKS, N_AGENTS
     task: Ints  # (I, N, 6) ORDER, RELEASE, WEIGHT, DUE, TENANT, KIND
-    work: Ints  # (I, N, T, 2 + R) DURATION, VISIBLE, DEMAND + r
+    task_on_type: Ints  # (I, N, T, 2 + R) DURATION, VISIBLE, DEMAND + r
     agents: Ints  # (I, M, 1 + R) TYPE, CAPACITY + r
-    quota: Ints  # (I, U, R)
+    quota: Ints  # (I, U, R) units
     outages: Ints  # (I, M, E + 1, 3) OUTAGE_START, OUTAGE_END, ANNOUNCED
-    floor: Floats  # (I, N) max(shortest p_j, 10 s) in ticks, the divisor of bounded slowdown
-    real: Floats  # (I, 2) SCALE, PENALTY
+    slowdown_divisor: Floats  # (I, N) max(shortest p_j, 10 s) in ticks
+    reward_constants: Floats  # (I, 2) SCALE, PENALTY
     objective: int  # index into OBJECTIVES
-    budget: bool  # `budget` sharing: no clock
-    commit: bool
-    backfill: bool
-    observe_all: bool
-    singly: bool  # events of a tick one at a time, arrivals first
-    shaped: bool  # rewards at assignment, for training
-    limit: int  # decisions after which an episode is truncated
+    budget_sharing: bool  # no clock
+    commit: bool  # commit mode
+    easy_backfill: bool
+    observe_all: bool  # policies see unreleased tasks and true durations
+    sequential_events: bool  # a decision after each event of a tick, arrivals first
+    shaped: bool  # rewards are paid at assignment (training only)
+    max_decisions: int  # an episode is truncated after as many decisions
 
 
-class State(NamedTuple):
-    """Changed by every step."""
+class SimulatorState(NamedTuple):
+    """State of B environments; changed by every step."""
 
-    env: Ints  # (B, 12) INSTANCE ... STATUS: WEIGHT_INSIDE of the arrived, unfinished tasks; LATEST end so far;
-    #                    N_LOST pieces cut short; ROWS_FRESH mask rows, from the first, that are up to date
-    task: Ints  # (B, 6, N) PENDING, RUNNERS: task numbers (increasing; in start order); AGENT (-1 = not started), START, END, ...
-    agents: Ints  # (B, M, 6 + R) DIRTY mask column, UP, OUTAGE that is on or comes next, NEXT_OUTAGE announced start,
-    #                             NEXT_END / LAST_END visible of the tasks running there (TIME if none), FREE + r
-    tenants: Ints  # (B, U, 1 + R) DIRTY mask rows, LEFT + r
-    lost: Ints  # (B, L, 4) pieces cut short by an outage: task number, agent, start, end
+    env: Ints  # (B, 12) INSTANCE ... STATUS
+    task: Ints  # (B, 6, N) PENDING, RUNNING_TASKS, AGENT, START, END, VISIBLE_END
+    agents: Ints  # (B, M, 6 + R) DIRTY, UP, OUTAGE_INDEX, NEXT_OUTAGE, NEXT_END, LAST_END, FREE + r
+    tenants: Ints  # (B, U, 1 + R) DIRTY, QUOTA_LEFT + r
+    killed: Ints  # (B, L, 4) pieces cut short by an outage: task number, agent, start, end
     window: Ints  # (B, K) task numbers of the first K in the queue, -1 = none
-    mask: Bytes  # (B, K * M + 1) legal actions, last = wait
+    mask: Bytes  # (B, K * M + 1) 1 = legal action; the last one is `wait`
     reward: Floats  # (B,) of the last step
 
 
-def stack(
+def stack_instances(
     instances: Sequence[Instance],
     setting: Setting,
     scale: Floats,
     penalty: Floats,
     shaped: bool,
-    limit: int,
-) -> Tables:
-    """Tables of I instances that share sharing and number of resources. `scale`, `penalty`: (I,)."""
-    count = len(instances)
-    n = max(i.n_tasks for i in instances)
-    m = max(i.n_agents for i in instances)
-    t = max(i.n_types for i in instances)
-    r = instances[0].n_resources
-    u = max(i.n_tenants for i in instances)
-    if u:  # beside one with quotas, an instance without has tenants too, with NEVER units each
-        u = max(u, *(int(i.tenant.max()) + 1 for i in instances if i.tenant is not None))
-    e = max(
-        (
-            sum(o.agent == a for o in i.outages)
-            for i in instances
-            for a in {o.agent for o in i.outages}
-        ),
-        default=0,
-    )
-    if any(i.n_resources != r or i.sharing != instances[0].sharing for i in instances):
+    max_decisions: int,
+) -> InstanceTables:
+    """Return the tables of several instances.
+
+    Parameters
+    ----------
+    instances
+        I instances with the same sharing and the same number of resources.
+    setting
+        Setting under which they are played.
+    scale, penalty
+        The two columns of `InstanceTables.reward_constants`, each (I,).
+    shaped
+        Whether rewards are paid at assignment.
+    max_decisions
+        Number of decisions after which an episode is truncated.
+
+    Returns
+    -------
+    InstanceTables
+        All arrays padded to the largest instance.
+
+    Raises
+    ------
+    ValueError
+        If the instances differ in sharing or in the number of resources.
+    """
+    n_resources = instances[0].n_resources
+    sharing = instances[0].sharing
+    if any(i.n_resources != n_resources or i.sharing != sharing for i in instances):
         raise ValueError(
             "instances: all of a batch need the same sharing and the same number of resources"
         )
-
-    def full(shape: tuple[int, ...], value: int = 0) -> Ints:
-        return np.full((count, *shape), value, dtype=np.int64)
-
-    tables = Tables(
-        size=np.array([(i.n_tasks, i.n_agents) for i in instances]),
-        task=full((n, 6)),
-        work=full((n, t, 2 + r)),
-        agents=full((m, 1 + r)),
-        quota=full((u, r), NEVER),
-        outages=full((m, e + 1, 3), NEVER),
-        floor=np.ones((count, n)),
-        real=np.stack([scale, penalty], axis=1),
-        objective=OBJECTIVES.index(setting.objective),
-        budget=instances[0].sharing == "budget",
-        commit=setting.mode == "commit",
-        backfill=setting.backfill == "easy",
-        observe_all=setting.observe == "all",
-        singly=setting.events == "singly",
-        shaped=shaped,
-        limit=limit,
-    )
-    tables.task[..., RELEASE] = tables.task[..., DUE] = NEVER
-    tables.work[..., :DEMAND] = NOT_ELIGIBLE
+    tables = _padding(instances, setting, scale, penalty, shaped, max_decisions)
     for k, instance in enumerate(instances):
         _fill(tables, k, instance, clairvoyant=setting.observe == "all")
     return tables
 
 
-def _fill(tables: Tables, k: int, instance: Instance, clairvoyant: bool) -> None:
-    n, m, t = instance.n_tasks, instance.n_agents, instance.n_types
+def _padding(
+    instances: Sequence[Instance],
+    setting: Setting,
+    scale: Floats,
+    penalty: Floats,
+    shaped: bool,
+    max_decisions: int,
+) -> InstanceTables:
+    """Return tables of the size of the largest instance that hold only padding values."""
+    count = len(instances)
+    n = max(i.n_tasks for i in instances)
+    m = max(i.n_agents for i in instances)
+    t = max(i.n_types for i in instances)
+    r = instances[0].n_resources
+    u = _n_tenants(instances)
+    e = max((_most_outages(i) for i in instances), default=0)
+
+    def full(shape: tuple[int, ...], value: int = 0) -> Ints:
+        return np.full((count, *shape), value, dtype=np.int64)
+
+    tables = InstanceTables(
+        size=np.array([(i.n_tasks, i.n_agents) for i in instances]),
+        task=full((n, 6)),
+        task_on_type=full((n, t, 2 + r)),
+        agents=full((m, 1 + r)),
+        quota=full((u, r), NEVER),
+        outages=full((m, e + 1, 3), NEVER),
+        slowdown_divisor=np.ones((count, n)),
+        reward_constants=np.stack([scale, penalty], axis=1),
+        objective=OBJECTIVES.index(setting.objective),
+        budget_sharing=instances[0].sharing == "budget",
+        commit=setting.mode == "commit",
+        easy_backfill=setting.backfill == "easy",
+        observe_all=setting.observe == "all",
+        sequential_events=setting.event_order == "sequential",
+        shaped=shaped,
+        max_decisions=max_decisions,
+    )
+    tables.task[..., RELEASE] = NEVER
+    tables.task[..., DUE] = NEVER
+    tables.task_on_type[..., :DEMAND] = NOT_ELIGIBLE
+    return tables
+
+
+def _n_tenants(instances: Sequence[Instance]) -> int:
+    """Return U, the number of tenants in the tables; 0 if no instance has quotas.
+
+    If some instances have quotas and others only name tenants, the latter need rows too; they get
+    NEVER units each, so that their quotas never bind.
+    """
+    count = max(i.n_tenants for i in instances)
+    if count == 0:
+        return 0
+    return max(count, *(int(i.tenant.max()) + 1 for i in instances if i.tenant is not None))
+
+
+def _most_outages(instance: Instance) -> int:
+    """Return the largest number of outages of one agent."""
+    if not instance.outages:
+        return 0
+    return int(np.bincount([outage.agent for outage in instance.outages]).max())
+
+
+def _fill(tables: InstanceTables, k: int, instance: Instance, clairvoyant: bool) -> None:
+    """Write one instance into row k of the tables."""
+    n = instance.n_tasks
+    m = instance.n_agents
+    t = instance.n_types
     order = np.lexsort((np.arange(n), instance.release))
+    columns = {
+        RELEASE: instance.release,
+        WEIGHT: instance.weight,
+        DUE: instance.due,
+        TENANT: instance.tenant,
+        KIND: instance.kind,
+    }
     tables.task[k, :n, ORDER] = order
-    for column, value in (
-        (RELEASE, instance.release), (WEIGHT, instance.weight), (DUE, instance.due),
-        (TENANT, instance.tenant), (KIND, instance.kind),
-    ):  # fmt: skip
+    for column, value in columns.items():
         if value is not None:
             tables.task[k, :n, column] = value[order]
-    tables.work[k, :n, :t, DURATION] = instance.duration[order]
-    tables.work[k, :n, :t, VISIBLE] = (instance.duration if clairvoyant else instance.estimate)[
-        order
-    ]
-    tables.work[k, :n, :t, DEMAND:] = instance.demand[order]
+    visible = instance.duration if clairvoyant else instance.estimate
+    tables.task_on_type[k, :n, :t, DURATION] = instance.duration[order]
+    tables.task_on_type[k, :n, :t, VISIBLE] = visible[order]
+    tables.task_on_type[k, :n, :t, DEMAND:] = instance.demand[order]
     tables.agents[k, :m, TYPE] = instance.agent_type
     tables.agents[k, :m, CAPACITY:] = instance.capacity
     if instance.quota is not None:
         tables.quota[k, : instance.n_tenants] = instance.quota
     position = [0] * m
-    for outage in instance.outages:
-        tables.outages[k, outage.agent, position[outage.agent]] = (
-            outage.start,
-            outage.end,
-            outage.announced,
-        )
-        position[outage.agent] += 1
-    tables.floor[k, :n] = np.maximum(instance.shortest()[order], 10.0 / instance.tick_seconds)
+    for agent, start, end, announced in instance.outages:
+        tables.outages[k, agent, position[agent]] = (start, end, announced)
+        position[agent] += 1
+    threshold = SLOWDOWN_THRESHOLD_SECONDS / instance.tick_seconds
+    tables.slowdown_divisor[k, :n] = np.maximum(instance.shortest()[order], threshold)
 
 
-def allocate(tables: Tables, n_envs: int, window: int, lost: int) -> State:
-    """State of B environments that show K = `window` tasks; `lost` pieces cut short can be kept per environment."""
-    n, m = tables.task.shape[1], tables.agents.shape[1]
+def allocate(tables: InstanceTables, num_envs: int, window: int, max_killed: int) -> SimulatorState:
+    """Return the state of environments that have not been reset yet.
+
+    Parameters
+    ----------
+    tables
+        Instances that the environments play.
+    num_envs
+        B, the number of environments.
+    window
+        K, the number of tasks that flat actions name.
+    max_killed
+        L, the number of pieces cut short by outages that are kept per environment.
+
+    Returns
+    -------
+    SimulatorState
+        All arrays zero.
+    """
+    n = tables.task.shape[1]
+    m = tables.agents.shape[1]
     u, r = tables.quota.shape[1:]
 
     def ints(*shape: int) -> Ints:
-        return np.zeros((n_envs, *shape), dtype=np.int64)
+        return np.zeros((num_envs, *shape), dtype=np.int64)
 
-    return State(
+    return SimulatorState(
         env=ints(12),
         task=ints(6, n),
         agents=ints(m, 6 + r),
         tenants=ints(u, 1 + r),
-        lost=ints(lost, 4),
+        killed=ints(max_killed, 4),
         window=ints(window),
-        mask=np.zeros((n_envs, window * m + 1), dtype=np.uint8),
-        reward=np.zeros(n_envs),
+        mask=np.zeros((num_envs, window * m + 1), dtype=np.uint8),
+        reward=np.zeros(num_envs),
     )

@@ -1,4 +1,7 @@
-"""The batched simulator over torch tensors: on the CPU they share the simulator's memory, on a GPU everything stays there."""
+"""The simulator over torch tensors.
+
+On the CPU the tensors share the memory of `Simulator`; on a GPU all data stays there.
+"""
 
 from __future__ import annotations
 
@@ -13,162 +16,209 @@ from torch import Tensor
 from bench.instance import Instance
 from bench.setting import Setting
 from bench.simulator import kernel
-from bench.simulator.batch import MANY, NO_LIMIT, IllegalAction, Simulator, random_seeds
+from bench.simulator.batch import (
+    MIN_ENVS_FOR_THREADS,
+    NO_LIMIT,
+    IllegalAction,
+    Simulator,
+    random_seeds,
+)
 from bench.simulator.tables import DEAD_END, ILLEGAL, RUNNING, SCALE, STATUS, TRUNCATED
 
 
-class Engine(Protocol):
-    """The transition function over the memory of some Tables and State of tensors."""
+class Backend(Protocol):
+    """The transition function on one device, over tables and a state of tensors."""
 
     def step(self, actions: Tensor) -> None:
         """Apply flat actions (B,) int64."""
 
-    def restart(self, instances: Tensor, everyone: bool) -> None:
-        """New episodes of `instances` (B,) int64 where one is over, or for `everyone`."""
+    def restart(self, instances: Tensor, all_envs: bool) -> None:
+        """Start episodes of `instances` (B,) int64 where one is over, or everywhere."""
 
     def play_random(
-        self, seeds: NDArray[np.uint64], decisions: int, again: bool, returns: Tensor
+        self, seeds: NDArray[np.uint64], decisions: int, restart: bool, returns: Tensor
     ) -> None:
-        """As `kernel.play_random`; seeds (B,), returns (B, 2) float64."""
+        """See `kernel.play_random`; seeds (B,), returns (B, 2) float64."""
 
 
 class TensorSimulator:
-    """B environments, each playing one of I instances; arguments as `Simulator`.
+    """B environments, each playing one of I instances, as tensors on one device.
 
-    `tables` and `state` are those of `Simulator` with tensors in place of arrays, on `device`. No method but `check`, `host`
-    and `play_random` waits for the device.
+    Only the methods `check`, `host` and `play_random` wait for the device.
+
+    Parameters
+    ----------
+    instances, setting, num_envs, window, shaped, max_decisions
+        See `Simulator`.
+    device
+        Device of all tensors.
+
+    Attributes
+    ----------
+    tables, state
+        `InstanceTables` and `SimulatorState` with tensors in place of arrays.
+    scale : Tensor
+        (I,) float64; the return of instance i is -objective / scale[i].
+    can_truncate : bool
+        Whether episodes may be truncated.
     """
 
     def __init__(
         self,
         instances: Sequence[Instance],
         setting: Setting,
-        n_envs: int | None = None,
+        num_envs: int | None = None,
         window: int | None = None,
         shaped: bool = False,
-        limit: int = NO_LIMIT,
+        max_decisions: int = NO_LIMIT,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._host = Simulator(instances, setting, n_envs, window, shaped, limit)
-        self.setting, self.instances = setting, self._host.instances
-        self.n_envs, self.window, self.can_truncate = (
-            self._host.n_envs,
-            self._host.window,
-            limit != NO_LIMIT,
-        )
-        engine, self.device = _engine(torch.device(device))
-        self.tables, self.state = self._put(self._host.tables), self._put(self._host.state)
-        self._engine = engine(self.tables, self.state)
-        self.scale: Tensor = self.tables.real[
-            :, SCALE
-        ]  # (I,) float64, the return of instance i is -objective / scale[i]
+        self._host = Simulator(instances, setting, num_envs, window, shaped, max_decisions)
+        self.setting = setting
+        self.instances = self._host.instances
+        self.num_envs = self._host.num_envs
+        self.window = self._host.window
+        self.can_truncate = max_decisions != NO_LIMIT
+        backend, self.device = _backend(torch.device(device))
+        self.tables = self._to_tensors(self._host.tables)
+        self.state = self._to_tensors(self._host.state)
+        self._backend = backend(self.tables, self.state)
+        self.scale: Tensor = self.tables.reward_constants[:, SCALE]
 
-    def _put(self, columns: Any) -> Any:
-        """With tensors in place of arrays, on the CPU over the same memory."""
+    def _to_tensors(self, columns: Any) -> Any:
+        """Return a named tuple with tensors in place of arrays, on the CPU over the same memory."""
         return columns._make(
             torch.from_numpy(x).to(self.device) if isinstance(x, np.ndarray) else x for x in columns
         )
 
     def step(self, actions: Tensor) -> Tensor:
-        """Apply flat actions (B,) int64, LEAVE where the episode is over; returns rewards (B,) float64.
+        """Apply flat actions.
 
-        An illegal action is a status, for which `check` raises.
+        Parameters
+        ----------
+        actions
+            (B,) int64 legal flat actions, NO_ACTION where the episode is over. An illegal action
+            sets the status of its environment to ILLEGAL, which `check` reports.
+
+        Returns
+        -------
+        Tensor
+            (B,) float64 rewards.
         """
-        self._engine.step(actions)
-        return self.state.reward.clone()  # a restart would overwrite it
+        self._backend.step(actions)
+        reward: Tensor = self.state.reward.clone()  # `restart` overwrites the tensor
+        return reward
 
-    def restart(self, instances: Tensor, everyone: bool = False) -> None:
-        """New episodes where one is over (or for `everyone`): environment b plays instance `instances[b]`, (B,) int64."""
-        self._engine.restart(instances, everyone)
+    def restart(self, instances: Tensor, all_envs: bool = False) -> None:
+        """Start new episodes where one is over.
+
+        Parameters
+        ----------
+        instances
+            (B,) int64: environment b plays instance `instances[b]`.
+        all_envs
+            Whether episodes that are not over (or ended by an illegal action) restart too.
+        """
+        self._backend.restart(instances, all_envs)
 
     def play_random(
         self, rng: np.random.Generator, decisions: int = NO_LIMIT, restart: bool = False
     ) -> Tensor:
-        """As `Simulator.play_random`: (B, 2) float64, finished episodes and the sum of their returns."""
-        returns = torch.zeros((self.n_envs, 2), dtype=torch.float64, device=self.device)
-        self._engine.play_random(random_seeds(rng, self.n_envs), decisions, restart, returns)
+        """Play random legal actions as `Simulator.play_random` does; return (B, 2) float64."""
+        returns = torch.zeros((self.num_envs, 2), dtype=torch.float64, device=self.device)
+        self._backend.play_random(random_seeds(rng, self.num_envs), decisions, restart, returns)
         return returns
 
     def copy(self, source: Tensor, target: Tensor) -> None:
-        """Environments `target` (E,) become copies of `source` (E,)."""
+        """Copy the state of environments `source` (E,) to environments `target` (E,)."""
         for array in self.state:
             array[target] = array[source]
 
     @property
     def status(self) -> Tensor:
         """(B,) RUNNING, TERMINATED, DEAD_END, TRUNCATED or ILLEGAL."""
-        return self.state.env[:, STATUS]
+        status: Tensor = self.state.env[:, STATUS]
+        return status
 
     @property
     def playing(self) -> Tensor:
-        """(B,) bool, the episode is not over."""
+        """(B,) bool, whether the episode is not over."""
         return self.status == RUNNING
 
     @property
     def terminated(self) -> Tensor:
-        """(B,) bool, the episode reached its end (every task done, or a dead end)."""
+        """(B,) bool, whether the episode reached its end: every task is done, or a dead end."""
         return (self.status != RUNNING) & (self.status != TRUNCATED)
 
     @property
     def truncated(self) -> Tensor:
-        """(B,) bool, the episode was cut by `limit`."""
+        """(B,) bool, whether the episode was cut off by `max_decisions`."""
         return self.status == TRUNCATED
 
     @property
     def dead_end(self) -> Tensor:
-        """(B,) bool, `budget` sharing: a task fits nowhere any more."""
+        """(B,) bool, whether a task fits nowhere any more (`budget` sharing)."""
         return self.status == DEAD_END
 
     def check(self) -> None:
-        """Raises IllegalAction where a masked action was taken since the last restart."""
-        wrong = (self.status == ILLEGAL).nonzero()
-        if len(wrong):
+        """Raise IllegalAction if an illegal action was taken since the last restart."""
+        illegal = (self.status == ILLEGAL).nonzero()
+        if len(illegal):
+            b = int(illegal[0, 0])
             raise IllegalAction(
-                f"environment {int(wrong[0, 0])}: a masked action was taken, or its episode was over"
+                f"environment {b}: a masked action was taken, or its episode was over"
             )
 
     def host(self) -> Simulator:
-        """The same environments as a Simulator on the CPU: for schedules and observations."""
+        """Return the same environments as a Simulator in CPU memory.
+
+        It is for schedules and observations. On the CPU it shares the memory; on a GPU it is a copy
+        of the current state.
+        """
         if self.device.type != "cpu":
-            for name, here in self._host.state._asdict().items():
-                here[...] = getattr(self.state, name).cpu().numpy()
+            for name, array in self._host.state._asdict().items():
+                array[...] = getattr(self.state, name).cpu().numpy()
         return self._host
 
 
-class Cpu:
-    """The Engine of a Tables and a State of CPU tensors."""
+class CpuBackend:
+    """The `Backend` for tables and a state of CPU tensors."""
 
     def __init__(self, tables: Any, state: Any) -> None:
-        self._tables, self._state = (
-            tables._make(map(_array, tables)),
-            state._make(map(_array, state)),
-        )
-        self._step = kernel.step_many if len(state.env) >= MANY else kernel.step_few
+        self._tables = tables._make(map(_array, tables))
+        self._state = state._make(map(_array, state))
+        parallel = len(state.env) >= MIN_ENVS_FOR_THREADS
+        self._step = kernel.step_parallel if parallel else kernel.step_serial
 
     def step(self, actions: Tensor) -> None:
         """Apply flat actions (B,) int64."""
         self._step(self._tables, self._state, actions.contiguous().numpy())
 
-    def restart(self, instances: Tensor, everyone: bool) -> None:
-        """New episodes of `instances` (B,) int64 where one is over, or for `everyone`."""
-        kernel.restart(self._tables, self._state, instances.contiguous().numpy(), everyone)
+    def restart(self, instances: Tensor, all_envs: bool) -> None:
+        """Start episodes of `instances` (B,) int64 where one is over, or everywhere."""
+        numbers = instances.contiguous().numpy()
+        kernel.restart_environments(self._tables, self._state, numbers, all_envs)
 
     def play_random(
-        self, seeds: NDArray[np.uint64], decisions: int, again: bool, returns: Tensor
+        self, seeds: NDArray[np.uint64], decisions: int, restart: bool, returns: Tensor
     ) -> None:
-        """As `kernel.play_random`; seeds (B,), returns (B, 2) float64."""
-        kernel.play_random(self._tables, self._state, seeds, decisions, again, returns.numpy())
+        """See `kernel.play_random`; seeds (B,), returns (B, 2) float64."""
+        kernel.play_random(self._tables, self._state, seeds, decisions, restart, returns.numpy())
 
 
 def _array(value: Any) -> Any:
-    """The same memory as an array; scalars as they are."""
+    """Return the memory of a tensor as an array; scalars are returned as they are."""
     return value.numpy() if isinstance(value, Tensor) else value
 
 
-def _engine(device: torch.device) -> tuple[Callable[[Any, Any], Engine], torch.device]:
-    """Who steps environments on `device`, and where their tensors are: beside numba's simulator of CUDA on the CPU."""
-    if device.type != "cuda":
-        return Cpu, device
-    from bench.simulator.cuda import SIMULATED, Gpu  # numba.cuda is loaded only where it is used
+def _backend(device: torch.device) -> tuple[Callable[[Any, Any], Backend], torch.device]:
+    """Return the class that steps environments on `device`, and the device of their tensors.
 
-    return Gpu, torch.device("cpu") if SIMULATED else device
+    With numba's simulation of CUDA the tensors are in CPU memory.
+    """
+    if device.type != "cuda":
+        return CpuBackend, device
+    # numba.cuda is loaded only where it is used
+    from bench.simulator.cuda import SIMULATED, CudaBackend
+
+    return CudaBackend, torch.device("cpu") if SIMULATED else device

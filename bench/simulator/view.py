@@ -1,6 +1,7 @@
-"""What networks see of the current decisions, raw: as tensors, and as the flat vector that logs hold.
+"""What networks observe of the current decisions, unscaled.
 
-B decisions, K tasks shown, M agents, R resources.
+`BatchView` holds it as tensors; `Layout` packs a view into the flat vector that logged datasets
+hold. Symbols: B decisions, K tasks in the window, M agents, R resources.
 """
 
 from __future__ import annotations
@@ -12,37 +13,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.instance import LARGEST
+from bench.instance import MAX_INTEGER
 from bench.observation import Observation
 from bench.simulator.tables import (
-    CAPACITY, DEMAND, DUE, FREE, INSTANCE, KIND, LAST_END, LEFT, N_TASKS, NEVER, NEXT_END, NEXT_OUTAGE, RELEASE, TENANT, TIME,
-    TYPE, UP, VISIBLE, WEIGHT,
+    CAPACITY, DEMAND, DUE, FREE, INSTANCE, KIND, LAST_END, NEVER, NEXT_END, NEXT_OUTAGE, N_TASKS,
+    QUOTA_LEFT, RELEASE, TENANT, TIME, TYPE, UP, VISIBLE, WEIGHT,
 )  # fmt: skip
 from bench.simulator.tensors import TensorSimulator
 
 
-class View(NamedTuple):
-    """The raw arrays of B decisions as tensors, times relative to now, in ticks."""
+class BatchView(NamedTuple):
+    """The observations of B decisions as tensors; times are ticks relative to the current tick."""
 
     shown: Tensor  # (B, K) bool, false = padding
-    release: Tensor  # (B, K) ticks from now, <= 0 where arrived
+    release: Tensor  # (B, K) ticks from now, <= 0 for tasks that have arrived
     due: Tensor  # (B, K) ticks from now, very large without due dates
     weight: Tensor  # (B, K)
-    kind: Tensor  # (B, K) int
+    kind: Tensor  # (B, K) integer
     duration: Tensor  # (B, K, M) visible ticks, -1 = not eligible
-    demand: Tensor  # (B, K, M, R)
-    quota_left: Tensor  # (B, K, R) units its tenant may still take, very many without quotas
-    capacity: Tensor  # (B, M, R), 0 for padding
-    free: Tensor  # (B, M, R)
-    up: Tensor  # (B, M)
+    demand: Tensor  # (B, K, M, R) units
+    quota_left: Tensor  # (B, K, R) units left to the task's tenant, very large without quotas
+    capacity: Tensor  # (B, M, R) units, 0 for padding
+    free: Tensor  # (B, M, R) units
+    up: Tensor  # (B, M) 1 = not in an outage
     next_outage: Tensor  # (B, M) ticks from now
-    next_end: Tensor  # (B, M) ticks from now, 0 where idle
-    last_end: Tensor  # (B, M) ticks from now, 0 where idle
+    next_end: Tensor  # (B, M) ticks from now, 0 for an idle agent
+    last_end: Tensor  # (B, M) ticks from now, 0 for an idle agent
     mask: Tensor  # (B, K * M + 1) bool
 
 
 class Layout(NamedTuple):
-    """How a View lies in one flat float32 vector of `size` numbers: its columns in order, the scale, at the tail the mask."""
+    """The layout of a BatchView in flat float32 vectors of `size` numbers.
+
+    The vector holds the columns of the view in their order, then the scale of the return, then the
+    mask.
+    """
 
     tasks: int  # K
     agents: int  # M
@@ -50,29 +55,18 @@ class Layout(NamedTuple):
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """The shape of each column of a View, without B; quota takes R columns, also where there are no quotas."""
+        """The shape of each column of a BatchView, without B.
+
+        `quota_left` always takes R columns, also if there are no quotas.
+        """
         k, m, r = self
-        return (
-            (k,),
-            (k,),
-            (k,),
-            (k,),
-            (k,),
-            (k, m),
-            (k, m, r),
-            (k, r),
-            (m, r),
-            (m, r),
-            (m,),
-            (m,),
-            (m,),
-            (m,),
-            (k * m + 1,),
-        )
+        per_task = ((k,),) * 5
+        per_agent = ((m,),) * 4
+        return (*per_task, (k, m), (k, m, r), (k, r), (m, r), (m, r), *per_agent, (k * m + 1,))
 
     @property
     def actions(self) -> int:
-        """K * M + 1 flat actions, the last one is `wait`."""
+        """K * M + 1 flat actions; the last one is `wait`."""
         return self.tasks * self.agents + 1
 
     @property
@@ -80,88 +74,140 @@ class Layout(NamedTuple):
         """Numbers in the vector."""
         return 1 + sum(math.prod(shape) for shape in self.shapes)
 
-    def flat(self, view: View, scale: Tensor) -> Tensor:
-        """(B, size) float32; ticks beyond `LARGEST` (what never comes) are cut off there. scale (B,): see `return_scale`."""
+    def flat(self, view: BatchView, scale: Tensor) -> Tensor:
+        """Return (B, size) float32 vectors.
+
+        Ticks beyond `MAX_INTEGER`, which stand for what never happens, are clipped to it.
+
+        Parameters
+        ----------
+        view
+            B decisions.
+        scale
+            (B,) scale of the return, see `return_scale`.
+        """
         columns = [*view[:-1], scale, view.mask]
-        quota = View._fields.index("quota_left")
+        quota = BatchView._fields.index("quota_left")
         columns[quota] = view.quota_left.expand(-1, -1, self.resources)
         return torch.cat(
             [
                 column.flatten(1) if column.dim() > 1 else column[:, None]
-                for column in map(_near, columns)
+                for column in map(_clipped, columns)
             ],
             dim=1,
         )
 
-    def view(self, flat: Tensor) -> View:
-        """Inverse of `flat`, as float32 but for the two that are bool."""
-        *columns, _, mask = flat.split(
-            [*(math.prod(shape) for shape in self.shapes[:-1]), 1, self.actions], dim=1
-        )
+    def view(self, flat: Tensor) -> BatchView:
+        """Return the view of (B, size) vectors: the inverse of `flat`.
+
+        The columns are float32, except `shown` and `mask`, which are bool.
+        """
+        sizes = [*(math.prod(shape) for shape in self.shapes[:-1]), 1, self.actions]
+        *columns, _, mask = torch.split(flat, sizes, dim=1)
         shown, *others = (
-            column.unflatten(1, shape) for column, shape in zip(columns, self.shapes, strict=False)
+            torch.unflatten(column, 1, shape)
+            for column, shape in zip(columns, self.shapes, strict=False)
         )
-        return View(*(shown > 0, *others, mask > 0))
+        return BatchView._make([shown > 0, *others, mask > 0])
 
     def scale(self, flat: Tensor) -> Tensor:
-        """(B,) the scale that stands in `flat`; 0 in the zeros that stand for what follows the end."""
+        """Return the (B,) scale of the return that the vectors hold.
+
+        It is 0 in the all-zero vectors that stand for the state after the end of an episode.
+        """
         return flat[:, -self.actions - 1]
 
 
-def _near(column: Tensor) -> Tensor:
-    return column.clamp(-LARGEST, LARGEST).float() if column.dtype != torch.bool else column.float()
+def _clipped(column: Tensor) -> Tensor:
+    """Return a column as float32, clipped to +-MAX_INTEGER."""
+    if column.dtype == torch.bool:
+        return column.float()
+    return column.clamp(-MAX_INTEGER, MAX_INTEGER).float()
 
 
 def layout_of(simulator: TensorSimulator) -> Layout:
-    """That of what the simulator shows."""
+    """Return the layout of the simulator's views."""
     return Layout(simulator.window, *simulator.tables.agents[:, :, CAPACITY:].shape[1:])
 
 
 def return_scale(simulator: TensorSimulator) -> Tensor:
-    """(B,) float64: what remains to do, in units of the objective, over this is a return. Only critics may know it.
+    """Return the (B,) float64 divisor that turns a remaining objective into a return.
 
-    For `bounded_slowdown` the unit is one task's share of the mean.
+    For `bounded_slowdown` the unit of the objective is one task's share of the mean. Only critics
+    may use the scale: it depends on tasks that have not arrived yet.
     """
     instance = simulator.state.env[:, INSTANCE]
     scale = simulator.scale[instance]
-    mean = simulator.setting.objective == "bounded_slowdown"
-    return scale * simulator.tables.size[instance, N_TASKS] if mean else scale
+    if simulator.setting.objective == "bounded_slowdown":
+        scale = scale * simulator.tables.size[instance, N_TASKS]
+    return scale
 
 
-def from_simulator(simulator: TensorSimulator) -> View:
-    """The current decisions of all B environments, on the simulator's device."""
-    t, s = simulator.tables, simulator.state
-    i, time = s.env[:, INSTANCE], s.env[:, TIME, None]
-    ids = s.window.clamp(min=0)
-    task, work, agents = t.task[i[:, None], ids], t.work[i[:, None], ids], t.agents[i]
-    left = torch.full((*ids.shape, 1), NEVER, device=ids.device)
+def from_simulator(simulator: TensorSimulator) -> BatchView:
+    """Return the view of the current decisions of all B environments, on their device."""
+    t = simulator.tables
+    s = simulator.state
+    i = s.env[:, INSTANCE]
+    time = s.env[:, TIME, None]
+    number = s.window.clamp(min=0)
+    task = t.task[i[:, None], number]
+    agents = t.agents[i]
+    quota_left = torch.full((*number.shape, 1), NEVER, device=number.device)
     if s.tenants.shape[1]:
-        left = s.tenants[torch.arange(len(i), device=ids.device)[:, None], task[..., TENANT], LEFT:]
-    kind_of = agents[:, None, :, TYPE, None].expand(-1, ids.shape[1], -1, work.shape[3])
-    work = work.gather(2, kind_of)  # (B, K, M, 2 + R)
-    return View(
-        s.window >= 0, task[..., RELEASE] - time, task[..., DUE] - time, task[..., WEIGHT], task[..., KIND],
-        work[..., VISIBLE], work[..., DEMAND:], left, agents[..., CAPACITY:], s.agents[..., FREE:], s.agents[..., UP],
-        s.agents[..., NEXT_OUTAGE] - time, s.agents[..., NEXT_END] - time, s.agents[..., LAST_END] - time, s.mask.bool(),
-    )  # fmt: skip
-
-
-def from_observation(seen: Observation, device: torch.device) -> View:
-    """One decision, B = 1."""
-    m = seen.n_agents
-    next_end, last_end = np.full(m, NEVER), np.full(m, seen.time)
-    np.minimum.at(next_end, seen.running_agent, seen.running_end)
-    np.maximum.at(last_end, seen.running_agent, seen.running_end)
-    next_end = np.where(next_end == NEVER, seen.time, next_end)
-    due = np.full(len(seen.release), NEVER) if seen.due is None else seen.due
-    left = (
-        np.full((len(seen.release), 1), NEVER)
-        if seen.tenant_free is None
-        else seen.tenant_free[seen.tenant]
+        row = torch.arange(len(i), device=number.device)[:, None]
+        quota_left = s.tenants[row, task[..., TENANT], QUOTA_LEFT:]
+    by_type = t.task_on_type[i[:, None], number]  # (B, K, T, 2 + R)
+    agent_type = agents[:, None, :, TYPE, None].expand(-1, number.shape[1], -1, by_type.shape[3])
+    by_agent = by_type.gather(2, agent_type)  # (B, K, M, 2 + R)
+    return BatchView(
+        shown=s.window >= 0,
+        release=task[..., RELEASE] - time,
+        due=task[..., DUE] - time,
+        weight=task[..., WEIGHT],
+        kind=task[..., KIND],
+        duration=by_agent[..., VISIBLE],
+        demand=by_agent[..., DEMAND:],
+        quota_left=quota_left,
+        capacity=agents[..., CAPACITY:],
+        free=s.agents[..., FREE:],
+        up=s.agents[..., UP],
+        next_outage=s.agents[..., NEXT_OUTAGE] - time,
+        next_end=s.agents[..., NEXT_END] - time,
+        last_end=s.agents[..., LAST_END] - time,
+        mask=s.mask.bool(),
     )
-    columns = (
-        np.ones(len(seen.release), dtype=bool), seen.release - seen.time, due - seen.time, seen.weight, seen.kind,
-        seen.pair_duration, seen.demand[:, seen.agent_type], left, seen.capacity, seen.free, seen.up,
-        seen.next_outage - seen.time, next_end - seen.time, last_end - seen.time, seen.mask,
-    )  # fmt: skip
-    return View(*(torch.from_numpy(np.array(column))[None].to(device) for column in columns))
+
+
+def from_observation(observation: Observation, device: torch.device) -> BatchView:
+    """Return the view of one decision, with B = 1, on `device`."""
+    now = observation.time
+    n_tasks = len(observation.release)
+    first_end = np.full(observation.n_agents, NEVER)
+    last_end = np.full(observation.n_agents, now)
+    np.minimum.at(first_end, observation.running_agent, observation.running_end)
+    np.maximum.at(last_end, observation.running_agent, observation.running_end)
+    next_end = np.where(first_end == NEVER, now, first_end)
+    due = np.full(n_tasks, NEVER) if observation.due is None else observation.due
+    if observation.tenant_free is None:
+        quota_left = np.full((n_tasks, 1), NEVER)
+    else:
+        quota_left = observation.tenant_free[observation.tenant]
+    columns = {
+        "shown": np.ones(n_tasks, dtype=bool),
+        "release": observation.release - now,
+        "due": due - now,
+        "weight": observation.weight,
+        "kind": observation.kind,
+        "duration": observation.pair_duration,
+        "demand": observation.demand[:, observation.agent_type],
+        "quota_left": quota_left,
+        "capacity": observation.capacity,
+        "free": observation.free,
+        "up": observation.up,
+        "next_outage": observation.next_outage - now,
+        "next_end": next_end - now,
+        "last_end": last_end - now,
+        "mask": observation.mask,
+    }
+    tensors = {name: torch.from_numpy(np.array(column)) for name, column in columns.items()}
+    return BatchView(**{name: tensor[None].to(device) for name, tensor in tensors.items()})

@@ -1,6 +1,11 @@
-"""Benchmarks of speed. Each file without a leading underscore is one: it defines `rows(threads)`, dicts at once or in turn.
+"""Speed benchmarks. Each module of this package without a leading underscore is one benchmark.
 
-Keywords of `rows` with a default number or text are its options on the command line; a keyword `done` gets the rows that the
---json file already holds. It may define `THREADS`, its default (else 1), and `summary(rows)`, dicts shown in place of the rows.
-`python -m bench.speed` runs them all, with `--help` lists them; a benchmark's docstring says what its figures mean.
+A benchmark defines `rows(threads, ...)`, which returns or yields its results, one dictionary per
+row of the table. Every further parameter of `rows` whose default is a number or a string is an
+option on the command line. A parameter named `done` receives the rows that the --json file already
+holds. A benchmark may define `THREADS`, its default number of threads (else 1), and
+`summary(rows)`, which returns the rows of a table that is printed instead.
+
+`python -m bench.speed` runs all benchmarks, `--help` lists them. The docstring of a benchmark says
+what its numbers mean.
 """

@@ -1,4 +1,4 @@
-"""`python -m bench.speed [BENCHMARK ...]`: how fast the suite is on this machine, as a table and as JSON."""
+"""`python -m bench.speed [BENCHMARK ...]`: measure the speed of the suite."""
 
 from __future__ import annotations
 
@@ -13,35 +13,39 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import bench.speed
 from bench.errors import UserError
 
 SCHEMA = 1
-WIDTH = 160  # of a table that goes to a file
+WIDTH = 160  # characters of a table that is not printed to a terminal
+
+Row = dict[str, Any]
+Tables = dict[str, list[Row]]  # title -> rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the named benchmarks (default: all), print a table each, write JSON where asked; returns the exit status."""
+    """Run the named benchmarks, print their tables, and write them to the --json file.
+
+    Parameters
+    ----------
+    argv
+        Arguments of the command line. Default: those of the process.
+
+    Returns
+    -------
+    int
+        The exit status.
+    """
     known = [
         module.name
         for module in pkgutil.iter_modules(bench.speed.__path__)
         if not module.name.startswith("_")
     ]
-    more = "Any other --NAME VALUE is an option of the benchmark: a keyword of its `rows`, as its docstring says."
-    parser = argparse.ArgumentParser(prog="python -m bench.speed", description=__doc__, epilog=more)
-    parser.add_argument("benchmark", nargs="*", help=f"of {', '.join(known)} (default: all)")
-    parser.add_argument(
-        "--threads", type=int, metavar="T", help="threads that may be used (default: 1, exact: 2)"
-    )
-    parser.add_argument(
-        "--json",
-        type=Path,
-        metavar="FILE",
-        help="write the figures, hardware and versions here, row by row",
-    )
-    args, own = parser.parse_known_args(argv)
+    parser = _parser(known)
+    args, benchmark_args = parser.parse_known_args(argv)
     for name in set(args.benchmark) - set(known):
         parser.error(f"benchmark: {name!r} must be one of {', '.join(known)}")
     if args.threads is not None and args.threads < 1:
@@ -50,55 +54,88 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--json: the folder {args.json.absolute().parent} does not exist")
     limit_threads(args.threads or 1)
     command = shlex.join(["python", "-m", "bench.speed", *(sys.argv[1:] if argv is None else argv)])
-    before = (
-        json.loads(args.json.read_text())["figures"] if args.json and args.json.exists() else {}
-    )
-    figures: dict[str, list[dict[str, Any]]] = {}
+    before: Tables = {}
+    if args.json and args.json.exists():
+        before = json.loads(args.json.read_text())["figures"]
+    tables: Tables = {}
     for name in args.benchmark or known:
         benchmark = importlib.import_module(f"bench.speed.{name}")
-        options = own_options(name, benchmark.rows, own)
+        earlier = before.get(name, [])
+        options = parse_options(name, benchmark.rows, benchmark_args)
         if "done" in inspect.signature(benchmark.rows).parameters:
-            options["done"] = before.get(name, [])
-        figures[name] = []
+            options["done"] = earlier
+        threads = args.threads or _default_threads(benchmark)
+        tables[name] = []
         try:
-            for row in benchmark.rows(args.threads or getattr(benchmark, "THREADS", 1), **options):
-                figures[name].append(row)
-                if row not in before.get(
-                    name, []
-                ):  # the file keeps what it holds until all of it is here again
-                    write(args.json, command, figures)
+            for row in benchmark.rows(threads, **options):
+                tables[name].append(row)
+                # The first rows may be those that the file holds; it keeps the others until then.
+                if row not in earlier:
+                    write(args.json, command, tables)
         except UserError as error:
             parser.error(str(error))
         if hasattr(benchmark, "summary"):
-            figures[f"{name} summary"] = benchmark.summary(figures[name])
-        write(args.json, command, figures)
-    for name, rows in figures.items():
-        if f"{name} summary" not in figures:
+            tables[f"{name} summary"] = benchmark.summary(tables[name])
+        write(args.json, command, tables)
+    for name, rows in tables.items():
+        if f"{name} summary" not in tables:
             show(name, rows)
     return 0
 
 
-def own_options(name: str, rows: Callable[..., Any], words: Sequence[str]) -> dict[str, Any]:
-    """`words` as keywords of a benchmark's `rows`, those whose default is a number or a text."""
+def _parser(known: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser of the options that all benchmarks share."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.speed",
+        description=__doc__,
+        epilog="Any other --NAME VALUE is an option of the benchmark, described in its docstring: "
+        "a parameter of its function `rows`.",
+    )
+    parser.add_argument("benchmark", nargs="*", help=f"of {', '.join(known)} (default: all)")
+    parser.add_argument(
+        "--threads", type=int, metavar="T", help="number of threads (default: 1, exact: 2)"
+    )
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the results, the hardware and the versions to this file after each row",
+    )
+    return parser
+
+
+def _default_threads(benchmark: ModuleType) -> int:
+    return int(getattr(benchmark, "THREADS", 1))
+
+
+def parse_options(name: str, rows: Callable[..., Any], args: Sequence[str]) -> dict[str, Any]:
+    """Return the options in `args` as keyword arguments of a benchmark's function `rows`.
+
+    Its options are the parameters whose default is a number or a string. An unknown option ends the
+    program with an error message.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m bench.speed {name}", add_help=False)
     for option in inspect.signature(rows).parameters.values():
         if isinstance(option.default, int | float | str):
             parser.add_argument(
                 f"--{option.name}", type=type(option.default), default=option.default
             )
-    return vars(parser.parse_args(words))
+    return vars(parser.parse_args(args))
 
 
-def write(file: Path | None, command: str, figures: dict[str, list[dict[str, Any]]]) -> None:
-    """The record of what is measured so far, so that a killed run keeps it."""
+def write(file: Path | None, command: str, tables: Tables) -> None:
+    """Write the record of all rows measured so far; an interrupted run keeps the last one."""
     if file:
         partial = file.with_name(file.name + ".partial")
-        partial.write_text(json.dumps(record(command, figures), indent=1))
+        partial.write_text(json.dumps(record(command, tables), indent=1))
         partial.replace(file)
 
 
 def limit_threads(threads: int) -> None:
-    """Before numba and torch are loaded: no more than `threads` (numba never more than there are cores)."""
+    """Let numba and torch use at most `threads` threads; numba never more than there are cores.
+
+    Call it before numba and torch are imported: OpenMP reads its setting once.
+    """
     os.environ["OMP_NUM_THREADS"] = str(threads)
     import numba
     import torch
@@ -107,8 +144,8 @@ def limit_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def show(name: str, rows: Sequence[dict[str, Any]]) -> None:
-    """One table; whole numbers from 1,000 on are grouped, None is left empty."""
+def show(name: str, rows: Sequence[Row]) -> None:
+    """Print one table."""
     from rich.console import Console
     from rich.table import Table
 
@@ -123,14 +160,18 @@ def show(name: str, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def cell(value: str | float | None) -> str:
-    """A value of a table in words."""
+    """Return a value as the text of a table cell.
+
+    Numbers below 1,000 have four significant digits, larger ones are integers with separators; None
+    is an empty cell.
+    """
     if value is None or isinstance(value, str):
         return value or ""
     return f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
 
 
-def record(command: str, figures: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Figures with all that is needed to judge them: date, command, hardware, load of the machine, versions."""
+def record(command: str, tables: Tables) -> dict[str, Any]:
+    """Return the tables with the command, date, hardware, system load and versions."""
     from bench.run.provenance import git_commit, hardware, versions
 
     return {
@@ -141,7 +182,7 @@ def record(command: str, figures: dict[str, list[dict[str, Any]]]) -> dict[str, 
         "load_average": round(os.getloadavg()[0], 2),
         "versions": versions(),
         "git_commit": git_commit(),
-        "figures": figures,
+        "figures": tables,
     }
 
 

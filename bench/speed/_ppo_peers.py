@@ -1,8 +1,9 @@
-"""PPO as others write it, to compare with: a loop in the manner of CleanRL, and MaskablePPO of Stable-Baselines3-contrib.
+"""PPO as others implement it: a loop in the style of CleanRL, and MaskablePPO.
 
-Each has the network of ours (two perceptrons with tanh, policy and value), the same instances and epochs. `turn` plays and
-updates once. Their environments are many at once behind one small interface: `Batched`, our simulator and the row of numbers
-that our network sees, and `Gymnasium`, one Python environment after the other.
+Both have the network of ours (two perceptrons with tanh, policy and value), the same instances and
+epochs. `train_iteration` collects one rollout and updates with it once. The environments implement
+`VectorEnvs`: `BatchedEnvs` is our batched simulator with the input vector of our network,
+`GymnasiumEnvs` steps Gymnasium environments one after the other.
 """
 
 from __future__ import annotations
@@ -17,77 +18,91 @@ from torch import Tensor, nn
 
 from bench.instance import Instance
 
-Arrays = tuple[NDArray[np.float32], NDArray[np.bool_]]
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float32]
 
 
-class Environments(Protocol):
-    """B environments that start again by themselves."""
+class VectorEnvs(Protocol):
+    """B environments that restart automatically; F observation features, A actions."""
 
-    n: int
+    num_envs: int
 
-    def observe(self) -> Arrays:
-        """Observations (B, F) and masks (B, A) of the current decisions."""
+    def observe(self) -> tuple[Floats, Bools]:
+        """Return observations (B, F) and action masks (B, A) of the current decisions."""
 
-    def step(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Rewards (B,), and where an episode ended (B,)."""
+    def step(self, actions: NDArray[np.int64]) -> tuple[Floats, Bools]:
+        """Apply actions (B,); return rewards (B,) and whether each episode ended (B,)."""
 
 
-class Batched:
-    """The environments of one of our players, seen as its network sees them."""
+class BatchedEnvs:
+    """The environments of a rollout collector of ours, observed as its network observes them.
 
-    def __init__(self, player: Any) -> None:
-        self._player, self._simulator, self.n = player, player.simulator, player.simulator.n_envs
+    Parameters
+    ----------
+    collector
+        A rollout collector whose network has the method `flatten`.
+    """
+
+    def __init__(self, collector: Any) -> None:
+        self._collector = collector
+        self._simulator = collector.simulator
+        self.num_envs: int = collector.simulator.num_envs
 
     @torch.no_grad()
-    def observe(self) -> Arrays:
-        """Observations (B, F) and masks (B, A)."""
-        seen = self._player.see()
-        return self._player.network.row(seen).numpy(), seen.mask.numpy()
+    def observe(self) -> tuple[Floats, Bools]:
+        """Return observations (B, F) and action masks (B, A)."""
+        features = self._collector.features()
+        return self._collector.network.flatten(features).numpy(), features.mask.numpy()
 
-    def step(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Rewards (B,), and where an episode ended (B,)."""
-        reward = self._simulator.step(torch.from_numpy(actions))
-        over = ~self._simulator.playing
-        self._simulator.restart(torch.randint(len(self._simulator.instances), (self.n,)))
+    def step(self, actions: NDArray[np.int64]) -> tuple[Floats, Bools]:
+        """Apply actions (B,); return rewards (B,) and whether each episode ended (B,)."""
+        simulator = self._simulator
+        reward = simulator.step(torch.from_numpy(actions))
+        over = ~simulator.playing
+        simulator.restart(torch.randint(len(simulator.instances), (self.num_envs,)))
         return reward.float().numpy(), over.numpy()
 
 
-class Gymnasium:
-    """Our Gymnasium environment `n` times, observations flattened."""
+class GymnasiumEnvs:
+    """Our Gymnasium environment `num_envs` times, with flat observations."""
 
-    def __init__(self, instances: Sequence[Instance], n: int) -> None:
+    def __init__(self, instances: Sequence[Instance], num_envs: int) -> None:
         from bench.simulator.gym import SchedulingEnv
 
-        self.n, self._all = n, [SchedulingEnv(instances, shaped=True) for _ in range(n)]
-        self._seen = [environment.reset(seed=b)[0] for b, environment in enumerate(self._all)]
+        self.num_envs = num_envs
+        self._envs = [SchedulingEnv(instances, shaped=True) for _ in range(num_envs)]
+        self._observations = [env.reset(seed=b)[0] for b, env in enumerate(self._envs)]
 
-    def observe(self) -> Arrays:
-        """Observations (B, F) and masks (B, A)."""
-        rows = [
+    def observe(self) -> tuple[Floats, Bools]:
+        """Return observations (B, F) and action masks (B, A)."""
+        vectors = [
             np.concatenate([seen[key].ravel() for key in seen if key != "action_mask"])
-            for seen in self._seen
+            for seen in self._observations
         ]
-        numbers = np.clip(np.stack(rows) / 100.0, -10.0, 10.0)
-        return numbers.astype(np.float32), np.stack(
-            [seen["action_mask"] for seen in self._seen]
-        ).astype(bool)
+        masks = np.stack([seen["action_mask"] for seen in self._observations])
+        features = np.clip(np.stack(vectors) / 100.0, -10.0, 10.0)
+        return features.astype(np.float32), masks.astype(np.bool_)
 
-    def step(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Rewards (B,), and where an episode ended (B,)."""
-        reward, over = np.zeros(self.n, dtype=np.float32), np.zeros(self.n, dtype=bool)
-        for b, environment in enumerate(self._all):
-            self._seen[b], reward[b], terminated, truncated, _ = environment.step(actions[b])
+    def step(self, actions: NDArray[np.int64]) -> tuple[Floats, Bools]:
+        """Apply actions (B,); return rewards (B,) and whether each episode ended (B,)."""
+        reward = np.zeros(self.num_envs, dtype=np.float32)
+        over = np.zeros(self.num_envs, dtype=np.bool_)
+        for b, env in enumerate(self._envs):
+            self._observations[b], reward[b], terminated, truncated, _ = env.step(actions[b])
             over[b] = terminated or truncated
             if over[b]:
-                self._seen[b], _ = environment.reset()
+                self._observations[b], _ = env.reset()
         return reward, over
 
 
-# -- in the manner of CleanRL ------------------------------------------------------------------------------------
+# -- in the style of CleanRL ---------------------------------------------------------------------
 
 
 class Agent(nn.Module):
-    """Actor and critic of CleanRL's ppo.py (Huang et al. 2022, JMLR 23), with the masked categorical of its mask variants."""
+    """Actor and critic of CleanRL's ppo.py (Huang et al. 2022, JMLR 23), with action masks.
+
+    The masked categorical distribution is that of CleanRL's variants with masks.
+    """
 
     def __init__(self, inputs: int, actions: int, width: int) -> None:
         super().__init__()
@@ -97,15 +112,25 @@ class Agent(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor, action: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Action (drawn unless given), its log-probability, entropy, value; each (B,)."""
+        """Return actions, their log-probabilities, entropies and values, each (B,).
+
+        Parameters
+        ----------
+        x, mask
+            Observations (B, F) and action masks (B, A).
+        action
+            Actions (B,) to evaluate; None: draw them.
+        """
         logits = torch.where(mask, self.actor(x), torch.tensor(-1e8))
-        chances = torch.distributions.Categorical(logits=logits)
-        action = chances.sample() if action is None else action
-        spread = -(torch.where(mask, chances.logits * chances.probs, torch.tensor(0.0))).sum(-1)
-        return action, chances.log_prob(action), spread, self.critic(x).squeeze(-1)
+        # torch.distributions has no type annotations
+        policy: Any = torch.distributions.Categorical(logits=logits)
+        action = policy.sample() if action is None else action
+        entropy = -(torch.where(mask, policy.logits * policy.probs, torch.tensor(0.0))).sum(-1)
+        return action, policy.log_prob(action), entropy, self.critic(x).squeeze(-1)
 
 
 def _perceptron(inputs: int, width: int, outputs: int, gain: float) -> nn.Sequential:
+    """Return two hidden layers with tanh and a last layer with initial weights of scale `gain`."""
     layers: list[nn.Module] = []
     for n, m, std in ((inputs, width, 2**0.5), (width, width, 2**0.5), (width, outputs, gain)):
         layer = nn.Linear(n, m)
@@ -115,139 +140,154 @@ def _perceptron(inputs: int, width: int, outputs: int, gain: float) -> nn.Sequen
     return nn.Sequential(*layers[:-1])
 
 
-class Loop:
-    """CleanRL's ppo.py: storage of S steps in B environments, then `epochs` passes in minibatches, all in plain torch."""
+class CleanRLPPO:
+    """CleanRL's ppo.py in plain torch: S steps in B environments, then epochs over minibatches.
+
+    Parameters
+    ----------
+    envs
+        The B environments.
+    steps
+        S, decisions per environment and rollout.
+    minibatch, epochs
+        Of an update.
+    width
+        Units of each hidden layer.
+    """
 
     def __init__(
-        self, environments: Environments, steps: int, minibatch: int, epochs: int, width: int = 64
+        self, envs: VectorEnvs, steps: int, minibatch: int, epochs: int, width: int = 64
     ) -> None:
-        self.environments, self.steps, self.minibatch, self.epochs = (
-            environments,
-            steps,
-            minibatch,
-            epochs,
-        )
-        self.obs, self.mask = map(torch.from_numpy, environments.observe())
-        self.done = torch.zeros(environments.n)
+        self.envs = envs
+        self.steps = steps
+        self.minibatch = minibatch
+        self.epochs = epochs
+        self.obs, self.mask = map(torch.from_numpy, envs.observe())
+        self.done = torch.zeros(envs.num_envs)
         self.agent = Agent(self.obs.shape[1], self.mask.shape[1], width)
         self.optimizer = torch.optim.Adam(self.agent.parameters(), lr=2.5e-4, eps=1e-5)
-        s, b = steps, environments.n
+        shape = (steps, envs.num_envs)
         self.stored = {
-            "obs": torch.zeros(s, b, self.obs.shape[1]), "mask": torch.zeros(s, b, self.mask.shape[1], dtype=torch.bool),
-            "action": torch.zeros(s, b, dtype=torch.int64),
-            **{name: torch.zeros(s, b) for name in ("logp", "reward", "done", "value")},
-        }  # fmt: skip
+            "obs": torch.zeros(*shape, self.obs.shape[1]),
+            "mask": torch.zeros(*shape, self.mask.shape[1], dtype=torch.bool),
+            "action": torch.zeros(*shape, dtype=torch.int64),
+            **{name: torch.zeros(*shape) for name in ("logp", "reward", "done", "value")},
+        }
 
-    def turn(self) -> None:
-        """Play and update once."""
-        self.update(*self.play())
+    def train_iteration(self) -> None:
+        """Collect one rollout and update with it."""
+        self.update(*self.collect())
 
     @torch.no_grad()
-    def play(self) -> tuple[Tensor, Tensor]:
-        """Advantages and returns (S, B) of `steps` decisions in every environment."""
+    def collect(self) -> tuple[Tensor, Tensor]:
+        """Store one rollout; return its advantages and returns, each (S, B)."""
         stored = self.stored
         for step in range(self.steps):
-            stored["obs"][step], stored["mask"][step], stored["done"][step] = (
-                self.obs,
-                self.mask,
-                self.done,
-            )
+            stored["obs"][step] = self.obs
+            stored["mask"][step] = self.mask
+            stored["done"][step] = self.done
             action, logp, _, value = self.agent(self.obs, self.mask)
-            stored["action"][step], stored["logp"][step], stored["value"][step] = (
-                action,
-                logp,
-                value,
-            )
-            reward, over = self.environments.step(action.numpy())
+            stored["action"][step] = action
+            stored["logp"][step] = logp
+            stored["value"][step] = value
+            reward, over = self.envs.step(action.numpy())
             stored["reward"][step] = torch.from_numpy(reward)
             self.done = torch.from_numpy(over).float()
-            self.obs, self.mask = map(torch.from_numpy, self.environments.observe())
-        following, carry, advantages = (
-            self.agent(self.obs, self.mask)[3],
-            torch.zeros(()),
-            torch.zeros_like(stored["reward"]),
-        )
+            self.obs, self.mask = map(torch.from_numpy, self.envs.observe())
+        last_value = self.agent(self.obs, self.mask)[3]
+        advantage = torch.zeros(())
+        advantages = torch.zeros_like(stored["reward"])
         for t in reversed(range(self.steps)):
-            on = 1.0 - (self.done if t == self.steps - 1 else stored["done"][t + 1])
-            value = following if t == self.steps - 1 else stored["value"][t + 1]
-            delta = stored["reward"][t] + value * on - stored["value"][t]
-            advantages[t] = carry = delta + 0.95 * on * carry
+            is_last = t == self.steps - 1
+            continues = 1.0 - (self.done if is_last else stored["done"][t + 1])
+            next_value = last_value if is_last else stored["value"][t + 1]
+            delta = stored["reward"][t] + next_value * continues - stored["value"][t]
+            advantage = delta + 0.95 * continues * advantage  # gamma = 1, lambda = 0.95
+            advantages[t] = advantage
         return advantages, advantages + stored["value"]
 
     def update(self, advantages: Tensor, returns: Tensor) -> None:
-        """`epochs` passes over the rollout."""
+        """Train `epochs` times on the stored rollout with advantages and returns, each (S, B)."""
         flat = {name: column.flatten(0, 1) for name, column in self.stored.items()}
-        advantages, returns = advantages.flatten(), returns.flatten()
+        advantages = advantages.flatten()
+        returns = returns.flatten()
         order = np.arange(len(returns))
         for _ in range(self.epochs):
             np.random.default_rng().shuffle(order)
             for start in range(0, len(order), self.minibatch):
                 rows = order[start : start + self.minibatch]
-                loss = self.loss(
-                    {name: column[rows] for name, column in flat.items()},
-                    advantages[rows],
-                    returns[rows],
-                )
+                batch = {name: column[rows] for name, column in flat.items()}
+                loss: Any = self.loss(batch, advantages[rows], returns[rows])
                 self.optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(self.agent.parameters(), 0.5)
                 self.optimizer.step()
 
-    def loss(self, of: dict[str, Tensor], advantage: Tensor, returns: Tensor) -> Tensor:
-        """Clipped surrogate, clipped value loss, entropy."""
-        _, logp, entropy, value = self.agent(of["obs"], of["mask"], of["action"])
-        ratio = (logp - of["logp"]).exp()
+    def loss(self, batch: dict[str, Tensor], advantage: Tensor, returns: Tensor) -> Tensor:
+        """Return the clipped policy loss, clipped value loss and entropy bonus as one scalar."""
+        _, logp, entropy, value = self.agent(batch["obs"], batch["mask"], batch["action"])
+        ratio = (logp - batch["logp"]).exp()
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        policy = torch.max(-advantage * ratio, -advantage * ratio.clamp(0.8, 1.2)).mean()
-        held = of["value"] + (value - of["value"]).clamp(-0.2, 0.2)
-        error = torch.max((value - returns) ** 2, (held - returns) ** 2)
-        return policy - 0.01 * entropy.mean() + 0.5 * 0.5 * error.mean()
+        policy_loss = torch.max(-advantage * ratio, -advantage * ratio.clamp(0.8, 1.2)).mean()
+        clipped = batch["value"] + (value - batch["value"]).clamp(-0.2, 0.2)
+        error = torch.max((value - returns) ** 2, (clipped - returns) ** 2)
+        loss: Tensor = policy_loss - 0.01 * entropy.mean() + 0.5 * 0.5 * error.mean()
+        return loss
 
 
-# -- Stable-Baselines3-contrib -----------------------------------------------------------------------------------
+# -- Stable-Baselines3-contrib -------------------------------------------------------------------
 
 
-class Maskable:
-    """MaskablePPO (Huang & Ontañón 2020, arXiv:2006.14171) over a VecEnv."""
+class MaskablePPO:
+    """MaskablePPO of sb3-contrib (Huang & Ontañón 2020, arXiv:2006.14171).
+
+    The parameters are those of `CleanRLPPO`.
+    """
 
     def __init__(
-        self, environments: Environments, steps: int, minibatch: int, epochs: int, width: int = 64
+        self, envs: VectorEnvs, steps: int, minibatch: int, epochs: int, width: int = 64
     ) -> None:
-        from sb3_contrib import MaskablePPO
+        import sb3_contrib
 
-        self.decisions = steps * environments.n
-        self.model = MaskablePPO(
-            "MlpPolicy", vec_env(environments), n_steps=steps, batch_size=minibatch, n_epochs=epochs, device="cpu", seed=0,
+        self.decisions = steps * envs.num_envs
+        self.model = sb3_contrib.MaskablePPO(
+            "MlpPolicy",
+            make_vec_env(envs),
+            n_steps=steps,
+            batch_size=minibatch,
+            n_epochs=epochs,
+            device="cpu",
+            seed=0,
             policy_kwargs={"net_arch": [width, width]},
-        )  # fmt: skip
+        )
 
-    def turn(self) -> None:
-        """Play and update once."""
+    def train_iteration(self) -> None:
+        """Collect one rollout and update with it."""
         self.model.learn(self.decisions, reset_num_timesteps=False)
 
 
-def vec_env(environments: Environments) -> Any:
-    """`environments` as Stable-Baselines3 wants them."""
+def make_vec_env(envs: VectorEnvs) -> Any:
+    """Return `envs` as a VecEnv of Stable-Baselines3."""
     from gymnasium import spaces
     from stable_baselines3.common.vec_env import VecEnv
 
-    class Vector(VecEnv):
+    class VectorEnvsAdapter(VecEnv):  # type: ignore[misc]  # sb3 is optional and may be absent
         def reset(self) -> Any:
-            self.seen, self.masks = environments.observe()
-            return self.seen
+            self.observations, self.masks = envs.observe()
+            return self.observations
 
         def step_async(self, actions: Any) -> None:
             self.actions = actions
 
         def step_wait(self) -> Any:
-            reward, over = environments.step(self.actions)
-            last = self.seen
-            self.seen, self.masks = environments.observe()
+            reward, over = envs.step(self.actions)
+            last = self.observations
+            self.observations, self.masks = envs.observe()
             infos = [
                 {"terminal_observation": last[b]} if ended else {}
                 for b, ended in enumerate(over.tolist())
             ]
-            return self.seen, reward, over, infos
+            return self.observations, reward, over, infos
 
         def env_method(
             self, method_name: str, *args: Any, indices: Any = None, **options: Any
@@ -267,9 +307,9 @@ def vec_env(environments: Environments) -> Any:
 
         def close(self) -> None: ...
 
-    seen, mask = environments.observe()
-    return Vector(
-        environments.n,
-        spaces.Box(-100.0, 100.0, seen.shape[1:], np.float32),
-        spaces.Discrete(mask.shape[1]),
+    observations, masks = envs.observe()
+    return VectorEnvsAdapter(
+        envs.num_envs,
+        spaces.Box(-100.0, 100.0, observations.shape[1:], np.float32),
+        spaces.Discrete(masks.shape[1]),
     )

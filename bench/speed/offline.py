@@ -1,15 +1,17 @@
-"""Offline learning: gradient steps per second of CQL with the pairwise network, by how it is fed.
+"""Offline learning: gradient steps per second of CQL with the pairwise network, by its batches.
 
-`episodes` of random play on `small`, batches of 256. Rows:
+The log holds `episodes` of random legal actions on `small`; batches have 256 transitions. Rows:
 
-* `feed`: the log's features are made once, a batch is a choice of rows (`solvers.offline.feed`), one pass of the network serves
-  the TD error and the conservative term.
-* `d3rlpy's sampler`: the same network and losses, fed by d3rlpy's own replay buffer with flat observations: features are made
-  in every pass, and a batch is put together in Python.
-* `d3rlpy's sampler and losses`: as before, with d3rlpy's own CQL, which passes twice.
+* `offline buffer`: our buffer. Features are computed once, a batch is a selection of rows, and one
+  pass of the network serves both the TD error and the conservative term.
+* `d3rlpy's sampler`: the same networks and losses with batches of d3rlpy's own replay buffer of
+  flat observations: features are computed in every pass, and batches are put together in Python.
+* `d3rlpy's sampler and losses`: as before, with d3rlpy's own CQL, which evaluates the network
+  twice.
 
-`sampling_ms`: of one batch, alone. Rates are the best of `rounds`, taken in turn, per second of processor time (one thread) and
-of the wall clock; `ratio`: ours over that row's, by processor time.
+`sampling_ms`: milliseconds to draw one batch. Rates are the best of `rounds`, measured in turn, per
+second of processor time (one thread) and of the wall clock. `ratio`: our rate over that of the row,
+by processor time.
 """
 
 from __future__ import annotations
@@ -17,66 +19,91 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib import import_module
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from bench.speed.exact import build, read
+from bench.contracts import LoggedDataset
+from bench.logs.episodes import LoggedEpisodes
+from bench.plugins import load
 
 BATCH = 256
+OURS = "offline buffer"
 
 
 def rows(
     threads: int, rounds: int = 5, steps: int = 20, episodes: int = 256
 ) -> Iterator[dict[str, Any]]:
-    """One row per way to feed, `steps` gradient steps in each round."""
-    feeds, log = import_module("solvers.offline.feed"), recorded(episodes)
-    algorithms, device = import_module("solvers.offline.d3rlpy_algorithms"), torch.device("cpu")
-    feed = feeds.Feed(log, device)
-    ours, theirs = algorithms.FeedBuffer(feed), algorithms.replay_buffer(log)
-    learner = import_module("solvers.offline.learners").CQL(logs=None, batch=BATCH)
-    two_passes = learner.algorithm(feed)
-    two_passes.impl.__class__ = algorithms.OnePassCQL.__mro__[1]
-    ways = {
-        "feed": (learner.algorithm(feed), ours),
-        "d3rlpy's sampler": (learner.algorithm(feed), theirs),
-        "d3rlpy's sampler and losses": (two_passes, theirs),
-    }
+    """Yield one row per source of batches.
+
+    Parameters
+    ----------
+    threads
+        Not used: everything runs in one thread.
+    rounds
+        Measurements, of which the fastest counts, after a first one that is not counted.
+    steps
+        Gradient steps per measurement.
+    episodes
+        Episodes in the log.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        log = random_log(episodes, Path(folder)).episodes()
+    compared = variants(log)
     best: dict[str, tuple[float, float]] = {}
     for r in range(rounds + 1):
-        for way, (algorithm, buffer) in ways.items():
-            found = rate(
-                lambda a=algorithm, b=buffer: a.update(b.sample_transition_batch(BATCH)), steps
-            )  # type: ignore[misc]
+        for name, (algorithm, sampler) in compared.items():
+            rates = measure(partial(gradient_step, algorithm, sampler), steps)
             if r:
-                best[way] = max(best.get(way, (0.0, 0.0)), found)
-    for way, (_, buffer) in ways.items():
-        sampling = 1000 / rate(lambda b=buffer: b.sample_transition_batch(BATCH), steps)[0]  # type: ignore[misc]
+                best[name] = max(best.get(name, (0.0, 0.0)), rates)
+    for name, (_, sampler) in compared.items():
+        batches_per_second, _ = measure(partial(sampler.sample_transition_batch, BATCH), steps)
         yield {
-            "feeding": way,
-            "steps_per_cpu_second": best[way][0],
-            "steps_per_second": best[way][1],
-            "sampling_ms": sampling,
-            "ratio": best["feed"][0] / best[way][0],
+            "sampler": name,
+            "steps_per_cpu_second": best[name][0],
+            "steps_per_second": best[name][1],
+            "sampling_ms": 1000 / batches_per_second,
+            "ratio": best[OURS][0] / best[name][0],
         }
 
 
-def rate(call: Callable[[], Any], times: int) -> tuple[float, float]:
-    """Calls per second of processor time, and of the wall clock."""
-    cpu, wall = time.process_time(), time.perf_counter()
+def variants(log: LoggedEpisodes) -> dict[str, tuple[Any, Any]]:
+    """Return name -> (algorithm, sampler of its batches), ours first."""
+    learner = load("solver", "cql", logs=None, device="cpu", batch=BATCH)
+    buffer = learner.make_buffer(log)
+    ours = learner.make_sampler(buffer)
+    theirs = learner.make_d3rlpy_buffer(log)
+    return {
+        OURS: (learner.make_algorithm(buffer), ours),
+        "d3rlpy's sampler": (learner.make_algorithm(buffer), theirs),
+        "d3rlpy's sampler and losses": (learner.make_stock_algorithm(buffer), theirs),
+    }
+
+
+def gradient_step(algorithm: Any, sampler: Any) -> None:
+    """Draw one batch and update the networks with it."""
+    algorithm.update(sampler.sample_transition_batch(BATCH))
+
+
+def measure(call: Callable[[], Any], times: int) -> tuple[float, float]:
+    """Return calls per second of processor time and of the wall clock."""
+    processor = time.process_time()
+    wall = time.perf_counter()
     for _ in range(times):
         call()
-    return times / (time.process_time() - cpu), times / (time.perf_counter() - wall)
+    return times / (time.process_time() - processor), times / (time.perf_counter() - wall)
 
 
-def recorded(episodes: int) -> Any:
-    """Random play on the first training instances of `small`."""
-    logs = import_module("datasets.logs.recorded")
-    data = build(read("dataset", "small") | {"train": episodes, "hashes": None})
-    random = logs.Behaviour(build(read("solver", "random")), episodes)
-    with tempfile.TemporaryDirectory() as folder:
-        log = logs.RecordedLogs("speed-v0", data, {"random": random})
-        log.cache = Path(folder)
-        return log.episodes()
+def random_log(episodes: int, cache: Path) -> LoggedDataset:
+    """Return a log of random legal actions, one episode on each training instance of `small`.
+
+    It is stored in the folder `cache`.
+    """
+    log: LoggedDataset = load(
+        "logs",
+        "cluster-small-random-v0",
+        data={"train": episodes, "hashes": None},
+        behaviours={"random": {"episodes": episodes}},
+    )
+    log.cache = cache
+    return log

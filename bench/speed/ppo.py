@@ -1,20 +1,24 @@
-"""PPO: decisions per second of the simulator, of playing with the network, of the update, and of both together.
+"""PPO: decisions per second of the simulator, the rollout, the update, and a whole iteration.
 
-10 tasks x 4 agents (`small` with 10 tasks each), `instances` of them. Rows by `network`:
+The instances are `instances` of the dataset `small` with 10 tasks on 4 agents each. Networks:
 
-* `mlp`: two perceptrons 64-64, policy and value, at 10 and at 4 epochs; beside it, where they are installed, MaskablePPO of
-  Stable-Baselines3-contrib and a loop in the manner of CleanRL, with the same network, epochs and instances, over our batched
-  simulator and over our Gymnasium environment one by one. All are measured at the best of the settings in `SEARCH`, ours too.
+* `mlp`: two perceptrons 64-64, policy and value, at 10 and at 4 epochs. Where they are installed,
+  MaskablePPO of Stable-Baselines3-contrib and a loop in the style of CleanRL stand beside it, with
+  the same network, epochs and instances, over our batched simulator and over single environments of
+  our Gymnasium class. Every engine, ours included, runs at the fastest of the settings in `SEARCH`.
 * `pairs`: the pairwise network with the settings of conf/solver/ppo.yaml, on `small` itself.
 
-Phases: `simulator`, random legal play without any network; `rollout`, decisions drawn from the network, with all that an
-update needs stored; `update`, all epochs on a rollout; `end to end`, both in turn, training samples per second. Validation,
-checkpoints and logging are left out, for us and for the others. An update is never stopped early. Float32 throughout.
+Phases: `simulator`, random legal actions without a network; `rollout`, decisions drawn from the
+policy, with all that an update needs stored; `update`, all epochs on one rollout; `end to end`,
+rollout and update in turn, in training samples per second. Validation, checkpoints and logging are
+left out for all engines. No update is stopped early. All numbers are float32.
 
-`setting`: environments x steps, minibatch. Rates are the best of `rounds` after a first one that is not counted; engines that
-are compared take turns. They are per second of processor time, user and system, of one thread, which other programs on the
-machine hardly distort, and per second of the wall clock, which they do. `ratio`: our end-to-end rate per processor second over
-that row's. The roofline stands beside each figure: see `_roofline`. On a GPU only the wall clock means anything.
+`setting`: environments x steps, minibatch. Rates are the best of `rounds` after a first one that is
+not counted; engines that are compared are measured in turn. They are per second of processor time
+(user and system) of one thread, which other programs on the machine hardly distort, and per second
+of the wall clock, which they do distort. On a GPU only the wall clock is meaningful. `ratio`: our
+end-to-end rate per processor second over that of the row. The columns from `kflop` on are the
+roofline model of `bench.speed._roofline`.
 """
 
 from __future__ import annotations
@@ -23,23 +27,35 @@ import functools
 import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
 from bench.errors import UserError
 from bench.instance import Instance
+from bench.plugins import load
 from bench.setting import Setting
-from bench.speed._ppo_peers import Batched, Gymnasium, Loop, Maskable
-from bench.speed._roofline import Work, count, peaks, shares, wait
-from bench.speed.exact import build, read
+from bench.speed._ppo_peers import (
+    BatchedEnvs,
+    CleanRLPPO,
+    GymnasiumEnvs,
+    MaskablePPO,
+    VectorEnvs,
+)
+from bench.speed._roofline import (
+    Work,
+    count_work,
+    measure_peaks,
+    roofline_columns,
+    synchronize,
+)
 
 PARTS = ("mlp", "pairs", "cuda")
 EPOCHS = (10, 4)
 MLP = {"network": "mlp", "width": 64}
-FOREVER = 1e9  # the KL at which an update would stop
-SEARCH = {  # (environments, steps, minibatch), of which the best is taken
+NO_MAX_KL = 1e9  # `max_kl` at which no update is stopped early
+SEARCH = {  # settings (num_envs, steps, minibatch), of which an engine runs at the fastest
     "batched": (
         (8, 128, 256),
         (64, 64, 512),
@@ -50,15 +66,16 @@ SEARCH = {  # (environments, steps, minibatch), of which the best is taken
     ),
     "gymnasium": ((8, 128, 256), (32, 64, 2048)),
 }
-GPU = {"envs": 16384, "steps": 32, "minibatch": 65536}  # a GPU needs many to be busy
+GPU = {"num_envs": 16384, "steps": 32, "minibatch": 65536}  # a GPU needs many environments
 EARLIER = {"RL4CO, L2D by PPO, JSSP 6x6": 416, "RL4CO, REINFORCE": 4700}  # samples/s
 
+Key = TypeVar("Key")
 Row = dict[str, Any]
-Rate = tuple[float, float]  # decisions per second of the wall clock, and of processor time
+Rate = tuple[float, float]  # decisions per second of the wall clock and of processor time
 
 
 class Phase(NamedTuple):
-    """Something to measure: a call that makes so many decisions, and the work in each."""
+    """A call to measure, the number of decisions it makes, and the work per decision."""
 
     call: Callable[[], Any]
     decisions: int
@@ -66,198 +83,224 @@ class Phase(NamedTuple):
 
 
 def rows(threads: int, rounds: int = 5, instances: int = 256, only: str = "") -> Iterator[Row]:
-    """One row per network, engine, phase and number of epochs, as it is measured; `only`: one of PARTS.
+    """Yield one row per network, engine, phase and number of epochs.
 
-    Raises:
-        UserError: for another `only`.
+    Parameters
+    ----------
+    threads
+        Not used: everything runs in one thread.
+    rounds
+        Calls per measurement, of which the fastest counts.
+    instances
+        Number of training instances.
+    only
+        One of PARTS; default: all.
+
+    Raises
+    ------
+    UserError
+        For another value of `only`.
     """
     if only not in ("", *PARTS):
         raise UserError(f"--only: {only!r} must be one of {', '.join(PARTS)}")
-    peak = peaks(torch.device("cpu"))
+    peak = measure_peaks(torch.device("cpu"))
     yield peak_row("machine", peak)
     if only in ("", "mlp"):
-        yield from perceptrons(drawn(instances, [10, 10]), rounds, peak)
+        yield from mlp_rows(draw_instances(instances, [10, 10]), rounds, peak)
     if only in ("", "pairs"):
-        yield from ours(configured(device="cpu"), drawn(instances), rounds, peak)
-        for engine, figure in EARLIER.items():
-            note = f"not measured here; an earlier figure is {figure:,} samples/s; networks differ"
+        yield from learner_rows(
+            create_learner(device="cpu"), draw_instances(instances), rounds, peak
+        )
+        for engine, rate in EARLIER.items():
+            note = f"not measured here; an earlier figure is {rate:,} samples/s; networks differ"
             yield row({}, engine, "end to end", note=note)
     if only in ("", "cuda"):
-        yield from on_gpu(drawn(instances, [10, 10]), rounds)
+        yield from gpu_rows(draw_instances(instances, [10, 10]), rounds)
 
 
-def configured(**changes: Any) -> Any:
-    """The learner of conf/solver/ppo.yaml with changes; its updates are not stopped early."""
-    return build(read("solver", "ppo") | {"max_kl": FOREVER} | changes)
+def create_learner(**changes: Any) -> Any:
+    """Return the learner of conf/solver/ppo.yaml with changes; its updates never stop early."""
+    return load("solver", "ppo", **({"max_kl": NO_MAX_KL} | changes))
 
 
-def drawn(count: int, tasks: list[int] | None = None) -> list[Instance]:
-    """The first training instances of `small`, or as many with so many tasks each."""
-    change = {"train": count, "hashes": None} | ({} if tasks is None else {"tasks": tasks})
-    return list(build(read("dataset", "small") | change).instances("train"))
+def draw_instances(count: int, tasks: list[int] | None = None) -> list[Instance]:
+    """Return the first `count` training instances of `small`.
+
+    `tasks`: the smallest and the largest number of tasks; default: as in the configuration.
+    """
+    changes = {} if tasks is None else {"tasks": tasks}
+    return list(load("dataset", "small", train=count, hashes=None, **changes).instances("train"))
 
 
-# -- ours --------------------------------------------------------------------------------------------------------
+# -- the learner of the suite --------------------------------------------------------------------
 
 
 def phases(learner: Any, instances: list[Instance]) -> dict[str, Phase]:
-    """`rollout`, `update` and `end to end` of a learner, and `simulator` under them."""
-    descent = learner.descent(instances, Setting())
-    rng, decisions = np.random.default_rng(0), learner.envs * learner.steps
-    descent.turn()
-    rollout = learner.play(descent)
-    play, update = (
-        functools.partial(learner.play, descent),
-        functools.partial(learner.update, descent, rollout),
+    """Return the phases of a learner: `simulator`, `rollout`, `update` and `end to end`."""
+    trainer = learner.trainer(instances, Setting())
+    rng = np.random.default_rng(0)
+    decisions = learner.num_envs * learner.steps
+    trainer.train_iteration()
+    rollout = learner.collect(trainer)
+    collect = functools.partial(learner.collect, trainer)
+    update = functools.partial(learner.update, trainer, rollout)
+    rollout_work = count_work(collect, decisions)
+    update_work = count_work(update, decisions)
+    iteration_work = Work(
+        rollout_work.flops + update_work.flops, rollout_work.bytes + update_work.bytes
     )
-    work = {"rollout": count(play, decisions), "update": count(update, decisions)}
-    both = Work(*(sum(parts) for parts in zip(*work.values(), strict=True)))
-    simulator = learner.descent(instances, Setting()).player.simulator
+    simulator = learner.trainer(instances, Setting()).collector.simulator
+    play_random = functools.partial(simulator.play_random, rng, 16 * learner.steps, restart=True)
     return {
-        "simulator": Phase(
-            lambda: simulator.play_random(rng, 16 * learner.steps, restart=True), 16 * decisions
-        ),
-        "rollout": Phase(play, decisions, work["rollout"]),
-        "update": Phase(update, decisions, work["update"]),
-        "end to end": Phase(descent.turn, decisions, both),
+        "simulator": Phase(play_random, 16 * decisions),
+        "rollout": Phase(collect, decisions, rollout_work),
+        "update": Phase(update, decisions, update_work),
+        "end to end": Phase(trainer.train_iteration, decisions, iteration_work),
     }
 
 
-def ours(learner: Any, instances: list[Instance], rounds: int, peak: Work) -> Iterator[Row]:
-    """A row per phase of one learner."""
-    of = phases(learner, instances)
-    found = measure(of, rounds, torch.device(learner.device))
-    yield from rows_of(learner, of, found, peak)
+def learner_rows(learner: Any, instances: list[Instance], rounds: int, peak: Work) -> Iterator[Row]:
+    """Measure every phase of one learner and yield a row for each."""
+    measured = phases(learner, instances)
+    rates = measure(measured, rounds, torch.device(learner.device))
+    yield from phase_rows(learner, measured, rates, peak)
 
 
-def rows_of(
-    learner: Any, of: Mapping[str, Phase], found: Mapping[str, Rate], peak: Work
+def phase_rows(
+    learner: Any, measured: Mapping[str, Phase], rates: Mapping[str, Rate], peak: Work
 ) -> Iterator[Row]:
-    """What was found of each phase, beside its roofline."""
+    """Yield a row for each phase of our learner, with its roofline."""
     gpu = learner.device == "cuda"
-    for phase, named in of.items():
-        wall, processor = found[phase]
-        ratio = 1.0 if phase == "end to end" and learner.network == "mlp" else None
-        line = row(
-            vars(learner),
-            "ours on a GPU" if gpu else "ours",
-            phase,
-            wall,
-            None if gpu else processor,
-            ratio,
-        )
-        yield line | (shares(named.work, wall if gpu else processor, peak) if named.work else {})
+    engine = "ours on a GPU" if gpu else "ours"
+    for name, phase in measured.items():
+        wall, processor = rates[name]
+        ratio = 1.0 if name == "end to end" and learner.network == "mlp" else None
+        line = row(vars(learner), engine, name, wall, None if gpu else processor, ratio)
+        if phase.work:
+            line |= roofline_columns(phase.work, wall if gpu else processor, peak)
+        yield line
 
 
-def on_gpu(instances: list[Instance], rounds: int) -> Iterator[Row]:
-    """The rows of both networks on a GPU, or that there is none."""
+def gpu_rows(instances: list[Instance], rounds: int) -> Iterator[Row]:
+    """Yield the rows of both networks on a GPU, with a note where there is none."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    peak = peaks(torch.device(device)) if device == "cuda" else None
+    peak = measure_peaks(torch.device(device)) if device == "cuda" else None
     if peak is not None:
         yield peak_row(torch.cuda.get_device_name(), peak)
     for settings in (*(MLP | {"epochs": epochs} for epochs in EPOCHS), {}):
-        own = configured(**settings | GPU | {"device": device})
+        learner = create_learner(**settings | GPU | {"device": device})
         if peak is None:
-            yield row(vars(own), "ours on a GPU", "end to end", note="not measured: no CUDA device")
+            note = "not measured: no CUDA device"
+            yield row(vars(learner), "ours on a GPU", "end to end", note=note)
         else:
-            yield from ours(own, instances, rounds, peak)
+            yield from learner_rows(learner, instances, rounds, peak)
 
 
-# -- beside others -----------------------------------------------------------------------------------------------
+# -- beside other implementations -----------------------------------------------------------------
 
 
-def perceptrons(instances: list[Instance], rounds: int, peak: Work) -> Iterator[Row]:
-    """Rows of `mlp` and of its peers; all take turns."""
-    best = {name: find_best(name, instances) for name in ENGINES if not absent(name)}
-    for epochs in EPOCHS:
-        own = configured(**MLP, **best["ours"], epochs=epochs, device="cpu")
-        of = phases(own, instances)
-        others = {
-            name: turn(name, instances, at, epochs) for name, at in best.items() if name != "ours"
-        }
-        found = measure(of | others, rounds, torch.device("cpu"))
-        yield from rows_of(own, of, found, peak)
-        for name in ENGINES:
-            if name in others:
-                ratio = found["end to end"][1] / found[name][1]
-                yield row(
-                    MLP | best[name] | {"epochs": epochs}, name, "end to end", *found[name], ratio
-                )
-            elif name != "ours":
-                yield row(MLP | {"epochs": epochs}, name, "end to end", note=absent(name))
-
-
-ENGINES: Mapping[str, tuple[Any, str]] = {  # what plays and updates, and what it plays in
+ENGINES: Mapping[str, tuple[Any, str]] = {  # name -> (peer, None for ours; its environments)
     "ours": (None, "batched"),
-    "MaskablePPO, batched simulator": (Maskable, "batched"),
-    "CleanRL-style loop, batched simulator": (Loop, "batched"),
-    "MaskablePPO, Gymnasium": (Maskable, "gymnasium"),
-    "CleanRL-style loop, Gymnasium": (Loop, "gymnasium"),
+    "MaskablePPO, batched simulator": (MaskablePPO, "batched"),
+    "CleanRL-style loop, batched simulator": (CleanRLPPO, "batched"),
+    "MaskablePPO, Gymnasium": (MaskablePPO, "gymnasium"),
+    "CleanRL-style loop, Gymnasium": (CleanRLPPO, "gymnasium"),
 }
 
 
-def absent(name: str) -> str:
-    """Why an engine cannot be measured, empty if it can."""
-    return (
-        "not installed"
-        if ENGINES[name][0] is Maskable and not importlib.util.find_spec("sb3_contrib")
-        else ""
-    )
+def mlp_rows(instances: list[Instance], rounds: int, peak: Work) -> Iterator[Row]:
+    """Yield the rows of our learner with the network `mlp` and of its peers, measured in turn."""
+    best = {
+        name: find_best_setting(name, instances) for name in ENGINES if not reason_missing(name)
+    }
+    for epochs in EPOCHS:
+        learner = create_learner(**MLP, **best["ours"], epochs=epochs, device="cpu")
+        ours = phases(learner, instances)
+        peers = {
+            name: iteration_phase(name, instances, setting, epochs)
+            for name, setting in best.items()
+            if name != "ours"
+        }
+        rates = measure(ours | peers, rounds, torch.device("cpu"))
+        yield from phase_rows(learner, ours, rates, peak)
+        for name in ENGINES:
+            settings: dict[str, Any] = MLP | {"epochs": epochs}
+            if name in peers:
+                ratio = rates["end to end"][1] / rates[name][1]
+                yield row(settings | best[name], name, "end to end", *rates[name], ratio)
+            elif name != "ours":
+                yield row(settings, name, "end to end", note=reason_missing(name))
 
 
-def turn(name: str, instances: list[Instance], at: Mapping[str, int], epochs: int) -> Phase:
-    """What an engine does end to end at one of the settings: play and update once."""
-    (kind, world), decisions = ENGINES[name], at["envs"] * at["steps"]
-    if world == "gymnasium":
-        return Phase(
-            kind(Gymnasium(instances, at["envs"]), at["steps"], at["minibatch"], epochs).turn,
-            decisions,
-        )
-    descent = configured(**MLP, **at, epochs=epochs, device="cpu").descent(instances, Setting())
-    if kind is None:
-        return Phase(descent.turn, decisions)
-    return Phase(
-        kind(Batched(descent.player), at["steps"], at["minibatch"], epochs).turn, decisions
-    )
+def reason_missing(name: str) -> str:
+    """Return why an engine cannot be measured, empty if it can."""
+    needed = ENGINES[name][0] is MaskablePPO
+    return "not installed" if needed and not importlib.util.find_spec("sb3_contrib") else ""
 
 
-def find_best(name: str, instances: list[Instance]) -> dict[str, int]:
-    """The setting at which an engine is fastest at the smallest number of epochs, best of two turns after the first."""
+def iteration_phase(
+    name: str, instances: list[Instance], setting: Mapping[str, int], epochs: int
+) -> Phase:
+    """Return the phase `end to end` of an engine at a setting: one rollout and its update."""
+    peer, environments = ENGINES[name]
+    decisions = setting["num_envs"] * setting["steps"]
+    envs: VectorEnvs
+    if environments == "gymnasium":
+        envs = GymnasiumEnvs(instances, setting["num_envs"])
+    else:
+        learner = create_learner(**MLP, **setting, epochs=epochs, device="cpu")
+        trainer = learner.trainer(instances, Setting())
+        if peer is None:
+            return Phase(trainer.train_iteration, decisions)
+        envs = BatchedEnvs(trainer.collector)
+    algorithm = peer(envs, setting["steps"], setting["minibatch"], epochs)
+    return Phase(algorithm.train_iteration, decisions)
+
+
+def find_best_setting(name: str, instances: list[Instance]) -> dict[str, int]:
+    """Return the setting at which an engine is fastest per processor second.
+
+    Each is measured at the smallest number of epochs: the best of two iterations after a first one.
+    """
     settings = [
-        dict(zip(("envs", "steps", "minibatch"), at, strict=True))
-        for at in SEARCH[ENGINES[name][1]]
+        dict(zip(("num_envs", "steps", "minibatch"), values, strict=True))
+        for values in SEARCH[ENGINES[name][1]]
     ]
-    found = measure(
-        {i: turn(name, instances, at, min(EPOCHS)) for i, at in enumerate(settings)},
-        2,
-        torch.device("cpu"),
-    )
-    return settings[max(found, key=lambda i: found[i][1])]
+    candidates = {
+        i: iteration_phase(name, instances, setting, min(EPOCHS))
+        for i, setting in enumerate(settings)
+    }
+    rates = measure(candidates, 2, torch.device("cpu"))
+    return settings[max(rates, key=lambda i: rates[i][1])]
 
 
-# -- measuring ---------------------------------------------------------------------------------------------------
+# -- measuring -----------------------------------------------------------------------------------
 
 
-def measure(calls: Mapping[Any, Phase], rounds: int, device: torch.device) -> dict[Any, Rate]:
-    """Best decisions per wall second and per processor second of each; they take turns, the first round is not counted."""
-    spent: dict[Any, list[tuple[float, float]]] = {name: [] for name in calls}
+def measure(measured: Mapping[Key, Phase], rounds: int, device: torch.device) -> dict[Key, Rate]:
+    """Return the best rates of each phase over `rounds`.
+
+    The phases are called in turn. A first round is not counted.
+    """
+    seconds: dict[Key, list[tuple[float, float]]] = {name: [] for name in measured}
     for _ in range(rounds + 1):
-        for name, phase in calls.items():
-            wall, processor = time.perf_counter(), time.process_time()
+        for name, phase in measured.items():
+            wall = time.perf_counter()
+            processor = time.process_time()
             phase.call()
-            wait(device)
-            spent[name].append((time.perf_counter() - wall, time.process_time() - processor))
+            synchronize(device)
+            seconds[name].append((time.perf_counter() - wall, time.process_time() - processor))
     return {
         name: (
-            calls[name].decisions / min(x for x, _ in seconds[1:]),
-            calls[name].decisions / min(x for _, x in seconds[1:]),
+            measured[name].decisions / min(wall for wall, _ in spent[1:]),
+            measured[name].decisions / min(processor for _, processor in spent[1:]),
         )
-        for name, seconds in spent.items()
+        for name, spent in seconds.items()
     }
 
 
 def row(
-    of: Mapping[str, Any],
+    settings: Mapping[str, Any],
     engine: str,
     phase: str,
     wall: float | None = None,
@@ -265,18 +308,41 @@ def row(
     ratio: float | None = None,
     note: str = "",
 ) -> Row:
-    """One line of the table; None where nothing was measured. `of`: the settings."""
+    """Return one row of the table; None where nothing was measured.
+
+    Parameters
+    ----------
+    settings
+        `network`, `width`, `epochs`, `num_envs`, `steps` and `minibatch`, as far as they are known.
+    engine, phase, note
+        Text columns.
+    wall, processor
+        Decisions per second of the wall clock and of processor time.
+    ratio
+        Our rate over that of this row.
+    """
+    setting = ""
+    if "num_envs" in settings:
+        setting = f"{settings['num_envs']} x {settings['steps']}, {settings['minibatch']}"
     return {
-        "network": f"{of.get('network', '')} {of.get('width', '')}".strip(), "engine": engine, "phase": phase,
-        "epochs": of.get("epochs") if phase in ("update", "end to end") else None,
-        "setting": f"{of['envs']} x {of['steps']}, {of['minibatch']}" if "envs" in of else "",
-        "per_cpu_second": None if processor is None else round(processor), "per_second": None if wall is None else round(wall),
+        "network": f"{settings.get('network', '')} {settings.get('width', '')}".strip(),
+        "engine": engine,
+        "phase": phase,
+        "epochs": settings.get("epochs") if phase in ("update", "end to end") else None,
+        "setting": setting,
+        "per_cpu_second": None if processor is None else round(processor),
+        "per_second": None if wall is None else round(wall),
         "ratio": None if ratio is None else round(ratio, 2),
-        **dict.fromkeys(("kflop", "kbyte", "of_peak_flops", "of_peak_bytes")), "limit": "", "note": note,
-    }  # fmt: skip
+        **dict.fromkeys(("kflop", "kbyte", "of_peak_flops", "of_peak_bytes")),
+        "limit": "",
+        "note": note,
+    }
 
 
-def peak_row(name: str, peak: Work) -> Row:
-    """What the machine can do at best."""
-    note = f"{peak.flops / 1e9:.0f} GFLOP/s float32 (1024 x 1024 product), {peak.bytes / 1e9:.1f} GB/s (copy of 64 MiB)"
-    return row({}, name, "peak", note=note)
+def peak_row(device: str, peak: Work) -> Row:
+    """Return the row with the peak rates of a device."""
+    note = (
+        f"{peak.flops / 1e9:.0f} GFLOP/s float32 (1024 x 1024 product), "
+        f"{peak.bytes / 1e9:.1f} GB/s (copy of 64 MiB)"
+    )
+    return row({}, device, "peak", note=note)

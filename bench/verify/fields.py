@@ -1,4 +1,8 @@
-"""Reading the fields of a proof: whole numbers and nested lists of them, of one shape; every error is one line."""
+"""Reading the fields of a proof: integers, and nested lists of integers of one shape.
+
+Every error is one line that names the field. Numbers are integers of any size, so that the checks
+are exact.
+"""
 
 from __future__ import annotations
 
@@ -16,46 +20,57 @@ class UncheckableError(ValueError):
     """A proof that cannot be checked here; the message says why."""
 
 
-def scale_of(proof: Proof) -> int:
-    """S, by which all dual values are multiplied."""
-    return checked("proof.scale", field(proof, "scale"), (), 1)
+def read_scale(proof: Proof) -> int:
+    """Return S, the positive integer by which all dual values are multiplied."""
+    scale: int = check_table("proof.scale", read_field(proof, "scale"), (), 1)
+    return scale
 
 
-def table(proof: Proof, name: str, shape: tuple[int, ...], least: int | None = None) -> Any:
-    """A nested list of whole numbers of this shape, none below `least`."""
-    return checked(f"proof.{name}", field(proof, name), shape, least)
+def read_table(proof: Proof, name: str, shape: tuple[int, ...], least: int | None = None) -> Any:
+    """Return field `name`, a nested list of integers of this shape, none below `least`."""
+    return check_table(f"proof.{name}", read_field(proof, name), shape, least)
 
 
-def optional(proof: Proof, name: str, shape: tuple[int, ...]) -> Any:
-    """Likewise, none of it negative; None where the proof has none."""
-    return None if proof.get(name) is None else table(proof, name, shape, 0)
+def read_optional_table(proof: Proof, name: str, shape: tuple[int, ...]) -> Any:
+    """Return field `name` like `read_table`, none of it negative; None where it is missing."""
+    return None if proof.get(name) is None else read_table(proof, name, shape, 0)
 
 
-def listed(proof: Proof, name: str) -> list[Any]:
-    """A list of anything."""
-    value = field(proof, name)
+def read_list(proof: Proof, name: str) -> list[Any]:
+    """Return field `name`, a list of anything."""
+    value = read_field(proof, name)
     if not isinstance(value, list):
         raise ProofError(f"proof.{name}: a list is needed")
     return value
 
 
-def field(proof: Proof, name: str) -> Any:
-    """Anything but nothing."""
+def read_field(proof: Proof, name: str) -> Any:
+    """Return field `name`, which must be there and not null."""
     if proof.get(name) is None:
         raise ProofError(f"proof.{name}: missing")
     return proof[name]
 
 
-def checked(where: str, value: Any, shape: tuple[int, ...], least: int | None = None) -> Any:
-    """`value` if it is a nested list of whole numbers of this shape, none below `least`."""
+def check_table(
+    field: str, value: Any, shape: tuple[int, ...], least: int | None = None
+) -> Any:
+    """Return `value` if it is a nested list of integers of this shape, none below `least`.
+
+    The shape () means a single integer.
+
+    Raises
+    ------
+    ProofError
+        Naming the first entry of `field` that breaks a rule.
+    """
     if not shape:
         if not isinstance(value, int) or isinstance(value, bool):
-            raise ProofError(f"{where}: a whole number is needed, got {str(value)[:40]}")
+            raise ProofError(f"{field}: an integer is needed, got {str(value)[:40]}")
         if least is not None and value < least:
-            raise ProofError(f"{where}: {value} must be at least {least}")
+            raise ProofError(f"{field}: {value} must be at least {least}")
     elif not isinstance(value, list) or len(value) != shape[0]:
-        raise ProofError(f"{where}: a list of {shape[0]} is needed")
+        raise ProofError(f"{field}: a list of {shape[0]} is needed")
     else:
-        for i, each in enumerate(value):
-            checked(f"{where}[{i}]", each, shape[1:], least)
+        for i, entry in enumerate(value):
+            check_table(f"{field}[{i}]", entry, shape[1:], least)
     return value

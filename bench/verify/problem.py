@@ -1,4 +1,8 @@
-"""An instance and an objective in plain Python integers and fractions, for the exact checks of a certificate."""
+"""An instance and an objective in Python integers and fractions, for exact checks.
+
+In shapes N is the number of tasks, M of agents, T of agent types, R of resources, U of tenants.
+Times are in ticks. p_ja is the duration of task j on agent a.
+"""
 
 from __future__ import annotations
 
@@ -8,83 +12,120 @@ from functools import cached_property
 
 from bench.instance import NOT_ELIGIBLE, Instance
 from bench.schedule import Schedule
-from bench.setting import OBJECTIVES
-
-FLOOR_SECONDS = 10  # of the bounded slowdown, SPEC section 3
+from bench.setting import OBJECTIVES, SLOWDOWN_THRESHOLD_SECONDS
 
 Number = int | Fraction
 
 
-class Problem:
-    """Who can run what, alone, for how long: N tasks, M agents, R resources, times in ticks."""
+class ExactProblem:
+    """Which agents can run which task alone, for how long, and what limits them.
+
+    Attributes
+    ----------
+    n, m, r
+        N, M and R.
+    budget
+        Whether the instance has `budget` sharing.
+    durations
+        (N,) of {a: p_ja} over the agents that can run task j alone.
+    shortest
+        (N,) min_a p_ja.
+    quota
+        (U, R), empty without quotas.
+    outages
+        (M,) of the agent's outages [start, end), sorted.
+    """
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
-        self.n, self.m, self.r = instance.n_tasks, instance.n_agents, instance.n_resources
+        self.n = instance.n_tasks
+        self.m = instance.n_agents
+        self.r = instance.n_resources
         self.budget = instance.sharing == "budget"
         self.release: list[int] = instance.release.tolist()  # (N,)
         self.weight: list[int] = instance.weight.tolist()  # (N,)
         self.capacity: list[list[int]] = instance.capacity.tolist()  # (M, R)
-        self.quota: list[list[int]] = (
-            [] if instance.quota is None else instance.quota.tolist()
-        )  # (U, R)
+        self.quota: list[list[int]] = [] if instance.quota is None else instance.quota.tolist()
         self.tenant: list[int] = [] if instance.tenant is None else instance.tenant.tolist()  # (N,)
-        self.kind: list[int] = instance.agent_type.tolist()  # (M,)
+        self.agent_type: list[int] = instance.agent_type.tolist()  # (M,)
         self._demand: list[list[list[int]]] = instance.demand.tolist()  # (N, T, R)
-        durations = instance.duration.tolist()
-        self.length = [
-            {a: durations[j][self.kind[a]] for a in range(self.m) if self._runs(j, a, durations)}
+        by_type: list[list[int]] = instance.duration.tolist()  # (N, T)
+        self.durations = [
+            {
+                a: by_type[j][self.agent_type[a]]
+                for a in range(self.m)
+                if by_type[j][self.agent_type[a]] != NOT_ELIGIBLE and self._covers(j, a)
+            }
             for j in range(self.n)
         ]
-        self.shortest = [min(lengths.values()) for lengths in self.length]  # (N,)
-        self.away: list[list[tuple[int, int]]] = [
-            [] for _ in range(self.m)
-        ]  # (M,) of sorted [start, end)
+        self.shortest = [min(on_agent.values()) for on_agent in self.durations]
+        self.outages: list[list[tuple[int, int]]] = [[] for _ in range(self.m)]
         for agent, start, end, _ in instance.outages:
-            self.away[agent].append((start, end))
+            self.outages[agent].append((start, end))
 
     def demand(self, j: int, a: int) -> list[int]:
-        """(R,) units task j holds on agent a."""
-        return self._demand[j][self.kind[a]]
+        """Return (R,) units that task j holds on agent a."""
+        return self._demand[j][self.agent_type[a]]
 
-    def limit(self, j: int) -> list[int] | None:
-        """(R,) the quota of task j's tenant; none without quotas."""
+    def quota_of(self, j: int) -> list[int] | None:
+        """Return (R,) the quota of task j's tenant; None without quotas."""
         return self.quota[self.tenant[j]] if self.quota else None
 
-    def runners(self, a: int) -> list[int]:
-        """The tasks that agent a can run alone."""
-        return [j for j in range(self.n) if a in self.length[j]]
+    def tasks_of(self, a: int) -> list[int]:
+        """Return the tasks that agent a can run alone."""
+        return [j for j in range(self.n) if a in self.durations[j]]
 
     @cached_property
     def slots(self) -> list[int]:
-        """(M,) how many tasks each agent can run at once at most: one more, even of the smallest, exceeds some resource."""
+        """(M,) the number of tasks that each agent can run at once at most.
+
+        One more, even of the smallest demands, exceeds some resource.
+        """
         found = []
         for a, capacity in enumerate(self.capacity):
-            demands = [self.demand(j, a) for j in self.runners(a)]
-            fit = (
-                _most(sorted(row[r] for row in demands), units) for r, units in enumerate(capacity)
+            demands = [self.demand(j, a) for j in self.tasks_of(a)]
+            fitting = (
+                _count_fitting(sorted(row[r] for row in demands), units)
+                for r, units in enumerate(capacity)
             )
-            found.append(min(fit, default=len(demands)))
+            found.append(min(fitting, default=len(demands)))
         return found
 
-    def _runs(self, j: int, a: int, durations: list[list[int]]) -> bool:
-        limits = [self.capacity[a], *([self.quota[self.tenant[j]]] if self.quota else [])]
-        covered = all(
+    def _covers(self, j: int, a: int) -> bool:
+        """Return whether the capacity of agent a and the quota of task j cover j's demand."""
+        quota = self.quota_of(j)
+        limits = [self.capacity[a]] if quota is None else [self.capacity[a], quota]
+        return all(
             x <= units
             for limit in limits
             for x, units in zip(self.demand(j, a), limit, strict=True)
         )
-        return covered and durations[j][self.kind[a]] != NOT_ELIGIBLE
 
 
-class Costs:
-    """An objective as the sum (or max, for makespan) over j of slope_j * max(floor_j, C_j - origin_j), exactly.
+class ExactObjective:
+    """An objective as the sum over j (the maximum for makespan) of exact task costs.
 
-    With `budget` sharing C_j is the duration p_{j,x_j}. Raises ValueError for an objective the instance does not have.
+    The cost of task j is slope_j * max(minimum_j, C_j - origin_j); with `budget` sharing C_j is
+    the duration of j on its agent.
+
+    Attributes
+    ----------
+    is_maximum
+        Whether it is the maximum of the task costs, not their sum.
+    integral
+        Whether every schedule has an integer cost, so that a bound may be rounded up.
+    slope, minimum, origin
+        (N,) the numbers of the formula above.
+
+    Raises
+    ------
+    ValueError
+        For an objective that the instance does not have.
     """
 
-    def __init__(self, problem: Problem, objective: str) -> None:
-        instance, n = problem.instance, problem.n
+    def __init__(self, problem: ExactProblem, objective: str) -> None:
+        instance = problem.instance
+        n = problem.n
         if objective not in OBJECTIVES:
             raise ValueError(
                 f"objective_name: {objective!r} must be one of {', '.join(OBJECTIVES)}"
@@ -93,39 +134,41 @@ class Costs:
             raise ValueError(
                 f"objective_name: `budget` sharing has no {objective}, only total_time"
             )
-        if objective == "tardiness" and instance.due is None:
-            raise ValueError("objective_name: tardiness needs due dates, and the instance has none")
-        self.worst = objective == "makespan"
-        self.whole = objective != "bounded_slowdown"  # every schedule costs a whole number
-        self.slope: list[Number] = [1] * n if self.worst else list(problem.weight)
-        self.floor: list[Number] = [0] * n
-        self.origin = [0] * n if self.worst else list(problem.release)
+        self.is_maximum = objective == "makespan"
+        self.integral = objective != "bounded_slowdown"
+        self.slope: list[Number] = [1] * n if self.is_maximum else list(problem.weight)
+        self.minimum: list[Number] = [0] * n
+        self.origin = [0] * n if self.is_maximum else list(problem.release)
         if objective == "tardiness":
-            self.origin = instance.due.tolist()  # type: ignore[union-attr]
+            if instance.due is None:
+                raise ValueError(
+                    "objective_name: tardiness needs due dates, and the instance has none"
+                )
+            self.origin = instance.due.tolist()
         if objective == "bounded_slowdown":
-            least = Fraction(FLOOR_SECONDS) / Fraction(instance.tick_seconds)
-            self.floor = [max(Fraction(p), least) for p in problem.shortest]
-            self.slope = [Fraction(1) / (n * low) for low in self.floor]
+            threshold = Fraction(SLOWDOWN_THRESHOLD_SECONDS) / Fraction(instance.tick_seconds)
+            self.minimum = [max(Fraction(p), threshold) for p in problem.shortest]
+            self.slope = [Fraction(1) / (n * least) for least in self.minimum]
 
-    def of(self, j: int, completion: int) -> Number:
-        """What task j costs where it ends at `completion`."""
-        return self.slope[j] * max(self.floor[j], completion - self.origin[j])
+    def task_cost(self, j: int, completion: int) -> Number:
+        """Return the cost of task j if it ends at `completion`."""
+        return self.slope[j] * max(self.minimum[j], completion - self.origin[j])
 
-    def total(self, completion: Sequence[int]) -> Number:
-        """What a schedule with these completions (N,) costs."""
-        each = [self.of(j, end) for j, end in enumerate(completion)]
-        return max(each) if self.worst else sum(each)
+    def cost(self, completion: Sequence[int]) -> Number:
+        """Return the cost of a schedule with these completions (N,)."""
+        costs = [self.task_cost(j, end) for j, end in enumerate(completion)]
+        return max(costs) if self.is_maximum else sum(costs)
 
-    def schedule(self, schedule: Schedule, n: int) -> Number:
-        """What a feasible schedule costs: a task ends with its last piece."""
-        completion = [0] * n
+    def schedule_cost(self, schedule: Schedule) -> Number:
+        """Return the cost of a feasible schedule: a task ends with its last piece."""
+        completion = [0] * len(self.slope)
         for j, end in zip(schedule.task.tolist(), schedule.end.tolist(), strict=True):
             completion[j] = max(completion[j], end)
-        return self.total(completion)
+        return self.cost(completion)
 
 
-def _most(sizes: list[int], units: int) -> int:
-    """How many of the sorted sizes fit in `units` together."""
+def _count_fitting(sizes: list[int], units: int) -> int:
+    """Return how many of the sorted sizes fit in `units` together."""
     held = 0
     for count, size in enumerate(sizes):
         held += size
@@ -135,5 +178,5 @@ def _most(sizes: list[int], units: int) -> int:
 
 
 def dot(a: Sequence[int], b: Sequence[int]) -> int:
-    """The sum of the products."""
+    """Return the scalar product."""
     return sum(x * y for x, y in zip(a, b, strict=True))

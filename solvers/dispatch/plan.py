@@ -1,4 +1,4 @@
-"""Following a plan: what policies share that plan the visible queue ahead and plan anew when something unforeseen happens."""
+"""Policies that plan the visible queue ahead and replan when an unforeseen event occurs."""
 
 from __future__ import annotations
 
@@ -14,36 +14,39 @@ from solvers.dispatch.rule import Rule
 
 
 @dataclass(frozen=True)
-class Step:
+class PlannedTask:
     """One task of a plan."""
 
     start: int  # tick
-    key: bytes  # which task, by its features
+    key: bytes  # identifies the task by its features
     agent: int
 
 
 @dataclass
 class Plan:
-    """What shall start where and when, and what an observation shows if nothing unforeseen happens."""
+    """The tasks to start, and what observations show as long as nothing unforeseen happens."""
 
-    steps: list[Step]  # not yet started, by start
-    queue: Counter[bytes]  # all that is pending, planned or not
-    running: Counter[tuple[int, float]]  # (agent, visible end)
-    agents: bytes
-    until: (
-        int | None
-    )  # last tick of a plan that leaves tasks out or only guesses when a running task ends
+    tasks: list[PlannedTask]  # not started yet, by start
+    queue: Counter[bytes]  # keys of all pending tasks, planned or not
+    running: Counter[tuple[int, float]]  # (agent, visible end) of the running tasks
+    agents: bytes  # outages of the agents
+    # Last tick at which the plan is valid, if it leaves tasks out or only guesses when a running
+    # task ends; None: no limit.
+    until: int | None
 
     @classmethod
-    def at(cls, observation: Observation, keys: list[bytes], steps: list[Step]) -> Plan:
-        """A plan of `steps` made at this observation, whose tasks have `keys`; steps of equal start keep their order."""
+    def at(cls, observation: Observation, keys: list[bytes], tasks: list[PlannedTask]) -> Plan:
+        """Return the plan of `tasks` made at this observation, whose pending tasks have `keys`.
+
+        Tasks of equal start keep their order.
+        """
         overdue = bool((observation.running_end <= observation.time).any())
-        until = observation.time if overdue or len(steps) < len(keys) else None
-        ordered = sorted(steps, key=lambda step: step.start)
+        until = observation.time if overdue or len(tasks) < len(keys) else None
+        ordered = sorted(tasks, key=lambda task: task.start)
         return cls(ordered, Counter(keys), _running(observation), _agents(observation), until)
 
-    def foresees(self, observation: Observation, keys: list[bytes]) -> bool:
-        """True where queue, running tasks and agents are as planned."""
+    def is_valid(self, observation: Observation, keys: list[bytes]) -> bool:
+        """Whether queue, running tasks and agents are as the plan expects."""
         running = Counter(
             {row: count for row, count in self.running.items() if row[1] > observation.time}
         )
@@ -54,55 +57,67 @@ class Plan:
             and self.queue == Counter(keys)
         )
 
-    def next(self, observation: Observation, keys: list[bytes]) -> tuple[int, int] | None:
-        """The legal (queue position, agent) that starts now or, where `wait` is illegal, that can start first; None: nothing.
+    def start_next(self, observation: Observation, keys: list[bytes]) -> tuple[int, int] | None:
+        """Remove and return the legal (queue position, agent) that starts now; None: no task does.
 
-        A due step that does not fit yet keeps its agent: nothing overtakes it there.
+        Where `wait` is illegal it is the task that can start first. A due task that does not fit
+        yet reserves its agent: no later task of the plan starts there before it.
         """
         if not observation.mask[-1]:
-            return self._first(observation, keys)
-        kept = set()
-        for step in self.steps:
-            if step.start > observation.time:
+            return self._start_first(observation, keys)
+        reserved = set()
+        for task in self.tasks:
+            if task.start > observation.time:
                 return None
-            position = keys.index(step.key)
-            if observation.legal[position, step.agent] and step.agent not in kept:
-                return self._start(step, observation.time, position, observation)
-            kept.add(step.agent)
+            position = keys.index(task.key)
+            if observation.legal[position, task.agent] and task.agent not in reserved:
+                return self._start(task, observation.time, position, observation)
+            reserved.add(task.agent)
         return None
 
-    def _first(self, observation: Observation, keys: list[bytes]) -> tuple[int, int] | None:
-        """The legal step that starts first as planned and as what runs allows; among equals the plan's order."""
+    def _start_first(self, observation: Observation, keys: list[bytes]) -> tuple[int, int] | None:
+        """Start the legal task with the earliest start by the plan and by the running tasks.
+
+        Equal starts go by the order of the plan.
+        """
         earliest = completion(observation) - observation.pair_duration
-        options = [(step, keys.index(step.key)) for step in self.steps]
+        options = [(task, keys.index(task.key)) for task in self.tasks]
         options = [
-            (step, position)
-            for step, position in options
-            if observation.legal[position, step.agent]
+            (task, position)
+            for task, position in options
+            if observation.legal[position, task.agent]
         ]
         if not options:
             return None
-        starts = [max(step.start, earliest[position, step.agent]) for step, position in options]
+        starts = [max(task.start, earliest[position, task.agent]) for task, position in options]
         best = int(np.argmin(starts))
-        step, position = options[best]
-        return self._start(step, starts[best], position, observation)
+        task, position = options[best]
+        return self._start(task, starts[best], position, observation)
 
     def _start(
-        self, step: Step, tick: float, position: int, observation: Observation
+        self, task: PlannedTask, tick: float, position: int, observation: Observation
     ) -> tuple[int, int]:
-        self.steps.remove(step)
-        self.queue -= Counter([step.key])
-        self.running[step.agent, float(tick + observation.pair_duration[position, step.agent])] += 1
-        return position, step.agent
+        self.tasks.remove(task)
+        self.queue -= Counter([task.key])
+        self.running[task.agent, float(tick + observation.pair_duration[position, task.agent])] += 1
+        return position, task.agent
 
 
-class Planner(Rule):
-    """A policy that follows its plan while queue, running tasks and agents are as the plan expects.
+class ReplanningPolicy(Rule):
+    """A policy that follows a plan while queue, running tasks and agents are as it expects.
 
-    An arrival, an early or late end, a kill or an outage's edge ends the plan. In fit mode the tasks planned to start now are
-    started, else it waits; in commit mode the task that can start first is committed. `fallback` decides where `wait` is
-    illegal and the plan names nothing legal, and where there is no clock (`budget` sharing).
+    An arrival, an early or late end, a killed task, or the begin or end of an outage invalidates
+    the plan. In fit mode the tasks planned to start now are started, else the policy waits; in
+    commit mode the task that can start first is committed.
+
+    Parameters
+    ----------
+    fallback
+        The rule that decides where `wait` is illegal and the plan has no legal task, and where
+        there is no clock (`budget` sharing).
     """
+
+    baseline = False
 
     def __init__(self, fallback: Rule) -> None:
         self.fallback = fallback
@@ -113,33 +128,34 @@ class Planner(Rule):
         self.plan = None
 
     @abstractmethod
-    def steps(self, observation: Observation, keys: list[bytes]) -> list[Step]:
-        """A plan for the visible world, without tasks where it leaves them out; `keys` name the tasks of the queue."""
+    def plan_tasks(self, observation: Observation, keys: list[bytes]) -> list[PlannedTask]:
+        """Return a plan of the visible tasks, or of some of them; `keys` are those of the queue."""
 
     def pair(self, observation: Observation) -> tuple[int, int] | None:
-        """The legal (queue position, agent) that the plan starts now, or None to wait."""
+        """Return the legal (queue position, agent) that the plan starts now, or None to wait."""
         if not observation.legal.any():
             return None
         if not _has_clock(observation):
             return self.fallback.pair(observation)
         keys = _keys(observation)
-        if self.plan is None or not self.plan.foresees(observation, keys):
-            self.plan = Plan.at(observation, keys, self.steps(observation, keys))
-        chosen = self.plan.next(observation, keys)
-        return (
-            self.fallback.pair(observation)
-            if chosen is None and not observation.mask[-1]
-            else chosen
-        )
+        if self.plan is None or not self.plan.is_valid(observation, keys):
+            self.plan = Plan.at(observation, keys, self.plan_tasks(observation, keys))
+        chosen = self.plan.start_next(observation, keys)
+        if chosen is None and not observation.mask[-1]:
+            return self.fallback.pair(observation)
+        return chosen
 
 
 def _has_clock(observation: Observation) -> bool:
-    """False where agents hold more than their running tasks do: `budget` sharing (its first decision looks like any other)."""
+    """Whether the running tasks hold all units in use; with `budget` sharing they do not.
+
+    At the first decision no units are in use and this is true with `budget` sharing as well.
+    """
     return bool((observation.capacity - observation.free).sum() == observation.running_demand.sum())
 
 
 def _keys(observation: Observation) -> list[bytes]:
-    """What tells each task from others; tasks of one key are interchangeable."""
+    """Return a key of each task made of its features; tasks of one key are interchangeable."""
     count = len(observation.release)
     columns = [
         observation.release,

@@ -1,25 +1,27 @@
-"""The base class of every dispatch rule."""
+"""The base class of dispatch rules."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import numpy as np
 
+from bench.contracts import Policy
 from bench.observation import Observation
 from solvers.dispatch.quantities import arrived
 
 
-class Rule(ABC):
-    """A deterministic policy that looks at arrived tasks only."""
+class Rule(Policy):
+    """A deterministic policy that uses arrived tasks only."""
 
     observe = "arrived"
+    baseline = True
 
     def act(self, observation: Observation, rng: np.random.Generator) -> int:
-        """A legal flat action; `rng` is not used."""
+        """Return a legal flat action; `rng` is not used."""
         pair = self.pair(arrived(observation))
         return observation.wait if pair is None else observation.flat(*pair)
 
     @abstractmethod
     def pair(self, observation: Observation) -> tuple[int, int] | None:
-        """A legal (queue position, agent), or None to wait."""
+        """Return a legal (queue position, agent), or None to wait."""

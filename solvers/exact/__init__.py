@@ -1,0 +1,1 @@
+"""The library of the exact solvers: models, relaxations with proofs, annealing, search log."""

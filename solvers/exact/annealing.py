@@ -1,9 +1,11 @@
-"""Local search over `time` sharing schedules: simulated annealing on order and agents, restarted from the best; no proof.
+"""Simulated annealing over `time` sharing schedules: the order of tasks and their agents.
 
-A schedule is one sequence of tasks per group of agents and an agent per task. Each task in turn gets the earliest start on its
-agent that release, outages, capacity and quota allow beside those placed before it (serial generation; Kolisch 1996), so every
-decoded schedule is active. Without quotas every agent is a group of its own and a move decodes the one or two it touches, from
-the first position that changed; quotas couple all agents, which are then one group.
+A schedule is one sequence of tasks per group of agents, and an agent per task. Each task in turn
+gets the earliest start on its agent that release, outages, capacity and quota allow beside the
+tasks placed before it (serial schedule generation; Kolisch, EJOR 90, 1996), so every decoded
+schedule is active. Without quotas every agent is a group of its own, and a move decodes the one or
+two groups that it changes, from the first changed position on. Quotas couple all agents, which are
+then one group. The search restarts from the best schedule and proves nothing.
 """
 
 from __future__ import annotations
@@ -19,52 +21,48 @@ from bench.instance import Instance, Ints
 from bench.left_shift import active, fits_alone
 from bench.schedule import Schedule
 from solvers.exact.annealing_kernel import anneal, decode_all
-from solvers.exact.objective_terms import Terms, completion
+from solvers.exact.objective_terms import Terms, completion_times
 
-FIRST_ROUND = (
-    300  # moves per task of the first round of annealing; every next round has twice as many
-)
-LONGEST_ROUND = 20_000  # moves per task
-CHUNK = 40_000  # moves over tasks between two looks at the clock
-HOT = (
-    0.2,
-    1.0,
-    4.0,
-)  # first temperatures of successive rounds, in mean slack of a task (its term less its least value)
-COLD = 0.01  # last temperature, in the same
+FIRST_ROUND_MOVES = 300  # moves per task of the first annealing round; doubled every round
+MAX_ROUND_MOVES = 20_000  # moves per task
+MOVES_PER_CALL = 40_000  # moves over tasks of one call of the kernel; then the clock is read
+MIN_MOVES_PER_CALL = 50
+# Temperatures in units of the mean slack of a task: its term less the least value of its term.
+FIRST_TEMPERATURES = (0.2, 1.0, 4.0)  # at the start of successive rounds
+LAST_TEMPERATURE = 0.01  # at the end of every round
 
 Floats = NDArray[np.float64]
 
 
-class Problem(NamedTuple):
-    """What the kernels read. Rows of `free` are the M agents, then the U tenants."""
+class AnnealingProblem(NamedTuple):
+    """What the kernels read: an instance with N tasks, M agents, U tenants, R resources."""
 
     duration: Ints  # (N, M) ticks, -1: not eligible
     demand: Ints  # (N, M, R)
     release: Ints  # (N,)
     tenant: Ints  # (N,) row of the tenant's profile, M + its index; -1 without quotas
-    capacity: Ints  # (M + U, R)
+    capacity: Ints  # (M + U, R) of the agents, then the quotas of the tenants
     outages: Ints  # (O, 3) agent, start, end, in order of start
-    coefficient: Floats  # (N,)
-    floor: Floats  # (N,)
+    coefficient: Floats  # (N,) of the objective's terms
+    lower_limit: Floats  # (N,)
     origin: Ints  # (N,)
-    worst: bool
+    is_maximum: bool
     group: Ints  # (M,) group of each agent
     eligible: Ints  # (N, M) agents a task can run on, then -1
 
 
-class State(NamedTuple):
-    """A schedule as the kernels change it in place."""
+class AnnealingState(NamedTuple):
+    """A schedule, which the kernels change in place."""
 
     sequence: Ints  # (groups, N) tasks in the order of placement
-    length: Ints  # (groups,)
+    length: Ints  # (groups,) tasks of each sequence
     agent: Ints  # (N,)
     start: Ints  # (N,)
-    cost: Floats  # (groups, 2) objective of the tasks of a group, and what breaks ties
+    cost: Floats  # (groups, 2) objective of the tasks of a group; sum of their completions
 
-    def copy(self) -> State:
-        """An independent copy."""
-        return State(
+    def copy(self) -> AnnealingState:
+        """Return an independent copy."""
+        return AnnealingState(
             self.sequence.copy(),
             self.length.copy(),
             self.agent.copy(),
@@ -73,133 +71,152 @@ class State(NamedTuple):
         )
 
 
-def improve(
+def improve_schedule(
     instance: Instance,
     terms: Terms,
     first: Schedule,
     seconds: float,
     rng: np.random.Generator,
-    found: Callable[[Schedule], None] | None = None,
+    on_improvement: Callable[[Schedule], None] | None = None,
     patience: int | None = None,
 ) -> Schedule:
-    """The best schedule found from `first` in `seconds`; feasible and never worse than `first`, which has one piece per task.
+    """Return the best schedule that annealing finds from `first`; never worse than `first`.
 
-    `found` hears of every better schedule. The search also ends after `patience` rounds of annealing without one; where that
-    comes before the time is up, the result depends on `rng` alone.
+    Parameters
+    ----------
+    instance
+        An instance of `time` sharing.
+    terms
+        The objective.
+    first
+        A feasible schedule with one piece per task.
+    seconds
+        The time limit.
+    rng
+        The source of all randomness.
+    on_improvement
+        Called with every better schedule.
+    patience
+        The search also ends after this many rounds without a better schedule. Where that happens
+        before the time limit, the result depends on `rng` alone.
     """
     deadline = time.perf_counter() + seconds
     best = active(instance, first)
-    best_value = terms.value(completion(best))
-    problem = _problem(instance, terms)
-    state = _state(problem, best)
+    best_value = terms.value(completion_times(best))
+    problem = _annealing_problem(instance, terms)
+    state = _annealing_state(problem, best)
     decode_all(problem, state)
-    top, moves, done, idle = state.copy(), FIRST_ROUND * instance.n_tasks, 0, 0
-    chunk = max(50, CHUNK // instance.n_tasks)
-    while time.perf_counter() < deadline and idle != patience:
-        scale, saved = _mean_slack(problem, state), state.copy()
-        hot, done, idle = scale * HOT[done % len(HOT)], done + 1, idle + 1
-        for at in range(0, moves, chunk):
+    best_state = state.copy()
+    moves = FIRST_ROUND_MOVES * instance.n_tasks
+    per_call = max(MIN_MOVES_PER_CALL, MOVES_PER_CALL // instance.n_tasks)
+    rounds = 0
+    rounds_without_improvement = 0
+    while time.perf_counter() < deadline and rounds_without_improvement != patience:
+        slack = _mean_slack(problem, state)
+        accepted = state.copy()
+        hot = slack * FIRST_TEMPERATURES[rounds % len(FIRST_TEMPERATURES)]
+        cold = slack * LAST_TEMPERATURE
+        rounds += 1
+        rounds_without_improvement += 1
+        for move in range(0, moves, per_call):
+            count = min(per_call, moves - move)
             seed = int(rng.integers(2**31))
-            anneal(
-                problem,
-                state,
-                saved,
-                top,
-                hot,
-                scale * COLD,
-                at,
-                min(chunk, moves - at),
-                moves,
-                seed,
-            )
-            schedule = Schedule.from_assignment(instance, top.agent, top.start)
-            value = terms.value(completion(schedule))
+            anneal(problem, state, accepted, best_state, hot, cold, move, count, moves, seed)
+            schedule = Schedule.from_assignment(instance, best_state.agent, best_state.start)
+            value = terms.value(completion_times(schedule))
             if value < best_value:
-                best, best_value, idle = schedule, value, 0
-                if found is not None:
-                    found(best)
+                best = schedule
+                best_value = value
+                rounds_without_improvement = 0
+                if on_improvement is not None:
+                    on_improvement(best)
             if time.perf_counter() > deadline:
                 break
-        state = top.copy()
-        moves = min(2 * moves, LONGEST_ROUND * instance.n_tasks)
+        state = best_state.copy()
+        moves = min(2 * moves, MAX_ROUND_MOVES * instance.n_tasks)
     return best
 
 
-def fastest(instance: Instance) -> Schedule:
-    """A feasible schedule to start from: tasks by release, each on the agent where it ends first if nothing comes after it."""
-    problem = _problem(instance, Terms.of(instance, "total_time"))
-    load = np.zeros(instance.n_agents)
+def greedy_schedule(instance: Instance) -> Schedule:
+    """Return a feasible schedule to start a search from.
+
+    Tasks come in order of release, each on the agent where it would end first. Agents count as busy
+    for the durations of their tasks times the share of the agent that the tasks hold.
+    """
+    problem = _annealing_problem(instance, Terms.of(instance, "total_time"))
+    busy_until = np.zeros(instance.n_agents)
     agent = np.zeros(instance.n_tasks, dtype=np.int64)
     for j in np.argsort(instance.release, kind="stable"):
         able = np.flatnonzero(problem.duration[j] > 0)
-        share = (instance.demand[j, instance.agent_type] / np.maximum(instance.capacity, 1)).max(
-            axis=1, initial=0.0
-        )
-        ends = np.maximum(load[able], instance.release[j]) + problem.duration[j, able]
-        agent[j] = able[np.argmin(ends)]
-        load[agent[j]] += problem.duration[j, agent[j]] * max(share[agent[j]], 1 / instance.n_tasks)
-    length = np.maximum(instance.longest(), 1)
-    settled = max((outage.end for outage in instance.outages), default=0) + int(
-        instance.release.max()
-    )
+        demand = instance.demand[j, instance.agent_type]
+        share = (demand / np.maximum(instance.capacity, 1)).max(axis=1, initial=0.0)
+        ends = np.maximum(busy_until[able], instance.release[j]) + problem.duration[j, able]
+        a = able[np.argmin(ends)]
+        agent[j] = a
+        busy_until[a] += problem.duration[j, a] * max(share[a], 1 / instance.n_tasks)
+    longest = np.maximum(instance.longest(), 1)
+    last_outage = max((outage.end for outage in instance.outages), default=0)
+    undisturbed = last_outage + int(instance.release.max())
     order = np.argsort(instance.release, kind="stable")
     start = np.empty(instance.n_tasks, dtype=np.int64)
-    start[order] = settled + np.cumsum(length[order]) - length[order]
+    start[order] = undisturbed + np.cumsum(longest[order]) - longest[order]
     return active(instance, Schedule.from_assignment(instance, agent, start))
 
 
-def _problem(instance: Instance, terms: Terms) -> Problem:
+def _annealing_problem(instance: Instance, terms: Terms) -> AnnealingProblem:
     n, m = instance.n_tasks, instance.n_agents
     alone = np.array([fits_alone(instance, j) for j in range(n)])
     eligible = np.full((n, m), -1, dtype=np.int64)
     for j in range(n):
         able = np.flatnonzero(alone[j])
         eligible[j, : len(able)] = able
-    quota = (
-        np.zeros((0, instance.n_resources), dtype=np.int64)
-        if instance.quota is None
-        else instance.quota
-    )
+    quota = instance.quota
+    if quota is None:
+        quota = np.zeros((0, instance.n_resources), dtype=np.int64)
     tenant = np.full(n, -1, dtype=np.int64)
     if instance.quota is not None and instance.tenant is not None:
         tenant = m + instance.tenant
-    return Problem(
-        np.where(alone, instance.duration[:, instance.agent_type], -1),
-        np.ascontiguousarray(instance.demand[:, instance.agent_type]),
-        instance.release.copy(),
-        tenant,
-        np.concatenate([instance.capacity, quota]),
-        np.array([o[:3] for o in instance.outages], dtype=np.int64).reshape(-1, 3),
-        np.array([float(c) for c in terms.coefficient]),
-        np.array([float(low) for low in terms.floor]),
-        np.array(terms.origin, dtype=np.int64),
-        terms.worst,
-        np.arange(m) if instance.quota is None else np.zeros(m, dtype=np.int64),
-        eligible,
+    return AnnealingProblem(
+        duration=np.where(alone, instance.duration[:, instance.agent_type], -1),
+        demand=np.ascontiguousarray(instance.demand[:, instance.agent_type]),
+        release=instance.release.copy(),
+        tenant=tenant,
+        capacity=np.concatenate([instance.capacity, quota]),
+        outages=np.array([o[:3] for o in instance.outages], dtype=np.int64).reshape(-1, 3),
+        coefficient=np.array([float(c) for c in terms.coefficient]),
+        lower_limit=np.array([float(limit) for limit in terms.lower_limit]),
+        origin=np.array(terms.origin, dtype=np.int64),
+        is_maximum=terms.is_maximum,
+        group=np.arange(m) if instance.quota is None else np.zeros(m, dtype=np.int64),
+        eligible=eligible,
     )
 
 
-def _state(problem: Problem, schedule: Schedule) -> State:
-    """The tasks of each group in order of (start, task)."""
-    n, groups = len(problem.release), int(problem.group.max()) + 1
+def _annealing_state(problem: AnnealingProblem, schedule: Schedule) -> AnnealingState:
+    """Return the schedule with the tasks of each group in order of (start, task)."""
+    n = len(problem.release)
+    groups = int(problem.group.max()) + 1
     row = np.argsort(schedule.task)
-    agent, start = schedule.agent[row].copy(), schedule.start[row].copy()
-    sequence, length = np.zeros((groups, n), dtype=np.int64), np.zeros(groups, dtype=np.int64)
+    agent = schedule.agent[row].copy()
+    start = schedule.start[row].copy()
+    sequence = np.zeros((groups, n), dtype=np.int64)
+    length = np.zeros(groups, dtype=np.int64)
     for j in np.lexsort((np.arange(n), start)):
         group = problem.group[agent[j]]
         sequence[group, length[group]] = j
         length[group] += 1
-    return State(sequence, length, agent, start, np.zeros((groups, 2)))
+    return AnnealingState(sequence, length, agent, start, np.zeros((groups, 2)))
 
 
-def _mean_slack(problem: Problem, state: State) -> float:
-    """The mean over the tasks of the term less the value it has alone; for the makespan a hundredth of it."""
-    if problem.worst:
+def _mean_slack(problem: AnnealingProblem, state: AnnealingState) -> float:
+    """Return the mean over the tasks of the term less the value of a task alone.
+
+    For the makespan it is a hundredth of the makespan.
+    """
+    if problem.is_maximum:
         return max(1e-9, float(state.cost[:, 0].max()) / 100)
     duration = np.where(problem.duration > 0, problem.duration, np.iinfo(np.int64).max).min(axis=1)
-    least = problem.coefficient * np.maximum(
-        problem.floor, problem.release + duration - problem.origin
-    )
-    return max(
-        1e-9, float(state.cost[:, 0].sum() - least.sum()) / len(least), 1e-3 * float(least.mean())
-    )
+    alone = problem.release + duration - problem.origin
+    least = problem.coefficient * np.maximum(problem.lower_limit, alone)
+    slack = float(state.cost[:, 0].sum() - least.sum()) / len(least)
+    return max(1e-9, slack, 1e-3 * float(least.mean()))

@@ -1,39 +1,41 @@
-"""The kernels of `solvers.exact.annealing`: serial generation and simulated annealing on its sequences."""
+"""The kernels of `solvers.exact.annealing`: serial schedule generation and annealing moves.
+
+`problem` is an `AnnealingProblem`, `state` an `AnnealingState`. A profile is a step function over
+time: the free capacity of one agent (rows 0 .. M - 1) or what is left of one tenant's quota (rows
+M .. M + U - 1). The tuple `profiles` holds the ticks of the steps (M + U, L), the free units from
+each step on (M + U, L, R) and the number of steps (M + U,).
+"""
 
 # ruff: noqa: NPY002  (numba's generator is the legacy one, seeded by the caller)
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-LATEST = 2**60  # end of every profile
-TIE = 1e-3  # weight of what breaks ties in the makespan, whose plateaus are wide: the mean of the ends of all tasks
+from bench.compiled import compiled
 
-
-@njit(cache=True, nogil=True)
-def decode_all(problem, state):
-    """Place every task anew."""
-    profile = profiles(problem)
-    for group in range(len(state.length)):
-        decode(problem, state, profile, group, 0)
+LATEST = 2**60  # a tick after the end of every profile
+TIE_WEIGHT = 1e-3  # of the mean completion, which breaks the many ties of the makespan
 
 
-@njit(cache=True, nogil=True)
-def profiles(problem):
-    """Room for a profile per agent and tenant: ticks (M + U, L), the units free from each on (M + U, L, R), length (M + U,)."""
-    rows, r = problem.capacity.shape
-    most = 2 * (len(problem.release) + len(problem.outages)) + 2
+# -- profiles --------------------------------------------------------------------------------------
+
+
+@compiled(nogil=True)
+def allocate_profiles(problem):
+    """Return memory for the profiles of all agents and tenants."""
+    rows, resources = problem.capacity.shape
+    steps = 2 * (len(problem.release) + len(problem.outages)) + 2
     return (
-        np.zeros((rows, most), np.int64),
-        np.zeros((rows, most, r), np.int64),
+        np.zeros((rows, steps), np.int64),
+        np.zeros((rows, steps, resources), np.int64),
         np.zeros(rows, np.int64),
     )
 
 
-@njit(cache=True, nogil=True)
-def clear(problem, profile, group):
-    """Empty agents, with nothing free during outages, and empty tenants."""
-    tick, free, length = profile
+@compiled(nogil=True)
+def clear_profiles(problem, profiles, group):
+    """Free the agents of a group, except during their outages, and all tenants."""
+    tick, free, length = profiles
     agents = len(problem.group)
     for row in range(len(length)):
         if row < agents and problem.group[row] != group:
@@ -43,15 +45,15 @@ def clear(problem, profile, group):
     for o in range(len(problem.outages)):
         agent, begin, end = problem.outages[o]
         if problem.group[agent] == group:
-            for i in range(split(profile, agent, begin), split(profile, agent, end)):
+            for i in range(add_step(profiles, agent, begin), add_step(profiles, agent, end)):
                 free[agent, i] = -1
 
 
-@njit(cache=True, nogil=True)
-def split(profile, row, at):
-    """The position of tick `at` in the profile, which gets a step there if it has none."""
-    tick, free, length = profile
-    i = find(tick[row], length[row], at)
+@compiled(nogil=True)
+def add_step(profiles, row, at):
+    """Return the position of the step at tick `at`, which is added to the profile if missing."""
+    tick, free, length = profiles
+    i = find_step(tick[row], length[row], at)
     if tick[row, i] == at:
         return i
     for k in range(length[row], i + 1, -1):
@@ -65,9 +67,9 @@ def split(profile, row, at):
     return i + 1
 
 
-@njit(cache=True, nogil=True)
-def find(ticks, length, at):
-    """The last position whose tick is at most `at`."""
+@compiled(nogil=True)
+def find_step(ticks, length, at):
+    """Return the last position whose tick is at most `at`."""
     low, high = 0, length - 1
     while low < high:
         middle = (low + high + 1) // 2
@@ -78,23 +80,23 @@ def find(ticks, length, at):
     return low
 
 
-@njit(cache=True, nogil=True)
-def hold(problem, profile, row, j, agent, begin, end):
-    """Take the demand of task j on `agent` off what is free in [begin, end)."""
-    free = profile[1]
-    i = split(profile, row, begin)
-    stop = split(profile, row, end)
+@compiled(nogil=True)
+def reserve(problem, profiles, row, j, agent, begin, end):
+    """Subtract the demand of task j on `agent` from what is free in [begin, end)."""
+    free = profiles[1]
+    i = add_step(profiles, row, begin)
+    stop = add_step(profiles, row, end)
     for k in range(i, stop):
         for r in range(free.shape[2]):
             free[row, k, r] -= problem.demand[j, agent, r]
 
 
-@njit(cache=True, nogil=True)
-def earliest(problem, profile, row, j, agent, t):
-    """The first start >= t at which task j fits the profile for as long as it runs on `agent`."""
-    tick, free, length = profile
+@compiled(nogil=True)
+def earliest_start(problem, profiles, row, j, agent, t):
+    """Return the first start >= t at which task j fits the profile for its duration on `agent`."""
+    tick, free, length = profiles
     duration = problem.duration[j, agent]
-    i = find(tick[row], length[row], t)
+    i = find_step(tick[row], length[row], t)
     while i < length[row] and tick[row, i] < t + duration:
         for r in range(free.shape[2]):
             if free[row, i, r] < problem.demand[j, agent, r]:
@@ -104,46 +106,64 @@ def earliest(problem, profile, row, j, agent, t):
     return t
 
 
-@njit(cache=True, nogil=True)
-def decode(problem, state, profile, group, position):
-    """Place the tasks of a group from `position` on anew, those before it stay; sets start and the group's cost."""
+# -- serial schedule generation --------------------------------------------------------------------
+
+
+@compiled(nogil=True)
+def decode_all(problem, state):
+    """Place every task of `state` in the order of its sequence."""
+    profiles = allocate_profiles(problem)
+    for group in range(len(state.length)):
+        decode_group(problem, state, profiles, group, 0)
+
+
+@compiled(nogil=True)
+def decode_group(problem, state, profiles, group, position):
+    """Place the tasks of a group from `position` on again, and set their starts and the cost.
+
+    The tasks before `position` keep their starts.
+    """
     sequence, length, agent, start, cost = state
-    clear(problem, profile, group)
+    clear_profiles(problem, profiles, group)
     total, ends = 0.0, 0.0
     for i in range(length[group]):
         j = sequence[group, i]
         a, tenant = agent[j], problem.tenant[j]
         if i >= position:
             t, before = problem.release[j], -1
-            while t != before:
+            while t != before:  # until agent and tenant agree on a start
                 before = t
-                t = earliest(problem, profile, a, j, a, t)
+                t = earliest_start(problem, profiles, a, j, a, t)
                 if tenant >= 0:
-                    t = earliest(problem, profile, tenant, j, a, t)
+                    t = earliest_start(problem, profiles, tenant, j, a, t)
                 else:
                     break
             start[j] = t
         end = start[j] + problem.duration[j, a]
-        hold(problem, profile, a, j, a, start[j], end)
+        reserve(problem, profiles, a, j, a, start[j], end)
         if tenant >= 0:
-            hold(problem, profile, tenant, j, a, start[j], end)
-        term = problem.coefficient[j] * max(problem.floor[j], float(end - problem.origin[j]))
-        total = max(total, term) if problem.worst else total + term
+            reserve(problem, profiles, tenant, j, a, start[j], end)
+        limit = problem.lower_limit[j]
+        term = problem.coefficient[j] * max(limit, float(end - problem.origin[j]))
+        total = max(total, term) if problem.is_maximum else total + term
         ends += end
     cost[group, 0], cost[group, 1] = total, ends
 
 
-@njit(cache=True, nogil=True)
-def value(problem, cost):
-    """The objective, with a little of the mean end where it is the makespan."""
-    if not problem.worst:
+@compiled(nogil=True)
+def objective_value(problem, cost):
+    """Return the objective; for the makespan plus TIE_WEIGHT times the mean completion."""
+    if not problem.is_maximum:
         return cost[:, 0].sum()
-    return cost[:, 0].max() + TIE * cost[:, 1].sum() / len(problem.release)
+    return cost[:, 0].max() + TIE_WEIGHT * cost[:, 1].sum() / len(problem.release)
 
 
-@njit(cache=True, nogil=True)
+# -- moves -----------------------------------------------------------------------------------------
+
+
+@compiled(nogil=True)
 def remove(state, group, at):
-    """Take the task at a position out of a sequence."""
+    """Remove the task at a position from a sequence."""
     sequence, length = state.sequence, state.length
     j = sequence[group, at]
     for i in range(at, length[group] - 1):
@@ -152,9 +172,9 @@ def remove(state, group, at):
     return j
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def insert(state, group, at, j):
-    """Put task j at a position of a sequence."""
+    """Insert task j at a position of a sequence."""
     sequence, length = state.sequence, state.length
     for i in range(length[group], at, -1):
         sequence[group, i] = sequence[group, i - 1]
@@ -162,18 +182,18 @@ def insert(state, group, at, j):
     length[group] += 1
 
 
-@njit(cache=True, nogil=True)
-def position(state, group, j):
-    """Where task j is in the sequence of its group."""
+@compiled(nogil=True)
+def find_position(state, group, j):
+    """Return the position of task j in the sequence of its group."""
     i = 0
     while state.sequence[group, i] != j:
         i += 1
     return i
 
 
-@njit(cache=True, nogil=True)
-def near(state, group, tick):
-    """A position about where a task that starts at `tick` would stand, give or take a few."""
+@compiled(nogil=True)
+def draw_position(state, group, tick):
+    """Draw a position near that of a task that starts at `tick`."""
     sequence, length, start = state.sequence, state.length, state.start
     at = 0
     while at < length[group] and start[sequence[group, at]] < tick:
@@ -182,9 +202,9 @@ def near(state, group, tick):
     return min(max(at + np.random.randint(-spread, spread + 1), 0), length[group])
 
 
-@njit(cache=True, nogil=True)
-def other_agent(problem, state, j):
-    """An agent that can run task j, another one than its own where there is one."""
+@compiled(nogil=True)
+def draw_agent(problem, state, j):
+    """Draw an agent that can run task j; its own agent is less likely than the others."""
     options = problem.eligible[j]
     count = 0
     while count < len(options) and options[count] >= 0:
@@ -195,97 +215,105 @@ def other_agent(problem, state, j):
     return pick
 
 
-@njit(cache=True, nogil=True)
-def keep(state, saved, group):
-    """Copy one group of a state into another."""
-    for i in range(state.length[group]):
-        j = state.sequence[group, i]
-        saved.sequence[group, i] = j
-        saved.agent[j], saved.start[j] = state.agent[j], state.start[j]
-    saved.length[group] = state.length[group]
-    saved.cost[group] = state.cost[group]
+@compiled(nogil=True)
+def copy_group(source, target, group):
+    """Copy one group of the state `source` into the state `target`."""
+    for i in range(source.length[group]):
+        j = source.sequence[group, i]
+        target.sequence[group, i] = j
+        target.agent[j], target.start[j] = source.agent[j], source.start[j]
+    target.length[group] = source.length[group]
+    target.cost[group] = source.cost[group]
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def reinsert(problem, state, j, agent):
-    """Move task j to `agent` and a position near its start; returns its old and new group and the first positions changed."""
+    """Move task j to `agent`, at a position near its start.
+
+    Returns the old group, the first position changed there, the new group, the position in it.
+    """
     group, target = problem.group[state.agent[j]], problem.group[agent]
-    old = position(state, group, j)
+    old = find_position(state, group, j)
     remove(state, group, old)
     state.agent[j] = agent
-    new = near(state, target, state.start[j])
+    new = draw_position(state, target, state.start[j])
     insert(state, target, new, j)
     return group, old, target, new
 
 
-@njit(cache=True, nogil=True)
-def anneal(problem, state, saved, top, hot, cold, at, steps, total, seed):
-    """Moves `at` to `at + steps` of an annealing round of `total` moves; `top` becomes the best state met.
+# -- simulated annealing ---------------------------------------------------------------------------
 
-    `saved`: a copy of `state`, to go back to.
+
+@compiled(nogil=True)
+def anneal(problem, state, accepted, best_state, hot, cold, first_move, count, moves, seed):
+    """Make moves `first_move` to `first_move + count` of an annealing round of `moves` moves.
+
+    The temperature falls geometrically from `hot` to `cold` over the round. `accepted` is a copy of
+    `state` and stays the last accepted state, which a rejected move returns to. `best_state`
+    becomes the best state found.
     """
     np.random.seed(seed)
     n, groups = len(problem.release), len(state.length)
-    profile = profiles(problem)
+    profiles = allocate_profiles(problem)
     changed = np.full(
         groups, n + 1
     )  # first position of each group that a move changed; n + 1: none
-    stale = np.ones(groups, np.bool_)  # groups in which `top` may be behind
-    now = value(problem, state.cost)
-    best = value(problem, top.cost)
-    for step in range(at, at + steps):
-        heat = hot * (cold / hot) ** (step / total)
+    stale = np.ones(groups, np.bool_)  # groups in which `best_state` may differ from `state`
+    now = objective_value(problem, state.cost)
+    best = objective_value(problem, best_state.cost)
+    for step in range(first_move, first_move + count):
+        temperature = hot * (cold / hot) ** (step / moves)
         changed[:] = n + 1
         move = np.random.random()
         j = np.random.randint(0, n)
-        if move < 0.4:  # another agent
-            g, old, h, new = reinsert(problem, state, j, other_agent(problem, state, j))
+        if move < 0.4:  # move a task to another agent
+            g, old, h, new = reinsert(problem, state, j, draw_agent(problem, state, j))
             changed[g], changed[h] = min(changed[g], old), min(changed[h], new)
-        elif move < 0.65:  # another place in the order
+        elif move < 0.65:  # move a task to another position of the order
             g, old, h, new = reinsert(problem, state, j, state.agent[j])
             changed[g] = min(old, new)
-        elif move < 0.85:  # change places with another task
+        elif move < 0.85:  # swap two tasks
             i = np.random.randint(0, n)
             a, b = state.agent[j], state.agent[i]
             if i == j or problem.duration[j, b] < 0 or problem.duration[i, a] < 0:
                 continue
             g, h = problem.group[a], problem.group[b]
-            x, y = position(state, g, j), position(state, h, i)
+            x, y = find_position(state, g, j), find_position(state, h, i)
             state.sequence[g, x], state.sequence[h, y] = i, j
             state.agent[j], state.agent[i] = b, a
             changed[g], changed[h] = min(changed[g], x), min(changed[h], y)
             if g == h:
                 changed[g] = min(x, y)
-        else:  # a few neighbours in the order, each to an agent of its own choice
+        else:  # move a few neighbours in the order, each perhaps to another agent
             g = problem.group[state.agent[j]]
-            x = position(state, g, j)
-            count = min(2 + np.random.randint(0, 2), state.length[g] - x)
-            block = state.sequence[g, x : x + count].copy()
+            x = find_position(state, g, j)
+            size = min(2 + np.random.randint(0, 2), state.length[g] - x)
+            block = state.sequence[g, x : x + size].copy()
             for i in block:
-                agent = (
-                    other_agent(problem, state, i) if np.random.random() < 0.5 else state.agent[i]
-                )
+                agent = state.agent[i]
+                if np.random.random() < 0.5:
+                    agent = draw_agent(problem, state, i)
                 g, old, h, new = reinsert(problem, state, i, agent)
                 changed[g], changed[h] = min(changed[g], old), min(changed[h], new)
                 if g == h:
                     changed[g] = min(changed[g], min(old, new))
         for g in range(groups):
             if changed[g] <= n:
-                decode(problem, state, profile, g, changed[g])
-        after = value(problem, state.cost)
-        if after <= now or np.random.random() < np.exp((now - after) / heat):
+                decode_group(problem, state, profiles, g, changed[g])
+        after = objective_value(problem, state.cost)
+        if after <= now or np.random.random() < np.exp((now - after) / temperature):
             now = after
             for g in range(groups):
                 if changed[g] <= n:
-                    keep(state, saved, g)
+                    copy_group(state, accepted, g)
                     stale[g] = True
             if now < best - 1e-9 * abs(best):
                 best = now
                 for g in range(groups):
                     if stale[g]:
-                        keep(state, top, g)
+                        copy_group(state, best_state, g)
                         stale[g] = False
         else:
             for g in range(groups):
                 if changed[g] <= n:
-                    keep(saved, state, g)
+                    copy_group(accepted, state, g)

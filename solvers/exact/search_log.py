@@ -1,4 +1,4 @@
-"""What a search keeps account of: the best objective and bound over time, with the bound's name and proof."""
+"""The record of a search: best objective and bound over time, with the bound's name and proof."""
 
 from __future__ import annotations
 
@@ -12,80 +12,109 @@ from bench.contracts import Result
 from bench.instance import Ints
 from bench.schedule import Schedule
 from solvers.exact.bounds import Bound
-from solvers.exact.objective_terms import Terms, completion
+from solvers.exact.objective_terms import Terms, completion_times
 
 
-class Trace:
-    """The best objective and bound over time, exact inside; CP-SAT calls back from several threads."""
+class SearchLog:
+    """The best objective and the best bound over time, as exact fractions.
 
-    def __init__(self, terms: Terms, began: float, bound: Bound) -> None:
-        self.terms, self.began, self.bound, self.name, self.proof = (
-            terms,
-            began,
-            bound.value,
-            bound.name,
-            bound.proof,
-        )
+    A lock guards them, because CP-SAT calls the methods from several threads.
+
+    Parameters
+    ----------
+    terms
+        The objective.
+    start_time
+        `time.perf_counter()` at the start of the solve, from which the trajectory counts.
+    bound
+        The first lower bound.
+    """
+
+    def __init__(self, terms: Terms, start_time: float, bound: Bound) -> None:
+        self.terms = terms
+        self.start_time = start_time
         self.objective: Fraction | float = math.inf
+        self.bound = bound.value
+        self.bound_name = bound.name
+        self.proof = bound.proof
         self._points: list[tuple[float, float, float]] = []
         self._lock = threading.Lock()
 
-    def found(self, ends: Ints) -> None:
-        """A feasible plan with completions (N,)."""
+    @property
+    def optimum_proven(self) -> bool:
+        """Whether the best objective has reached the best bound."""
+        return self.objective <= self.bound
+
+    def record_solution(self, completion: Ints) -> None:
+        """Record a feasible schedule with completion ticks (N,)."""
         with self._lock:
-            value = self.terms.value(ends)
+            value = self.terms.value(completion)
             if value < self.objective:
                 self.objective = value
-                self._add()
+                self._add_point()
 
-    def better(self, old: Schedule | None, new: Schedule) -> Schedule:
-        """Whichever of two plans has the lower objective, `new` in a tie."""
-        self.found(completion(new))
-        return (
-            new
-            if old is None or self.terms.value(completion(new)) <= self.terms.value(completion(old))
-            else old
-        )
+    def record_schedule(self, schedule: Schedule) -> None:
+        """Record a feasible schedule that has one piece per task."""
+        self.record_solution(completion_times(schedule))
 
-    def proved(self, bound: Bound) -> None:
-        """A relaxation has proved a bound."""
+    def keep_better(self, old: Schedule | None, new: Schedule) -> Schedule:
+        """Record `new` and return the schedule of lower objective, `new` in a tie."""
+        self.record_schedule(new)
+        if old is None:
+            return new
+        value = self.terms.value
+        return new if value(completion_times(new)) <= value(completion_times(old)) else old
+
+    def record_bound(self, bound: Bound) -> None:
+        """Record a lower bound that a relaxation has proved."""
         with self._lock:
             if bound.value > self.bound:
-                self.bound, self.name, self.proof = bound.value, bound.name, bound.proof
-                self._add()
+                self.bound = bound.value
+                self.bound_name = bound.name
+                self.proof = bound.proof
+                self._add_point()
 
-    def searched(self, bound: float, scale: int) -> None:
-        """No plan has a scaled objective below `bound`, a whole number that is rounded where a float can not hold it."""
+    def record_solver_bound(self, bound: float, scale: int) -> None:
+        """Record a lower bound that CP-SAT has proved by search.
+
+        Parameters
+        ----------
+        bound
+            On the objective times `scale`: an integer, rounded where a float cannot hold it, in
+            which case the next lower float is recorded. Infinite bounds are ignored.
+        scale
+            The scale of the model's objective.
+        """
         if math.isinf(bound):
             return
         with self._lock:
-            exact = (
-                Fraction(bound if abs(bound) < 2**53 else math.nextafter(bound, -math.inf)) / scale
-            )
+            scaled = bound if abs(bound) < 2**53 else math.nextafter(bound, -math.inf)
+            exact = Fraction(scaled) / scale
             if exact > self.bound:
-                if self.name != "cpsat":
-                    self.name, self.proof = (
-                        "cpsat",
-                        {"kind": "search", "solver": "cpsat", "root": self.proof},
-                    )
+                if self.bound_name != "cpsat":
+                    self.bound_name = "cpsat"
+                    self.proof = {"kind": "search", "solver": "cpsat", "root": self.proof}
                 self.bound = exact
-                self._add()
+                self._add_point()
 
-    def _add(self) -> None:
-        self._points.append(
-            (time.perf_counter() - self.began, float(self.objective), _below(self.bound))
-        )
+    def _add_point(self) -> None:
+        seconds = time.perf_counter() - self.start_time
+        self._points.append((seconds, float(self.objective), _float_below(self.bound)))
 
     def result(self, schedule: Schedule, status: str, bounds: Iterable[Bound] = ()) -> Result:
-        """All that is known, with (seconds, objective, bound) at every improvement, in order of time."""
+        """Return the result of the solve, with the trajectory of every improvement.
+
+        `bounds`: all bounds that were computed; their values go into `Result.info`.
+        """
         with self._lock:
-            values = {bound.name: _below(bound.value) for bound in bounds}
-            values |= {self.name: _below(self.bound)}
-            info = {"bound": self.name, "proof": self.proof, "bounds": values}
-            return Result(schedule, status, _below(self.bound), tuple(self._points), info=info)
+            values = {bound.name: _float_below(bound.value) for bound in bounds}
+            values |= {self.bound_name: _float_below(self.bound)}
+            info = {"bound": self.bound_name, "proof": self.proof, "bounds": values}
+            trajectory = tuple(self._points)
+            return Result(schedule, status, _float_below(self.bound), trajectory, info=info)
 
 
-def _below(value: Fraction) -> float:
-    """The largest float not above `value`."""
+def _float_below(value: Fraction) -> float:
+    """Return the largest float that is not above `value`."""
     near = float(value)
     return near if Fraction(near) <= value else math.nextafter(near, -math.inf)

@@ -1,134 +1,202 @@
-"""The decision transformer over pairs: what was seen and done before, and the return asked for, tell what to do now.
+"""The decision transformer over (task, agent) pairs.
 
-B environments, L steps of context, E numbers per token, W per task and agent. Three tokens a step: return to go, state, action.
+The next action follows from the last states and actions and from the return that is asked for. Each
+step of the context has three tokens: return to go, state, action.
+
+Shapes: B episodes, L steps of context, E numbers per token, W units per task and agent.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import io
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from solvers.networks.base import Network, linear
 from solvers.networks.features import Features
-from solvers.networks.pairwise import Network, PairNetwork, linear
+from solvers.networks.pairwise import PairwiseNetwork
 
 
-class TransformerNetwork(Network):
-    """Decision transformer (Chen et al. 2021, arXiv:2106.01345) whose states, actions and scores are those of a PairNetwork.
+class DecisionTransformerNetwork(Network):
+    """Decision transformer (Chen et al. 2021, arXiv:2106.01345) on a `PairwiseNetwork`.
 
-    The return to go is in units of what is left to do: so it means the same at every size and needs no scale, which a policy
-    may not know. While deciding it is always `target_return`. A network that decides remembers: `reset` begins new episodes.
+    The pairwise network embeds states and actions, and scores the actions. Returns to go are
+    divided by the remaining cost (`Features.load`), so that they mean the same at every size and
+    need no scale, which a policy may not know. While deciding, the return to go is always
+    `target_return`.
+
+    Deciding (`forward`) keeps the last steps in memory; `reset` begins new episodes.
+
+    Parameters
+    ----------
+    width
+        W, units of every layer of the pairwise network.
+    message_passing_rounds
+        Message passing layers of the pairwise network.
+    embed
+        E, numbers per token.
+    layers, heads
+        Attention layers, and heads of each.
+    context
+        L, the steps that attention spans.
+    horizon
+        Steps with a position embedding of their own; all later steps share the last one.
+    target_return
+        The return to go that is asked for while deciding.
     """
 
-    remembers = True
+    kind = "transformer"
+    has_memory = True
+    former_names: ClassVar = {
+        "pairs": "pairwise",
+        "of_return": "embed_return",
+        "of_state": "embed_state",
+        "of_action": "embed_action",
+        "of_wait": "wait_embedding",
+        "position": "position_embedding",
+        "back": "update_state",
+    }
 
     def __init__(
-        self, width: int = 32, rounds: int = 2, embed: int = 64, layers: int = 2, heads: int = 4, context: int = 8,
-        horizon: int = 512, target_return: float = -1.0,
-    ) -> None:  # fmt: skip
-        """`context`: steps looked at. `horizon`: steps that have a position of their own, later ones share the last one."""
+        self,
+        width: int = 32,
+        message_passing_rounds: int = 2,
+        embed: int = 64,
+        layers: int = 2,
+        heads: int = 4,
+        context: int = 8,
+        horizon: int = 512,
+        target_return: float = -1.0,
+    ) -> None:
         super().__init__()
-        self._shape: dict[str, Any] = {
+        self._transformer_shape: dict[str, Any] = {
             "embed": embed,
             "layers": layers,
             "heads": heads,
             "context": context,
             "horizon": horizon,
+            "target_return": target_return,
         }
-        self._shape |= {"target_return": target_return}
-        self.pairs, self.context, self.target_return = (
-            PairNetwork(width, rounds),
-            context,
-            target_return,
-        )
-        self.of_return, self.of_state, self.of_action = (
-            linear(1, embed, 1.0),
-            linear(width, embed, 1.0),
-            linear(2 * width, embed, 1.0),
-        )
-        self.of_wait, self.position = nn.Parameter(torch.zeros(embed)), nn.Embedding(horizon, embed)
-        self.attention, self.back = (
-            gpt2(embed, heads, layers, 3 * context),
-            linear(embed, width, 0.1),
-        )
+        self.context = context
+        self.target_return = target_return
+        self.pairwise = PairwiseNetwork(width, message_passing_rounds)
+        self.embed_return = linear(1, embed, 1.0)
+        self.embed_state = linear(width, embed, 1.0)
+        self.embed_action = linear(2 * width, embed, 1.0)
+        self.wait_embedding = nn.Parameter(torch.zeros(embed))
+        self.position_embedding = nn.Embedding(horizon, embed)
+        self.attention = causal_transformer(embed, heads, layers, 3 * context)
+        self.update_state = linear(embed, width, 0.1)
         self.reset()
 
     @property
     def shape(self) -> dict[str, Any]:
-        """The arguments that build a network of this shape."""
-        return {"width": self.pairs.width, "rounds": self.pairs.rounds, **self._shape}
+        """The arguments with which the constructor builds a network of this shape."""
+        return {
+            "width": self.pairwise.width,
+            "message_passing_rounds": self.pairwise.message_passing_rounds,
+            **self._transformer_shape,
+        }
 
     def reset(self) -> None:
-        """Forget: new episodes begin."""
+        """Forget the earlier steps: new episodes begin."""
         self.past: list[Tensor] = []  # (B, 3, E) tokens of each step, the newest last
         self.step = 0
 
     def forward(self, f: Features) -> tuple[Tensor, Tensor]:
-        """The next decisions of B episodes: logits (B, K * M + 1); there are no values. The best actions are taken as done."""
-        task, agent, whole = self.pairs.hear(f)
-        step = torch.full((len(whole),), self.step, device=whole.device)
-        target = torch.full((len(whole), 1), self.target_return, device=whole.device)
-        now = torch.stack(
-            [self._token(self.of_return(target), step), self._token(self.of_state(whole), step)],
-            dim=1,
-        )
+        """Return the logits (B, K * M + 1) of the next decision of B episodes, and zeros (B,).
+
+        The best actions are remembered as the actions that were taken. The network predicts no
+        values.
+        """
+        task, agent, state = self.pairwise.encode(f)
+        step = torch.full((len(state),), self.step, device=state.device)
+        target = torch.full((len(state), 1), self.target_return, device=state.device)
+        return_token = self._token(self.embed_return(target), step)
+        state_token = self._token(self.embed_state(state), step)
+        now = torch.stack([return_token, state_token], dim=1)
         tokens = torch.cat([*self.past, now], dim=1)
-        heard = self.attention(tokens, torch.zeros(tokens.shape[:2], device=whole.device))[:, -1]
-        logits = self.pairs.scores(task, agent, whole + self.back(heard), f).masked_fill(
-            ~f.mask, -torch.inf
-        )
-        done = self._token(self._action(task, agent, logits.argmax(dim=1)), step)
-        self.past.append(torch.cat([now, done[:, None]], dim=1))
+        no_padding = torch.zeros(tokens.shape[:2], device=state.device)
+        attended = self.attention(tokens, no_padding)[:, -1]
+        logits = self._logits(task, agent, state, attended, f)
+        action = self._embed_taken(task, agent, logits.argmax(dim=1))
+        action_token = self._token(action, step)
+        self.past.append(torch.cat([now, action_token[:, None]], dim=1))
         del self.past[: len(self.past) - self.context + 1]
         self.step += 1
-        return logits, torch.zeros(len(whole), device=whole.device)
+        return logits, torch.zeros(len(state), device=state.device)
 
-    def along(
+    def forward_sequence(
         self, f: Features, action: Tensor, return_to_go: Tensor, step: Tensor, known: Tensor
     ) -> Tensor:
-        """Logits (B, L, K * M + 1), -inf where illegal, along B * L decisions that were made.
+        """Return the logits (B, L, K * M + 1), -inf where illegal, along logged decisions.
 
-        `f`: of B * L. action, return_to_go, step, known (B, L): flat actions, returns in loads, decisions since the episode's
-        begin, and 0 where there is padding.
+        Parameters
+        ----------
+        f
+            Features of the B * L decisions.
+        action
+            (B, L) flat actions that were taken.
+        return_to_go
+            (B, L) returns to go, divided by the remaining cost.
+        step
+            (B, L) decisions since the begin of the episode.
+        known
+            (B, L) 1 for decisions, 0 for padding.
         """
         b, length = action.shape
-        task, agent, whole = self.pairs.hear(f)
+        task, agent, state = self.pairwise.encode(f)
         parts = [
-            self.of_return(return_to_go.flatten()[:, None]),
-            self.of_state(whole),
-            self._action(task, agent, action.flatten()),
+            self.embed_return(return_to_go.flatten()[:, None]),
+            self.embed_state(state),
+            self._embed_taken(task, agent, action.flatten()),
         ]
-        tokens = torch.stack([self._token(part, step.flatten()) for part in parts], dim=1).view(
-            b, 3 * length, -1
-        )
-        heard = self.attention(tokens, (1.0 - known).repeat_interleave(3, dim=1))[:, 1::3].flatten(
-            0, 1
-        )
-        logits = self.pairs.scores(task, agent, whole + self.back(heard), f).masked_fill(
-            ~f.mask, -torch.inf
-        )
-        return logits.view(b, length, -1)
+        steps = torch.stack([self._token(part, step.flatten()) for part in parts], dim=1)
+        tokens = steps.view(b, 3 * length, -1)
+        padding = (1.0 - known).repeat_interleave(3, dim=1)
+        attended = self.attention(tokens, padding)[:, 1::3].flatten(0, 1)
+        return self._logits(task, agent, state, attended, f).view(b, length, -1)
+
+    def _logits(
+        self, task: Tensor, agent: Tensor, state: Tensor, attended: Tensor, f: Features
+    ) -> Tensor:
+        """Return logits (B, K * M + 1) from the embeddings and the attention output (B, E)."""
+        updated = state + self.update_state(attended)
+        scores = self.pairwise.score_actions(task, agent, updated, f)
+        return scores.masked_fill(~f.mask, -torch.inf)
 
     def _token(self, part: Tensor, step: Tensor) -> Tensor:
-        return torch.tanh(part) + self.position(step.clamp(max=self.position.num_embeddings - 1))
+        """Return the tokens (B, E) of the embeddings `part` (B, E) at the steps `step` (B,)."""
+        last = self.position_embedding.num_embeddings - 1
+        return torch.tanh(part) + self.position_embedding(step.clamp(max=last))
 
-    def _action(self, task: Tensor, agent: Tensor, action: Tensor) -> Tensor:
-        """(B, E) what was done: the task and the agent of the pair, or `wait`."""
-        (k, m), row = (
-            (task.shape[1], agent.shape[1]),
-            torch.arange(len(action), device=action.device),
-        )
+    def _embed_taken(self, task: Tensor, agent: Tensor, action: Tensor) -> Tensor:
+        """Return (B, E) embeddings of the flat actions (B,): of a task and an agent, or `wait`."""
+        k = task.shape[1]
+        m = agent.shape[1]
+        row = torch.arange(len(action), device=action.device)
         pair = action.clamp(max=k * m - 1)
-        done = self.of_action(torch.cat([task[row, pair // m], agent[row, pair % m]], dim=1))
-        return torch.where((action == k * m)[:, None], self.of_wait, done)
+        taken = self.embed_action(torch.cat([task[row, pair // m], agent[row, pair % m]], dim=1))
+        return torch.where((action == k * m)[:, None], self.wait_embedding, taken)
 
 
-def gpt2(embed: int, heads: int, layers: int, tokens: int) -> nn.Module:
-    """d3rlpy's causal transformer over (B, tokens, embed), without dropout."""
-    from d3rlpy.models.torch.transformers import GPT2  # d3rlpy takes seconds to import
+def causal_transformer(embed: int, heads: int, layers: int, tokens: int) -> nn.Module:
+    """Return d3rlpy's causal transformer (GPT-2) over (B, tokens, embed), without dropout."""
+    with contextlib.redirect_stderr(io.StringIO()):  # it imports the old gym, which warns
+        from d3rlpy.models.torch.transformers import GPT2  # imported late: d3rlpy takes seconds
 
     return GPT2(
-        layer_width=embed, pre_activation_ff_hidden_size=4 * embed, post_activation_ff_hidden_size=4 * embed, num_heads=heads,
-        context_size=tokens, num_layers=layers, attn_dropout=0.0, resid_dropout=0.0, embed_dropout=0.0, activation=nn.GELU(),
-    )  # fmt: skip
+        layer_width=embed,
+        pre_activation_ff_hidden_size=4 * embed,
+        post_activation_ff_hidden_size=4 * embed,
+        num_heads=heads,
+        context_size=tokens,
+        num_layers=layers,
+        attn_dropout=0.0,
+        resid_dropout=0.0,
+        embed_dropout=0.0,
+        activation=nn.GELU(),
+    )

@@ -1,67 +1,98 @@
-"""Two plain multilayer perceptrons, a policy and a value, for problems of one size: K tasks shown, M agents.
+"""Two multilayer perceptrons, a policy and a value, for problems of one size.
 
-The usual network of PPO on small problems, with the initialisation of Huang et al. 2022, "The 37 implementation details of
-PPO". It sees every task and agent at a fixed place of one long row, so it does not carry over to another size, and a permuted
-problem is another problem to it. `see` computes only the features that it reads.
+This is the usual network of PPO on small problems, initialised as in Huang et al. 2022, "The 37
+Implementation Details of Proximal Policy Optimization". Every task and agent has a fixed place in
+one input vector. So the network does not generalise to another size, and a permuted problem is
+another problem to it. `featurize` computes only the features that it reads.
+
+Shapes: B decisions, K tasks shown, M agents.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from bench.errors import UserError
-from bench.simulator.view import View
-from solvers.networks.features import TASK, Features, cut, derive, share, stack
-from solvers.networks.pairwise import Network, linear
+from bench.simulator.tensors import TensorSimulator
+from bench.simulator.view import BatchView
+from solvers.networks.base import Network, linear
+from solvers.networks.features import (
+    TASK_FEATURES,
+    Features,
+    clip,
+    derive,
+    largest_share,
+    smith_index,
+    stack,
+)
 
-OF_TASK, OF_AGENT, OF_PAIR = (
-    (3, 5, 7),
-    (0, 3, 4, 5),
-    (0, 3, 4, 7),
-)  # the columns of `Features` that are read, as in `see`
+# the columns of `Features` that the network reads, in the order of MLPNetwork.featurize
+TASK_COLUMNS = (3, 5, 7)
+AGENT_COLUMNS = (0, 3, 4, 5)
+PAIR_COLUMNS = (0, 3, 4, 7)
 
 
-class FlatNetwork(Network):
-    """Logits (B, K' * M' + 1), -inf where illegal, and values (B,) in units of the load, for K' <= tasks, M' <= agents.
+class MLPNetwork(Network):
+    """Two perceptrons on one vector of the features of at most `tasks` tasks and `agents` agents.
 
-    Raises:
-        UserError: where more tasks or agents are seen than there are places.
+    Smaller problems are padded with zeros.
+
+    Parameters
+    ----------
+    tasks, agents
+        The largest K and M.
+    width
+        Units of each hidden layer.
     """
+
+    kind = "mlp"
+    trainable_by_play = True
 
     def __init__(self, tasks: int, agents: int, width: int = 64) -> None:
         super().__init__()
-        self.tasks, self.agents, self.width = tasks, agents, width
-        inputs = tasks * (1 + len(OF_TASK)) + agents * len(OF_AGENT) + tasks * agents * len(OF_PAIR)
+        self.tasks = tasks
+        self.agents = agents
+        self.width = width
+        inputs = tasks * (1 + len(TASK_COLUMNS)) + agents * len(AGENT_COLUMNS)
+        inputs += tasks * agents * len(PAIR_COLUMNS)
         self.policy = perceptron(inputs, width, tasks * agents + 1, 0.01)
         self.value = perceptron(inputs, width, 1, 1.0)
 
+    @classmethod
+    def for_simulator(
+        cls, simulator: TensorSimulator, width: int, message_passing_rounds: int
+    ) -> Self:
+        """Return a new network, on the CPU, of the window and the most agents of `simulator`."""
+        return cls(simulator.window, simulator.tables.agents.shape[1], width)
+
     @property
     def shape(self) -> dict[str, Any]:
-        """The arguments that build a network of this shape."""
+        """The arguments with which the constructor builds a network of this shape."""
         return {"tasks": self.tasks, "agents": self.agents, "width": self.width}
 
     @staticmethod
-    def see(view: View) -> Features:
-        """The columns OF_TASK, OF_AGENT and OF_PAIR of `features.features`, and nothing else."""
+    def featurize(view: BatchView) -> Features:
+        """Return the columns TASK_COLUMNS, AGENT_COLUMNS and PAIR_COLUMNS of the features only."""
         d = derive(view)
-        tau, room = d.tau[:, None], d.capacity.clamp(min=1.0)
-        slack = cut((view.due.float() - d.shortest) / tau)
-        left = (view.free / room).amin(dim=2)
-        length = d.duration / tau[:, None]
-        fraction = share(view.demand.float(), d.capacity[:, None])
-        index = torch.where(
-            d.can, d.weight[:, :, None] * tau[:, None] / d.duration.clamp(min=1.0), 0.0
-        )
-        pair = [cut(length), d.legal, fraction, torch.log1p(index)]
+        tau = d.tau[:, None]
+        slack = clip((view.due.float() - d.shortest) / tau)
+        free = (view.free / d.capacity.clamp(min=1.0)).amin(dim=2)
+        fraction = largest_share(view.demand.float(), d.capacity[:, None])
+        task = [d.weight, clip(d.release / tau), slack]
+        agent = [free, view.up, clip(view.next_end / tau), clip(view.last_end / tau)]
+        pair = [
+            clip(d.duration / tau[:, None]),
+            d.legal,
+            fraction,
+            torch.log1p(smith_index(d)),
+        ]
         return Features(
-            task=stack([d.weight, cut(d.release / tau), slack], view.shown),
-            agent=stack(
-                [left, view.up, cut(view.next_end / tau), cut(view.last_end / tau)], d.present
-            ),
+            task=stack(task, view.shown),
+            agent=stack(agent, d.present),
             pair=stack(pair, view.shown[:, :, None] & d.present[:, None]),
             shown=view.shown,
             present=d.present,
@@ -70,36 +101,56 @@ class FlatNetwork(Network):
         )
 
     def forward(self, f: Features) -> tuple[Tensor, Tensor]:
-        """`f`: what `see` or `features` made of the view."""
+        """Return logits (B, K * M + 1), -inf where illegal, and values (B,).
+
+        Parameters
+        ----------
+        f
+            What `MLPNetwork.featurize` or `features.featurize` returns.
+
+        Raises
+        ------
+        UserError
+            If there are more tasks or agents than the network has inputs for.
+        """
         k, m = f.pair.shape[1:3]
-        row = self.row(f)
-        logits = self.policy(row)
+        inputs = self.flatten(f)
+        logits = self.policy(inputs)
         if (k, m) != (self.tasks, self.agents):
             pairs = logits[:, :-1].unflatten(1, (self.tasks, self.agents))[:, :k, :m]
             logits = torch.cat([pairs.flatten(1), logits[:, -1:]], dim=1)
-        return logits.masked_fill(~f.mask, -torch.inf), -1.0 - self.value(row).squeeze(1)
+        return logits.masked_fill(~f.mask, -torch.inf), -1.0 - self.value(inputs).squeeze(1)
 
-    def row(self, f: Features) -> Tensor:
-        """(B, inputs): everything at its place, zeros at places that are free."""
+    def flatten(self, f: Features) -> Tensor:
+        """Return the features as one vector per decision (B, inputs), zero at unused places."""
         k, m = f.pair.shape[1:3]
-        task, agent, pair = f.task, f.agent, f.pair
-        if task.shape[2] == TASK:
-            task, agent, pair = task[..., OF_TASK], agent[..., OF_AGENT], pair[..., OF_PAIR]
-        task = torch.cat([task, f.shown[..., None]], dim=2)
-        tasks, agents = self.tasks - k, self.agents - m
-        if tasks < 0 or agents < 0:
+        more_tasks = self.tasks - k
+        more_agents = self.agents - m
+        if more_tasks < 0 or more_agents < 0:
             raise UserError(
-                f"network: mlp was made for {self.tasks} tasks x {self.agents} agents and is shown {k} x {m}; "
-                "train one on instances as large, or solver.network=pairs, which plays any size"
+                f"network: mlp was built for {self.tasks} tasks x {self.agents} agents and is "
+                f"given {k} x {m}; train one on instances as large, or use solver.network=pairs, "
+                "which takes any size"
             )
-        if tasks or agents:
-            task, agent = pad(task, (0, 0, 0, tasks)), pad(agent, (0, 0, 0, agents))
-            pair = pad(pair, (0, 0, 0, agents, 0, tasks))
+        task, agent, pair = f.task, f.agent, f.pair
+        if task.shape[2] == TASK_FEATURES:
+            task = task[..., TASK_COLUMNS]
+            agent = agent[..., AGENT_COLUMNS]
+            pair = pair[..., PAIR_COLUMNS]
+        task = torch.cat([task, f.shown[..., None]], dim=2)
+        if more_tasks or more_agents:
+            task = pad(task, (0, 0, 0, more_tasks))
+            agent = pad(agent, (0, 0, 0, more_agents))
+            pair = pad(pair, (0, 0, 0, more_agents, 0, more_tasks))
         return torch.cat([task.flatten(1), agent.flatten(1), pair.flatten(1)], dim=1)
 
 
 def perceptron(inputs: int, width: int, outputs: int, gain: float) -> nn.Sequential:
-    """Two hidden layers with tanh; `gain`: of the last layer's initial weights."""
+    """Return two hidden layers with tanh and a last layer with initial weights of scale `gain`."""
     return nn.Sequential(
-        linear(inputs, width), nn.Tanh(), linear(width, width), nn.Tanh(), linear(width, outputs, gain)
-    )  # fmt: skip
+        linear(inputs, width),
+        nn.Tanh(),
+        linear(width, width),
+        nn.Tanh(),
+        linear(width, outputs, gain),
+    )

@@ -1,1 +1,1 @@
-"""Learning from logged decisions alone: the learners, what feeds them, and off-policy evaluation."""
+"""Offline reinforcement learning: learners, their replay buffer, and off-policy evaluation."""

@@ -1,4 +1,7 @@
-"""The offline learners: which algorithm, with which settings, and which of its networks decides."""
+"""The offline learners: the algorithm, its settings, and which of its networks decides.
+
+d3rlpy takes seconds to import, so `solvers.offline.d3rlpy_adapter` is imported in methods.
+"""
 
 from __future__ import annotations
 
@@ -10,144 +13,228 @@ from typing import Any
 import torch
 
 from bench.errors import UserError
+from bench.logs.episodes import LoggedEpisodes
+from solvers.networks.base import Network
 from solvers.networks.constrained import ConstrainedNetwork
-from solvers.networks.decision_transformer import TransformerNetwork
-from solvers.networks.pairwise import Network, PairNetwork
-from solvers.offline.feed import Feed
+from solvers.networks.decision_transformer import DecisionTransformerNetwork
+from solvers.networks.pairwise import PairwiseNetwork
+from solvers.offline.algorithm import CommonSettings
+from solvers.offline.buffer import OfflineBuffer
 from solvers.offline.learner import OfflineLearner
 
-CALM = 0.3  # nats: mean entropy of the policy that a Q function becomes
-ALIKE = 1e-3  # of the spread of the scores: the distance below which two actions are as good as each other
+TARGET_ENTROPY = 0.3  # nats: mean entropy of the softmax policy made of a Q function
+TIE = 1e-3  # two actions tie if their scores differ by less, relative to the range of the scores
 
 
-class _FromD3(OfflineLearner):
-    """With the settings that all algorithms of d3rlpy have."""
+class _D3rlpyLearner(OfflineLearner):
+    """A learner whose algorithm comes from d3rlpy."""
 
-    def made(self, feed: Feed, kind: str) -> Any:
-        """An algorithm of one of `solvers.offline.d3rlpy_algorithms.KINDS`."""
-        from solvers.offline import (
-            d3rlpy_algorithms as module,
-        )  # d3rlpy takes seconds to import: only where it is used
+    def make_sampler(self, buffer: OfflineBuffer) -> Any:
+        """Return the sampler of a buffer that d3rlpy's training loop draws its batches from.
 
-        own = {
-            key: value
-            for key in module.Settings._fields
-            if (value := getattr(self, key, None)) is not None
-        }
-        return module.build(kind, feed, module.Settings(**own), self.steps)
+        The methods of the sampler are `sample_transition_batch(count)` and
+        `sample_trajectory_batch(count, length)`; `update(batch)` of an algorithm takes the batches.
+        """
+        from solvers.offline.d3rlpy_adapter.training import BatchSampler
+
+        return BatchSampler(buffer)
+
+    def make_d3rlpy_buffer(self, episodes: LoggedEpisodes) -> Any:
+        """Return logged episodes as d3rlpy's own ReplayBuffer, which has the same two methods.
+
+        Algorithms of `make_algorithm` take its batches too.
+        """
+        from solvers.offline.d3rlpy_adapter.training import to_replay_buffer
+
+        return to_replay_buffer(episodes)
+
+    def common_settings(self) -> CommonSettings:
+        """Return the settings that all algorithms over pairs share."""
+        return CommonSettings(
+            width=self.width,
+            message_passing_rounds=self.message_passing_rounds,
+            lr=self.lr,
+            batch=self.batch,
+            gamma=self.gamma,
+            steps=self.steps,
+        )
 
 
-class _OfPolicy(_FromD3):
-    """One whose policy is a network of its own."""
+class _PolicyLearner(_D3rlpyLearner):
+    """A learner whose policy is a network of its own."""
 
-    def network(self, algorithm: Any, feed: Feed) -> Network:
-        """The policy's network."""
-        from solvers.offline.d3rlpy_algorithms import policy_network
-
-        return copy.deepcopy(policy_network(algorithm))
+    def extract_network(self, algorithm: Any, buffer: OfflineBuffer) -> Network:
+        """Return a copy of the policy's network."""
+        network: PairwiseNetwork = copy.deepcopy(algorithm.policy_network)
+        return network
 
 
 @dataclass(kw_only=True)
-class _OfQ(_FromD3):
-    """One that decides by its Q function."""
+class _QLearner(_D3rlpyLearner):
+    """A learner that decides by its Q function."""
 
     target_update: int = 25
 
-    def network(self, algorithm: Any, feed: Feed) -> Network:
-        """The Q function's network, its scores stretched until the policy that draws from them is calm."""
-        from solvers.offline.d3rlpy_algorithms import q_network
-
-        return calmed(mean_network(q_network(algorithm)), feed)
+    def extract_network(self, algorithm: Any, buffer: OfflineBuffer) -> Network:
+        """Return a copy of the Q network with its scores scaled by `calibrate_temperature`."""
+        network = mean_network(algorithm.q_network)
+        calibrate_temperature(network, network, buffer)
+        return network
 
 
 @dataclass(kw_only=True)
-class BC(_OfPolicy):
+class BC(_PolicyLearner):
     """Behavioural cloning (Pomerleau 1991)."""
 
-    def algorithm(self, feed: Feed) -> Any:
-        """d3rlpy's DiscreteBC."""
-        return self.made(feed, "BC")
+    def make_algorithm(self, buffer: OfflineBuffer) -> Any:
+        """Return d3rlpy's DiscreteBC."""
+        from solvers.offline.d3rlpy_adapter import algorithms
+
+        return algorithms.BC.create(buffer, self.common_settings())
 
 
 @dataclass(kw_only=True)
-class DQN(_OfQ):
-    """Deep Q-network (Mnih et al. 2015), from the log alone; `double`: van Hasselt et al. 2016, arXiv:1509.06461."""
+class DQN(_QLearner):
+    """Deep Q-network (Mnih et al. 2015) on a log.
+
+    With `double`, double DQN (van Hasselt et al. 2016, arXiv:1509.06461).
+    """
 
     double: bool = False
 
-    def algorithm(self, feed: Feed) -> Any:
-        """d3rlpy's DQN or DoubleDQN."""
-        return self.made(feed, "DoubleDQN" if self.double else "DQN")
+    def make_algorithm(self, buffer: OfflineBuffer) -> Any:
+        """Return d3rlpy's DQN or DoubleDQN."""
+        from solvers.offline.d3rlpy_adapter import algorithms
+
+        kind = algorithms.DoubleDQN if self.double else algorithms.DQN
+        return kind.create(
+            buffer, self.common_settings(), target_update_interval=self.target_update
+        )
 
 
 @dataclass(kw_only=True)
-class NFQ(_OfQ):
-    """Neural fitted Q iteration (Riedmiller 2005): every step has the newest target."""
+class NFQ(_QLearner):
+    """Neural fitted Q iteration (Riedmiller 2005): the target network is copied at every step."""
 
-    def algorithm(self, feed: Feed) -> Any:
-        """d3rlpy's NFQ."""
-        return self.made(feed, "NFQ")
+    def make_algorithm(self, buffer: OfflineBuffer) -> Any:
+        """Return d3rlpy's NFQ."""
+        from solvers.offline.d3rlpy_adapter import algorithms
+
+        return algorithms.NFQ.create(buffer, self.common_settings())
 
 
 @dataclass(kw_only=True)
-class CQL(_OfQ):
-    """Conservative Q-learning (Kumar et al. 2020, arXiv:2006.04779), of the mean or of `quantiles` of the return."""
+class CQL(_QLearner):
+    """Conservative Q-learning (Kumar et al. 2020, arXiv:2006.04779).
+
+    With `quantiles` > 1, of quantiles of the return instead of its mean.
+    """
 
     alpha: float = 1.0
     quantiles: int = 1
 
-    def algorithm(self, feed: Feed) -> Any:
-        """d3rlpy's DiscreteCQL."""
-        return self.made(feed, "CQL")
+    def make_algorithm(self, buffer: OfflineBuffer) -> Any:
+        """Return d3rlpy's DiscreteCQL, with a loss that evaluates the network once per step."""
+        from solvers.offline.d3rlpy_adapter import algorithms
+
+        return self._create(algorithms.CQL, buffer)
+
+    def make_stock_algorithm(self, buffer: OfflineBuffer) -> Any:
+        """Return d3rlpy's DiscreteCQL with its own loss, which evaluates the network twice.
+
+        For comparisons of speed.
+        """
+        from solvers.offline.d3rlpy_adapter import algorithms
+
+        return self._create(algorithms.StockCQL, buffer)
+
+    def _create(self, kind: Any, buffer: OfflineBuffer) -> Any:
+        return kind.create(
+            buffer,
+            self.common_settings(),
+            self.quantiles,
+            alpha=self.alpha,
+            target_update_interval=self.target_update,
+        )
 
 
 @dataclass(kw_only=True)
-class BCQ(_OfQ):
-    """Batch-constrained Q-learning for discrete actions (Fujimoto et al. 2019, arXiv:1910.01708)."""
+class BCQ(_QLearner):
+    """Batch-constrained Q-learning, discrete actions (Fujimoto et al. 2019, arXiv:1910.01708)."""
 
     flexibility: float = 0.3
 
-    def algorithm(self, feed: Feed) -> Any:
-        """d3rlpy's DiscreteBCQ."""
-        return self.made(feed, "BCQ")
+    def make_algorithm(self, buffer: OfflineBuffer) -> Any:
+        """Return d3rlpy's DiscreteBCQ."""
+        from solvers.offline.d3rlpy_adapter import algorithms
 
-    def network(self, algorithm: Any, feed: Feed) -> Network:
-        """Imitator and Q function together, the latter's scores stretched as other Q functions' are."""
-        from solvers.offline.d3rlpy_algorithms import policy_network, q_network
+        return algorithms.BCQ.create(
+            buffer,
+            self.common_settings(),
+            action_flexibility=self.flexibility,
+            target_update_interval=self.target_update,
+        )
 
-        both = ConstrainedNetwork(self.width, self.rounds, self.flexibility).to(feed.device)
-        both.imitator.load_state_dict(policy_network(algorithm).state_dict())
-        both.values.load_state_dict(q_network(algorithm).state_dict())
-        return calmed(both, feed)
+    def extract_network(self, algorithm: Any, buffer: OfflineBuffer) -> Network:
+        """Return imitator and Q function as one network, with scaled scores as in `_QLearner`."""
+        network = ConstrainedNetwork(self.width, self.message_passing_rounds, self.flexibility)
+        network = network.to(buffer.device)
+        network.imitator.load_state_dict(algorithm.policy_network.state_dict())
+        network.q_network.load_state_dict(algorithm.q_network.state_dict())
+        calibrate_temperature(network, network.q_network, buffer)
+        return network
 
 
 @dataclass(kw_only=True)
-class SAC(_OfPolicy):
-    """Soft actor-critic for discrete actions (Christodoulou 2019, arXiv:1910.07207), from the log alone."""
+class SAC(_PolicyLearner):
+    """Soft actor-critic for discrete actions (Christodoulou 2019, arXiv:1910.07207) on a log."""
 
     target_update: int = 25
 
-    def algorithm(self, feed: Feed) -> Any:
-        """d3rlpy's DiscreteSAC."""
-        return self.made(feed, "SAC")
+    def make_algorithm(self, buffer: OfflineBuffer) -> Any:
+        """Return d3rlpy's DiscreteSAC."""
+        from solvers.offline.d3rlpy_adapter import algorithms
+
+        return algorithms.SAC.create(
+            buffer,
+            self.common_settings(),
+            temp_learning_rate=self.lr,
+            target_update_interval=self.target_update,
+        )
 
 
 @dataclass(kw_only=True)
-class IQL(_OfPolicy):
-    """Implicit Q-learning (Kostrikov et al. 2022, arXiv:2110.06169) for discrete actions; temperature per scaled return."""
+class IQL(_PolicyLearner):
+    """Implicit Q-learning (Kostrikov et al. 2022, arXiv:2110.06169) for discrete actions.
+
+    `inverse_temperature` is per unit of scaled return.
+    """
 
     target_update: int = 25
     expectile: float = 0.8
     inverse_temperature: float = 1.0
 
-    def algorithm(self, feed: Feed) -> Any:
-        """Ours, in d3rlpy's frame."""
-        return self.made(feed, "IQL")
+    def make_algorithm(self, buffer: OfflineBuffer) -> Any:
+        """Return the implementation of this package: d3rlpy's is for continuous actions."""
+        from solvers.offline.d3rlpy_adapter import iql
+
+        return iql.IQL.create(
+            buffer,
+            self.common_settings(),
+            expectile=self.expectile,
+            inverse_temperature=self.inverse_temperature,
+            target_update_interval=self.target_update,
+        )
 
 
 @dataclass(kw_only=True)
-class DecisionTransformer(OfflineLearner):
-    """Decision transformer (Chen et al. 2021, arXiv:2106.01345); `batch` counts decisions, in stretches of `context`."""
+class DecisionTransformer(_D3rlpyLearner):
+    """Decision transformer (Chen et al. 2021, arXiv:2106.01345).
+
+    `batch` counts decisions: a batch holds batch // context sequences of `context` decisions. The
+    return that the policy is conditioned on is the quantile `target_return_quantile` of the logged
+    returns to go.
+    """
 
     embed: int = 64
     layers: int = 2
@@ -159,32 +246,31 @@ class DecisionTransformer(OfflineLearner):
         super().__post_init__()
         if self.embed % self.heads:
             raise UserError(
-                f"solver.embed: {self.embed} must be a multiple of solver.heads={self.heads}"
+                f"solver.embed: value {self.embed}: must be a multiple of solver.heads={self.heads}"
             )
 
-    def algorithm(self, feed: Feed) -> Any:
-        """d3rlpy's DiscreteDecisionTransformer; its target return while deciding is a quantile of the log's."""
-        from solvers.offline.d3rlpy_algorithms import decision_transformer
+    def make_algorithm(self, buffer: OfflineBuffer) -> Any:
+        """Return d3rlpy's DiscreteDecisionTransformer."""
+        from solvers.offline.d3rlpy_adapter import decision_transformer
 
-        returns = feed.return_to_go[
-            :: 1 + len(feed) // 10_000_000
-        ]  # more than 2^24 are too many for quantile
-        network = self._new(float(torch.quantile(returns, self.target_return_quantile)))
-        stretches = max(1, self.batch // self.context)
-        return decision_transformer(
-            network, feed.layout, feed.device, self.lr, stretches, self.steps
+        every = 1 + len(buffer) // 10_000_000  # torch.quantile takes at most 2^24 values
+        target_return = torch.quantile(buffer.return_to_go[::every], self.target_return_quantile)
+        network = self._new_network(float(target_return))
+        sequences = max(1, self.batch // self.context)
+        return decision_transformer.DecisionTransformer.create(
+            network, buffer, self.lr, sequences, self.steps
         )
 
-    def network(self, algorithm: Any, feed: Feed) -> Network:
-        """Its network."""
-        network = self._new(algorithm.network.target_return).to(feed.device)
+    def extract_network(self, algorithm: Any, buffer: OfflineBuffer) -> Network:
+        """Return a copy of the transformer."""
+        network = self._new_network(algorithm.network.target_return).to(buffer.device)
         network.load_state_dict(algorithm.network.state_dict())
         return network
 
-    def _new(self, target_return: float) -> TransformerNetwork:
-        return TransformerNetwork(
+    def _new_network(self, target_return: float) -> DecisionTransformerNetwork:
+        return DecisionTransformerNetwork(
             self.width,
-            self.rounds,
+            self.message_passing_rounds,
             self.embed,
             self.layers,
             self.heads,
@@ -194,41 +280,67 @@ class DecisionTransformer(OfflineLearner):
 
 
 @torch.no_grad()
-def mean_network(network: PairNetwork) -> PairNetwork:
-    """A copy with one output: the mean over the outputs, which are linear in the last layer."""
-    one = PairNetwork(network.width, network.rounds).to(next(network.parameters()).device)
+def mean_network(network: PairwiseNetwork) -> PairwiseNetwork:
+    """Return a copy with one output per action: the mean of the outputs.
+
+    The outputs are linear in the last layer, so its weights are averaged.
+    """
+    single = PairwiseNetwork(network.width, network.message_passing_rounds)
+    single = single.to(next(network.parameters()).device)
     state = dict(network.state_dict())
     for name in ("score.2", "wait.2"):
         state[f"{name}.weight"] = state[f"{name}.weight"].mean(dim=0, keepdim=True)
         state[f"{name}.bias"] = state[f"{name}.bias"].mean(dim=0, keepdim=True)
-    one.load_state_dict(state)
-    return one
+    single.load_state_dict(state)
+    return single
 
 
 @torch.no_grad()
-def calmed(network: PairNetwork | ConstrainedNetwork, feed: Feed) -> Any:
-    """`network`, its scores multiplied until the softmax over them has the mean entropy CALM on states of the log.
+def calibrate_temperature(
+    network: Network, scoring_network: PairwiseNetwork, buffer: OfflineBuffer
+) -> None:
+    """Scale the scores of a Q network so that its softmax policy has the entropy TARGET_ENTROPY.
 
-    The best action stays what it was; who draws from the policy, or trains it on, does not start from a uniform one. Where
-    the choice between actions that are ALIKE (on identical agents, say) has more, which no factor takes away: a little above.
+    The entropy is the mean over states of the buffer.
+
+    The greedy policy does not change. The scale matters to whatever samples from the policy or
+    trains it further: without it the softmax of Q values is nearly uniform. Two cases have another
+    target: where the legal actions allow less entropy, and where ties between actions (on identical
+    agents, for instance) have more entropy than that, which no scaling removes. Then the target is
+    a little above the entropy of the ties, and at most halfway from it to the uniform policy.
+
+    Parameters
+    ----------
+    network
+        The network that decides.
+    scoring_network
+        The network whose scores it decides by, itself or a part of it; its weights are changed.
+    buffer
+        About 512 evenly spread states of it are used.
     """
-    scores = network(feed.states.at(feed.state[:: max(1, len(feed) // 512)]).features)[0]
+    rows = buffer.row[:: max(1, len(buffer) // 512)]
+    scores = network(buffer.states.select(rows).features)[0]
     legal = scores.isfinite()
     best = scores.amax(dim=1, keepdim=True)
-    spread = (best - scores).masked_fill(~legal, 0.0).amax(dim=1, keepdim=True)
-    uniform = legal.sum(dim=1).double().log().mean()
-    alike = (legal & (best - scores <= ALIKE * spread)).sum(dim=1).double().log().mean()
-    aim = min(max(CALM, float(alike) + 0.1 * CALM), (float(alike) + float(uniform)) / 2)
-    low, high = -10.0, 20.0  # log of the factor
+    score_range = (best - scores).masked_fill(~legal, 0.0).amax(dim=1, keepdim=True)
+    ties = legal & (best - scores <= TIE * score_range)
+    uniform_entropy = float(legal.sum(dim=1).double().log().mean())
+    tie_entropy = float(ties.sum(dim=1).double().log().mean())
+    target = min(
+        max(TARGET_ENTROPY, tie_entropy + 0.1 * TARGET_ENTROPY),
+        (tie_entropy + uniform_entropy) / 2,
+    )
+    low = -10.0  # bisection of the logarithm of the factor
+    high = 20.0
     for _ in range(30):
         middle = (low + high) / 2
         logp = (scores * math.exp(middle)).log_softmax(dim=1)
         entropy = -(logp.exp() * logp.clamp(min=-1e9)).sum(dim=1).mean()
-        low, high = (middle, high) if entropy > aim else (low, middle)
-    for name in ("score", "wait"):
-        last = getattr(
-            network.values if isinstance(network, ConstrainedNetwork) else network, name
-        )[2]
+        if entropy > target:
+            low = middle
+        else:
+            high = middle
+    for head in (scoring_network.score, scoring_network.wait):
+        last: Any = head[-1]
         last.weight.mul_(math.exp(low))
         last.bias.mul_(math.exp(low))
-    return network

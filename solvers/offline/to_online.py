@@ -1,4 +1,4 @@
-"""From logs to the simulator: a policy is learnt from a log first, then goes on learning by playing."""
+"""Offline pretraining followed by online learning in the simulator."""
 
 from __future__ import annotations
 
@@ -9,67 +9,73 @@ from typing import Any
 
 import numpy as np
 
-from bench.contracts import Budget, Dataset, Log, Logs, Policy, Solver
+from bench.contracts import Budget, Dataset, Learner, Policy, Solver, TrainingLogger
 from bench.setting import Setting
 from solvers.offline.learner import OfflineLearner
 from solvers.rl.training import NetworkLearner
 
 
 @dataclass
-class OfflineToOnline:
-    """What `offline` makes of its log is where `online` starts; both are settings of their own.
+class OfflineToOnline(Learner):
+    """Trains `offline` on its log, then `online` from the resulting policy.
 
-    The facts of the first part are recorded as `offline/...`, those of the second as ever: `learning/decisions_to_best_rule`
-    and its like count decisions in the simulator, so beside a run of `online` alone they say how many the log has saved.
+    The facts of the first part are recorded as `offline/...`, those of the second without prefix.
+    `learning/decisions_to_best_rule` and the like count decisions in the simulator, so a comparison
+    with a run of `online` alone shows how many decisions the log saves.
     """
 
     offline: OfflineLearner
     online: NetworkLearner
 
     def __post_init__(self) -> None:
-        if hasattr(self.offline, "observe"):
-            self.observe = self.offline.observe
-
-    @property
-    def logs(self) -> Logs:
-        """Those that are learnt from."""
-        return self.offline.logs
+        self.logs = self.offline.logs
+        self.observe = self.offline.observe
 
     def fit(
-        self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log
+        self,
+        data: Dataset,
+        setting: Setting,
+        budget: Budget,
+        rng: np.random.Generator,
+        logger: TrainingLogger,
     ) -> Policy | Solver:
-        """Both parts, each continued where it was interrupted."""
-        folder = log.folder / "offline"
+        """Run both parts; an interrupted run resumes in the part that it was in."""
+        folder = logger.folder / "offline"
         folder.mkdir(exist_ok=True)
-        seeds = [int(rng.integers(2**62)) for _ in range(2)]
-        start = Path(self.offline.checkpoint or folder / "policy.pt")
-        if not start.exists():  # it is written at the end
-            self.offline.fit(
-                data, setting, budget, np.random.default_rng(seeds[0]), _Prefixed(log, folder)
-            )
-        online = replace(self.online, start=str(start))
-        return online.fit(data, setting, budget, np.random.default_rng(seeds[1]), log)
+        offline_rng, online_rng = (
+            np.random.default_rng(seed) for seed in [int(rng.integers(2**62)) for _ in range(2)]
+        )
+        policy = Path(self.offline.checkpoint or folder / "policy.pt")
+        if not policy.exists():  # it is written at the end of the first part
+            prefixed = _PrefixedLogger(logger, folder)
+            self.offline.fit(data, setting, budget, offline_rng, prefixed)
+        online = replace(self.online, init_policy=str(policy))
+        return online.fit(data, setting, budget, online_rng, logger)
 
 
-class _Prefixed:
-    """The run's log for its first part: a folder of its own, names that begin with `offline/`."""
+class _PrefixedLogger:
+    """The logger of the first part: a folder of its own, and names that begin with `offline/`."""
 
-    def __init__(self, log: Log, folder: Path) -> None:
-        self._log, self.folder = log, folder
+    def __init__(self, logger: TrainingLogger, folder: Path) -> None:
+        self._logger = logger
+        self.folder = folder
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """As `offline/...`: steps of gradient descent, not decisions."""
-        self._log.metrics(step, {f"offline/{name}": value for name, value in values.items()})
+        """Log metrics as `offline/NAME`; `step` counts gradient steps, not decisions."""
+        self._logger.metrics(step, {f"offline/{name}": value for name, value in values.items()})
 
     def summary(self, facts: Mapping[str, Any]) -> None:
-        """As `offline/...`, but for those of the log and of off-policy evaluation, which the second part has none of."""
-        self._log.summary(
-            {
-                name if name.startswith(("logs/", "ope/")) else f"offline/{name}": v
-                for name, v in facts.items()
-            }
-        )
+        """Log facts as `offline/NAME`, but `logs/...` and `ope/...` unchanged.
+
+        The second part has no facts of these two groups.
+        """
+        unchanged = ("logs/", "ope/")
+        prefixed = {
+            name if name.startswith(unchanged) else f"offline/{name}": value
+            for name, value in facts.items()
+        }
+        self._logger.summary(prefixed)
 
     def progress(self, done: int, total: int, note: str = "") -> None:
-        """As it is."""
-        self._log.progress(done, total, note)
+        """Report progress unchanged."""
+        self._logger.progress(done, total, note)

@@ -1,4 +1,4 @@
-"""Returns and generalised advantage estimates, pure functions."""
+"""Returns and generalised advantage estimates: pure functions of S steps in B environments."""
 
 from __future__ import annotations
 
@@ -13,26 +13,41 @@ def gae(
     terminated: Tensor,
     truncated: Tensor,
     gamma: float,
-    lam: float,
+    gae_lambda: float,
 ) -> Tensor:
-    """Advantages (S, B) by Schulman et al. 2016 (arXiv:1506.02438, eq. 16).
+    """Estimate advantages (Schulman et al. 2016, arXiv:1506.02438, eq. 16).
 
-    reward, value: (S, B) of S steps in B environments. next_value: (S, B), the value of the state each step really led to,
-    before any reset. terminated, truncated: (S, B) bool; termination means that nothing follows, truncation that what follows
-    was not played: its value counts, but no later step of the row does.
+    Parameters
+    ----------
+    reward, value
+        (S, B) reward of each step, and predicted return of the state in which it was taken.
+    next_value
+        (S, B) predicted return of the state that the step led to, before any restart.
+    terminated
+        (S, B) bool: the episode ended, so nothing follows and `next_value` does not count.
+    truncated
+        (S, B) bool: the episode was cut off here. `next_value` counts, but the next row belongs to
+        another episode and does not.
+    gamma, gae_lambda
+        Discount factor, and lambda: 0 gives one-step errors, 1 whole returns minus values.
+
+    Returns
+    -------
+    Tensor
+        (S, B) advantages.
     """
     advantage = torch.zeros_like(reward)
     carry = torch.zeros_like(reward[0])
     delta = reward + gamma * next_value * ~terminated - value
-    going_on = ~(terminated | truncated)
+    continues = ~(terminated | truncated)
     for step in reversed(range(len(reward))):
-        carry = delta[step] + gamma * lam * going_on[step] * carry
+        carry = delta[step] + gamma * gae_lambda * continues[step] * carry
         advantage[step] = carry
     return advantage
 
 
-def to_go(reward: Tensor, gamma: float) -> Tensor:
-    """(S, B) discounted sums of the rewards (S, B) from each step to the last one."""
+def returns_to_go(reward: Tensor, gamma: float) -> Tensor:
+    """Return the discounted sums (S, B) of rewards (S, B) from each step to the last one."""
     total = torch.zeros_like(reward)
     carry = torch.zeros_like(reward[0])
     for step in reversed(range(len(reward))):

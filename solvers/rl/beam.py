@@ -1,19 +1,22 @@
-"""Beam search over the states of the simulator: of all continuations of W partial episodes, the W most promising are kept.
+"""Beam search over the states of the simulator: keep the W most promising partial episodes.
 
-EXPANSION * W continuations are tried, the likeliest by the log-probabilities of all decisions so far. W of them are kept by
+In each step EXPANSION * W continuations of the kept partial episodes are tried: those with the
+highest log-probability of all decisions so far. Of these, W are kept by the score
 
-    return so far + predicted return + LIKELIHOOD * log-probability.
+    return so far + predicted return + LOG_PROBABILITY_WEIGHT * log-probability.
 
-Likelihood alone is blind to costs, and of many predictions alone the luckiest error wins; on a few validation instances the sum
-was mostly, not always, better than either. Two additions:
+The log-probability alone ignores costs. The predicted return alone, of many states, selects the
+largest error of the prediction. On a few validation instances the sum was mostly, not always,
+better than either. Two reductions are exact:
 
-* Orders of the same decisions lead to the same state; of equal states one is kept.
-* Rewards are never positive, so what has cost as much as a finished episode is dropped.
+* The same decisions in another order lead to the same state; of equal states one is kept.
+* Rewards are never positive, so a partial episode that has cost as much as the best finished
+  episode is dropped.
+
+Shapes: E environments, P <= W partial episodes kept, A actions.
 """
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,137 +24,139 @@ from torch import Tensor
 from bench.simulator.tables import (
     AGENT,
     N_FINISHED,
-    N_LOST,
+    N_KILLED,
     N_RUNNING,
     NEXT_ARRIVAL,
-    OUTAGE,
+    OUTAGE_INDEX,
     START,
     TIME,
     UP,
 )
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_simulator
-from solvers.networks.pairwise import Network
+from solvers.networks.base import Network
+from solvers.rl.incumbent import Incumbent
 from solvers.rl.rollouts import value_unit
 
-EXPANSION = 2  # continuations tried per one kept
-LIKELIHOOD = 0.02  # return that one nat is worth
-CLOCK = [
-    TIME,
-    NEXT_ARRIVAL,
-    N_RUNNING,
-    N_FINISHED,
-    N_LOST,
-]  # with the pieces and the outages: all that the future hangs on
+EXPANSION = 2  # continuations tried per partial episode kept
+LOG_PROBABILITY_WEIGHT = 0.02  # return that one nat is worth
+# with the started tasks, the killed pieces and the outages, these columns determine the future
+CLOCK_COLUMNS = [TIME, NEXT_ARRIVAL, N_RUNNING, N_FINISHED, N_KILLED]
 
 
-class Account(Protocol):
-    """What keeps the best finished episode (`solvers.rl.decoding.Search`)."""
+class BeamSearch:
+    """A beam search in the environments of one simulator.
 
-    value: float
-    played: int
-    decisions: int
-
-    @property
-    def late(self) -> bool:
-        """The budget is spent."""
-
-    def offer(self, simulator: TensorSimulator, returns: Tensor, first: int = 0) -> None:
-        """Finished environments with their returns."""
-
-
-class Beam:
-    """Partial episodes live in the EXPANSION * W environments of one simulator.
-
-    P partial episodes are kept (at most W), E environments, A actions.
+    Parameters
+    ----------
+    network
+        Gives the logits and the predicted returns.
+    simulator
+        E = EXPANSION * `width` new environments of one instance.
+    width
+        W, the most partial episodes that are kept.
+    incumbent
+        The best finished episode so far; the search improves it and counts its decisions there.
     """
 
     def __init__(
-        self, network: Network, simulator: TensorSimulator, width: int, search: Account
+        self, network: Network, simulator: TensorSimulator, width: int, incumbent: Incumbent
     ) -> None:
-        self.network, self.simulator, self.width, self.search = network, simulator, width, search
-        self.total = torch.zeros(
-            simulator.n_envs, dtype=torch.float64, device=simulator.device
-        )  # (E,) return so far
-        self.logp = torch.zeros_like(self.total)  # (E,) log-probability so far
-        self.logits = self.value = torch.zeros(0)  # (E, A); (E,) predicted return
-        self.all = torch.arange(simulator.n_envs, device=simulator.device)  # (E,)
-        generator = torch.Generator(simulator.device).manual_seed(0)
-        size = len(_facts(simulator)[0])
-        self.mixer = torch.randint(
-            -(2**63), 2**63 - 1, (size,), generator=generator, device=simulator.device
+        self.network = network
+        self.simulator = simulator
+        self.width = width
+        self.incumbent = incumbent
+        num_envs, device = simulator.num_envs, simulator.device
+        self.total = torch.zeros(num_envs, dtype=torch.float64, device=device)  # return so far
+        self.logp = torch.zeros_like(self.total)  # (E,) log-probability of the decisions so far
+        self.logits = torch.zeros(0)  # (E, A)
+        self.value = torch.zeros(0)  # (E,) predicted return
+        self.all = torch.arange(num_envs, device=device)  # (E,) every environment
+        generator = torch.Generator(device).manual_seed(0)
+        size = len(_state_columns(simulator)[0])
+        self.hash_factors = torch.randint(
+            -(2**63), 2**63 - 1, (size,), generator=generator, device=device
         )
 
     def run(self) -> None:
-        """Search until every partial episode has ended or been dropped, or the budget is spent."""
-        self.search.played += self.width
+        """Search until every partial episode has ended or been dropped, or the time is spent."""
+        self.incumbent.episodes_played += self.width
         kept = self.all[:1][self.simulator.playing[:1]]
-        self.look()
-        while len(kept) and not self.search.late:
+        self.evaluate()
+        while len(kept) and not self.incumbent.out_of_time:
             count = self.expand(kept)
-            self._offer(count)
-            self.look()
+            self._offer_finished(count)
+            self.evaluate()
             kept = self.select(count)
         self.simulator.check()
 
-    def look(self) -> None:
-        """All environments through the network's eyes."""
-        seen = self.network.see(from_simulator(self.simulator))
-        self.logits, relative = self.network(seen)
-        self.value = relative * value_unit(self.simulator, seen)
+    def evaluate(self) -> None:
+        """Compute the logits and the predicted return of every environment."""
+        features = self.network.featurize(from_simulator(self.simulator))
+        self.logits, value = self.network(features)
+        self.value = value * value_unit(self.simulator, features)
 
     def expand(self, kept: Tensor) -> int:
-        """Environments 0 to C - 1 become the C likeliest continuations of `kept` (P,), others repeat the first; returns C."""
+        """Replace all environments by the likeliest continuations of `kept` (P,).
+
+        Returns
+        -------
+        int
+            C, the number of continuations: the environments 0 to C - 1, in order of likelihood; the
+            other environments repeat the first one.
+        """
         logp = self.logp[kept, None] + self.logits[kept].log_softmax(dim=1).double()  # (P, A)
         count = min(len(self.all), int((logp > -torch.inf).sum()))
         chosen = logp.flatten().topk(count).indices  # in order of likelihood
         chosen = torch.cat([chosen, chosen[:1].expand(len(self.all) - count)])
-        parent, action = kept[chosen // logp.shape[1]], chosen % logp.shape[1]
+        parent = kept[chosen // logp.shape[1]]
+        action = chosen % logp.shape[1]
         self.simulator.copy(parent, self.all)
-        self.total, self.logp = (
-            self.total[parent] + self.simulator.step(action),
-            logp.flatten()[chosen],
-        )
-        self.search.decisions += count
+        self.total = self.total[parent] + self.simulator.step(action)
+        self.logp = logp.flatten()[chosen]
+        self.incumbent.decisions += count
         return count
 
     def select(self, count: int) -> Tensor:
-        """(P,) environments to go on with: of the first `count`, the most promising different ones that can still win."""
-        score = self.total + self.value + LIKELIHOOD * self.logp
-        able = (self.all < count) & self.simulator.playing & (self.total > self.search.value)
-        left = able.nonzero()[:, 0]
-        left = left[score[left].argsort(descending=True, stable=True)]
-        state = (_facts(self.simulator)[left] * self.mixer).sum(
-            dim=1
-        )  # a hash: products and sums modulo 2^64
-        return left[_first_of_equals(state)][: self.width]
+        """Return the environments (P,) to keep: the most promising of the first `count`.
 
-    def _offer(self, count: int) -> None:
-        """What has ended competes, as episode 1."""
+        Their states differ, and all of them can still become better than the incumbent.
+        """
+        score = self.total + self.value + LOG_PROBABILITY_WEIGHT * self.logp
+        can_win = self.total > self.incumbent.best_return
+        candidates = ((self.all < count) & self.simulator.playing & can_win).nonzero()[:, 0]
+        order = score[candidates].argsort(descending=True, stable=True)
+        candidates = candidates[order]
+        # a hash: products and sums modulo 2^64
+        state_hash = (_state_columns(self.simulator)[candidates] * self.hash_factors).sum(dim=1)
+        return candidates[_first_occurrences(state_hash)][: self.width]
+
+    def _offer_finished(self, count: int) -> None:
+        """Offer the finished episodes among the first `count` environments to the incumbent."""
         over = ~self.simulator.playing & (self.all < count)
         if over.any():
-            self.search.offer(self.simulator, torch.where(over, self.total, -torch.inf), 1)
+            self.incumbent.offer(self.simulator, torch.where(over, self.total, -torch.inf), 1)
 
 
-def _facts(simulator: TensorSimulator) -> Tensor:
-    """(E, columns) int64: environments that are equal here have the same future."""
+def _state_columns(simulator: TensorSimulator) -> Tensor:
+    """Return (E, columns) int64; environments that are equal in all of them have one future."""
     s = simulator.state
     agent = s.task[:, AGENT]
     start = torch.where(agent >= 0, s.task[:, START], -1)
     columns = (
         agent,
         start,
-        s.env[:, CLOCK],
+        s.env[:, CLOCK_COLUMNS],
         s.agents[:, :, UP],
-        s.agents[:, :, OUTAGE],
-        s.lost.flatten(1),
+        s.agents[:, :, OUTAGE_INDEX],
+        s.killed.flatten(1),
     )
     return torch.cat(columns, dim=1)
 
 
-def _first_of_equals(values: Tensor) -> Tensor:
-    """Increasing places at which a value (n,) stands for the first time."""
-    ordered, place = values.sort(stable=True)
+def _first_occurrences(values: Tensor) -> Tensor:
+    """Return, in increasing order, the indices at which each value of (n,) occurs first."""
+    ordered, index = values.sort(stable=True)
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[1:] = ordered[1:] != ordered[:-1]
-    return place[new].sort().values
+    return index[new].sort().values

@@ -1,54 +1,80 @@
-"""Planning with a trained network where the future is known: many episodes are played, and the best one is the plan.
+"""Plan with a trained policy where the future is known: play many episodes, return the best one.
 
-`greedy` plays the best actions. `sample` adds episodes drawn from the policy (Bello et al. 2017, arXiv:1611.09940; Kool et al.
-2019, arXiv:1803.08475). `multistart` forces the first decision to each of the likeliest ones, then plays the best actions
-(POMO, Kwon et al. 2020, arXiv:2010.16011), and draws from the policy where there are more rollouts than starts. `beam` keeps
-the most promising partial episodes (`solvers.rl.beam`). The greedy episode always competes: nothing here is worse than it.
+`greedy` plays the episode of the best actions. The other decodings add episodes to it, so none of
+them is worse than it:
 
-Memory is bounded, because episodes play in chunks. Chunks do not change what is played: episode e draws its action at step s
-by number e of the stream seeded by (seed, s). So the episodes of `sample` with fewer rollouts are among those with more.
+sample
+    Episodes drawn from the policy (Bello et al. 2017, arXiv:1611.09940; Kool et al. 2019,
+    arXiv:1803.08475).
+multistart
+    Forces the first decision to each of the likeliest actions, then plays the best actions (POMO,
+    Kwon et al. 2020, arXiv:2010.16011). If there are more rollouts than first actions, the others
+    are drawn from the policy.
+beam
+    Keeps the most promising partial episodes (`solvers.rl.beam`).
+
+Memory is bounded because episodes are played in chunks. The chunks do not change the episodes:
+episode e draws its action of step s from number e of the random stream with the seed (seed, s). So
+the episodes of `sample` with fewer rollouts are among those with more.
 """
 
 from __future__ import annotations
-
-import time
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bench.contracts import Budget, Result
+from bench.contracts import Budget, Result, Solver
 from bench.instance import Instance
-from bench.schedule import Schedule
 from bench.setting import Setting
-from bench.simulator import knows_ends
-from bench.simulator.tables import LEAVE
+from bench.simulator import ends_are_certain
+from bench.simulator.tables import NO_ACTION
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_simulator
 from solvers.networks.policy import NetworkPolicy
-from solvers.rl.beam import EXPANSION, Beam
-from solvers.rl.rollouts import to_the_end
+from solvers.rl.beam import EXPANSION, BeamSearch
+from solvers.rl.incumbent import Incumbent
+from solvers.rl.rollouts import steps_to_the_end
 
 DECODINGS = ("greedy", "sample", "multistart", "beam")
-GROWTH = 8  # a chunk is at most so many times what was played before
-PAIRS = (
-    2**19
-)  # B * K * M that play together at most (one environment at least); about 1 kB each while the network looks
+GROWTH = 8  # a chunk has at most GROWTH times as many episodes as were played before it
+MAX_PAIRS = 2**19  # B * K * M of the environments played at once; the network takes 1 kB per pair
 
 
-class Planner:
-    """The best of `rollouts` episodes (for `beam`: partial episodes kept, and one) of a policy in the true simulator.
+class DecodingPlanner(Solver):
+    """Plans by the best of several episodes of a policy in the simulator.
 
-    The greedy episode is played first, and to its end. Then chunks grow as far as `budget.seconds` seem to allow, and no step
-    of a beam is begun once they are spent. `Result.info`:
+    The greedy episode is played first, and to its end. The chunks after it grow as far as
+    `budget.seconds` seem to allow, and no step of a beam is begun once they are spent.
+
+    `Result.info` holds:
 
     | key | meaning |
     |---|---|
-    | decoding, rollouts, temperature | as asked for |
-    | played | episodes played; for `beam` its width, smaller where memory binds, and the greedy one |
-    | best | episode that won, 0 = the greedy one |
-    | decisions, seconds | made and taken, in all environments together |
-    | objective | of the schedule, minimised; missing where every episode dead-ends |
+    | decoding, rollouts, temperature | the parameters |
+    | played | episodes; `beam`: its width, smaller where memory binds, plus the greedy episode |
+    | best | number of the best episode, 0 = the greedy one |
+    | decisions, seconds | effort, in all environments together |
+    | objective | of the schedule, minimised; missing where every episode is a dead end |
+
+    Parameters
+    ----------
+    policy
+        The trained policy.
+    decoding
+        One of DECODINGS.
+    rollouts
+        Number of episodes; for `beam` of partial episodes kept, and the greedy one.
+    temperature
+        Of the softmax that episodes are drawn from; 1 = the policy as it was trained.
+    max_pairs
+        Upper limit of environments * tasks shown * agents that are played at once (but at least
+        one environment is).
+
+    Raises
+    ------
+    ValueError
+        For an unknown decoding or less than one rollout.
     """
 
     clairvoyant = True
@@ -59,170 +85,123 @@ class Planner:
         decoding: str = "sample",
         rollouts: int = 128,
         temperature: float = 1.0,
-        pairs: int = PAIRS,
+        max_pairs: int = MAX_PAIRS,
     ) -> None:
-        """`temperature`: of the policy that episodes are drawn from, 1 = as it was learnt. `pairs`: how much plays together.
-
-        Raises:
-            ValueError: for an unknown decoding or less than one rollout.
-        """
-        if decoding not in DECODINGS or rollouts < 1:
-            raise ValueError(
-                f"decoding: {rollouts} of {decoding!r}, must be at least 1 of {', '.join(DECODINGS)}"
-            )
-        self.policy, self.decoding, self.temperature, self.pairs = (
-            policy,
-            decoding,
-            temperature,
-            pairs,
-        )
+        if decoding not in DECODINGS:
+            raise ValueError(f"decoding: {decoding!r} must be one of {', '.join(DECODINGS)}")
+        if rollouts < 1:
+            raise ValueError(f"decoding: rollouts={rollouts} must be at least 1")
+        self.policy = policy
+        self.decoding = decoding
         self.rollouts = 1 if decoding == "greedy" else rollouts
+        self.temperature = temperature
+        self.max_pairs = max_pairs
 
     @torch.no_grad()
     def solve(
         self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
     ) -> Result:
-        """The best episode's schedule; `infeasible` where every episode dead-ends (`budget` sharing)."""
-        window, device = min(self.policy.window, instance.n_tasks), self.policy.device
-        room = max(1, self.pairs // (window * instance.n_agents))  # environments
-        search, episodes = Search(budget.seconds), Episodes(self, int(rng.integers(2**62)))
-        episodes.play(TensorSimulator([instance], setting, 1, window, device=device), 0, search)
-        if self.decoding == "beam" and self.rollouts > 1:
-            width = min(self.rollouts - 1, max(1, room // EXPANSION))
-            shaped = self.policy.shaped and knows_ends(instance)  # as the critic learned it
-            simulator = TensorSimulator(
-                [instance], setting, EXPANSION * width, window, shaped, device=device
-            )
-            Beam(self.policy.network, simulator, width, search).run()
-        while self.decoding != "beam" and search.played < self.rollouts and not search.late:
-            first = search.played
-            count = max(
-                1,
-                min(
-                    room,
-                    self.rollouts - first,
-                    GROWTH * first,
-                    int(first * search.left / search.spent),
-                ),
-            )
-            episodes.play(
-                TensorSimulator([instance], setting, count, window, device=device), first, search
-            )
-        return search.result(
+        """Return the schedule of the best episode.
+
+        It is `infeasible` where every episode ends in a dead end (`budget` sharing).
+        """
+        window = min(self.policy.window, instance.n_tasks)
+        device = self.policy.device
+        max_envs = max(1, self.max_pairs // (window * instance.n_agents))
+        incumbent = Incumbent(budget.seconds)
+        episodes = SampledEpisodes(self, int(rng.integers(2**62)))
+        simulator = TensorSimulator([instance], setting, 1, window, device=device)
+        episodes.play(simulator, 0, incumbent)
+        if self.decoding == "beam":
+            if self.rollouts > 1:
+                width = min(self.rollouts - 1, max(1, max_envs // EXPANSION))
+                self._search_beam(instance, setting, width, incumbent)
+        else:
+            while incumbent.episodes_played < self.rollouts and not incumbent.out_of_time:
+                first = incumbent.episodes_played
+                in_time = int(first * incumbent.seconds_remaining / incumbent.seconds_spent)
+                count = max(1, min(max_envs, self.rollouts - first, GROWTH * first, in_time))
+                simulator = TensorSimulator([instance], setting, count, window, device=device)
+                episodes.play(simulator, first, incumbent)
+        return incumbent.result(
             {"decoding": self.decoding, "rollouts": self.rollouts, "temperature": self.temperature}
         )
 
-
-class Search:
-    """The best episode so far and what the search has cost."""
-
-    def __init__(self, seconds: float) -> None:
-        """`seconds`: after which the search is late."""
-        self.began, self.seconds = time.perf_counter(), seconds
-        self.value, self.best, self.dead_end = (
-            -np.inf,
-            0,
-            True,
-        )  # return, episode, and whether it left tasks out
-        self.schedule = Schedule.empty()
-        self.played = self.decisions = 0
-        self.points: list[tuple[float, float, float]] = []  # (seconds, objective, bound)
-
-    @property
-    def spent(self) -> float:
-        """Seconds since it began."""
-        return time.perf_counter() - self.began
-
-    @property
-    def left(self) -> float:
-        """Seconds of the budget that are left."""
-        return max(0.0, self.seconds - self.spent)
-
-    @property
-    def late(self) -> bool:
-        """The budget is spent."""
-        return self.spent > self.seconds
-
-    def offer(self, simulator: TensorSimulator, returns: Tensor, first: int = 0) -> None:
-        """Finished environments of one instance with `returns` (B,) float64, -inf elsewhere; b played episode `first` + b."""
-        b = int(returns.argmax())  # the first of equals
-        value = float(returns[b])
-        if value <= self.value:
-            return
-        host = simulator.host()
-        self.value, self.best, self.dead_end, self.schedule = (
-            value,
-            first + b,
-            host.dead_end(b),
-            host.schedule(b),
+    def _search_beam(
+        self, instance: Instance, setting: Setting, width: int, incumbent: Incumbent
+    ) -> None:
+        """Search with a beam of `width` partial episodes, with the rewards of the critic."""
+        simulator = TensorSimulator(
+            [instance],
+            setting,
+            EXPANSION * width,
+            min(self.policy.window, instance.n_tasks),
+            self.policy.shaped and ends_are_certain(instance),
+            device=self.policy.device,
         )
-        if not self.dead_end:
-            self.points.append((self.spent, -value * float(host.scale[0]), -np.inf))
-
-    def result(self, asked: dict[str, str | float]) -> Result:
-        """The best episode and the account."""
-        objective = None if self.dead_end else self.points[-1][1]
-        account = {
-            "played": self.played,
-            "best": self.best,
-            "decisions": self.decisions,
-            "objective": objective,
-        }
-        info = asked | account | {"seconds": self.spent}
-        return Result(
-            self.schedule,
-            "infeasible" if self.dead_end else "feasible",
-            trajectory=tuple(self.points),
-            info=info,
-        )
+        BeamSearch(self.policy.network, simulator, width, incumbent).run()
 
 
-class Episodes:
-    """Whole episodes: the first ones by the best actions (of `multistart` one per start), the others drawn from the policy."""
+class SampledEpisodes:
+    """Plays whole episodes of a planner's policy; `seed` determines every draw.
 
-    def __init__(self, planner: Planner, seed: int) -> None:
-        self.network, self.rollouts, self.temperature = (
-            planner.policy.network,
-            planner.rollouts,
-            planner.temperature,
-        )
-        self.multistart, self.seed = planner.decoding == "multistart", seed
+    The first ones take the best actions (for `multistart` one episode per first action), the others
+    are drawn from the policy.
+    """
 
-    def play(self, simulator: TensorSimulator, first: int, search: Search) -> None:
-        """Episodes `first` to `first` + B - 1, one in each fresh environment, to their ends."""
-        episode = torch.arange(first, first + simulator.n_envs, device=simulator.device)  # (B,)
-        total = torch.zeros(simulator.n_envs, dtype=torch.float64, device=simulator.device)
+    def __init__(self, planner: DecodingPlanner, seed: int) -> None:
+        self.network = planner.policy.network
+        self.rollouts = planner.rollouts
+        self.temperature = planner.temperature
+        self.multistart = planner.decoding == "multistart"
+        self.seed = seed
+
+    def play(self, simulator: TensorSimulator, first: int, incumbent: Incumbent) -> None:
+        """Play the episodes `first` to `first` + B - 1, one in each of B new environments."""
+        num_envs = simulator.num_envs
+        episode = torch.arange(first, first + num_envs, device=simulator.device)  # (B,)
+        total = torch.zeros(num_envs, dtype=torch.float64, device=simulator.device)
         decisions = torch.zeros((), dtype=torch.int64, device=simulator.device)
-        starts = torch.zeros(1)
-        for step in to_the_end(simulator):
-            logits, _ = self.network(self.network.see(from_simulator(simulator)))
+        first_actions = torch.zeros(1)
+        for step in steps_to_the_end(simulator):
+            logits, _ = self.network(self.network.featurize(from_simulator(simulator)))
             if step == 0:
-                starts = self.starts(logits[0])
+                first_actions = self.first_actions(logits[0])
             action = logits.argmax(dim=1)
-            if first + simulator.n_envs > len(starts):  # some are drawn
-                action = torch.where(episode < len(starts), action, self.drawn(logits, step, first))
+            if first + num_envs > len(first_actions):  # some episodes are drawn
+                drawn = self.draw_actions(logits, step, first)
+                action = torch.where(episode < len(first_actions), action, drawn)
             if step == 0 and self.multistart:
-                action = starts[episode % len(starts)]
+                action = first_actions[episode % len(first_actions)]
             decisions += simulator.playing.sum()
-            total += simulator.step(torch.where(simulator.playing, action, LEAVE))
-        search.played += simulator.n_envs
-        search.decisions += int(decisions)
-        search.offer(simulator, total, first)
+            total += simulator.step(torch.where(simulator.playing, action, NO_ACTION))
+        incumbent.episodes_played += num_envs
+        incumbent.decisions += int(decisions)
+        incumbent.offer(simulator, total, first)
 
-    def starts(self, logits: Tensor) -> Tensor:
-        """The likeliest first actions, best first: one, for `multistart` as many as there are rollouts and legal actions."""
+    def first_actions(self, logits: Tensor) -> Tensor:
+        """Return the likeliest first actions, best first, of logits (A,).
+
+        Only one, but for `multistart` as many as there are rollouts and legal actions.
+        """
         legal = int(torch.isfinite(logits).sum()) if self.multistart else 1
         return logits.argsort(descending=True, stable=True)[: max(1, min(self.rollouts, legal))]
 
-    def drawn(self, logits: Tensor, step: int, first: int) -> Tensor:
-        """(B,) actions from the softmax of logits (B, A) over the temperature."""
+    def draw_actions(self, logits: Tensor, step: int, first: int) -> Tensor:
+        """Draw the actions (B,) of the episodes `first` to `first` + B - 1 at `step`.
+
+        They are drawn from the softmax of logits (B, A) / temperature.
+        """
         stream = np.random.PCG64([self.seed, step])
         stream.advance(first)
         uniform = torch.from_numpy(1.0 - np.random.Generator(stream).random(len(logits)))
-        return inverse(logits / self.temperature, uniform.to(logits.device))
+        return inverse_cdf(logits / self.temperature, uniform.to(logits.device))
 
 
-def inverse(logits: Tensor, uniform: Tensor) -> Tensor:
-    """(B,) actions: the first whose cumulative probability reaches `uniform` (B,), which lie in (0, 1]. Logits are (B, A)."""
+def inverse_cdf(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Return (B,) the first action whose cumulative probability reaches `uniform` (B,) in (0, 1].
+
+    The probabilities are the softmax of logits (B, A).
+    """
     mass = logits.softmax(dim=1).cumsum(dim=1, dtype=torch.float64)
     return (mass < uniform[:, None] * mass[:, -1:]).sum(dim=1)

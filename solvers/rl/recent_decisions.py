@@ -1,6 +1,9 @@
-"""What a policy that learns while it decides remembers: its own decisions, and the tasks they were about.
+"""The recent decisions of a policy that adapts online, and the tasks that it started.
 
-Everything here comes from observations, so nothing of it lies in the future and every duration is the visible one.
+Everything here is taken from observations. So nothing of it lies in the future, and every duration
+is the visible one.
+
+Shapes: K tasks shown, M agents, T types, R resources, S logged decisions.
 """
 
 from __future__ import annotations
@@ -15,25 +18,25 @@ from torch import nn
 
 from bench.instance import Instance, Ints
 from bench.observation import Observation
+from bench.setting import SLOWDOWN_THRESHOLD_SECONDS
 from solvers.dispatch.quantities import arrived, completion, select, shortest_pair
-from solvers.exact.objective_terms import SLOWDOWN_SECONDS
 from solvers.networks.features import Features
 from solvers.rl.rollouts import Rollout
 
 
-class Decision(NamedTuple):
-    """One decision as it was taken."""
+class LoggedDecision(NamedTuple):
+    """One decision of the policy."""
 
-    seen: Features  # B = 1
+    features: Features  # B = 1
     action: int  # flat
-    logp: float  # log-probability with which it was drawn
-    unit: float  # what one unit of the network's value is worth, in units of the objective
+    logp: float  # log-probability with which the action was drawn
+    unit: float  # what one unit of the network's value stands for, in units of the objective
     value: float  # predicted return, in units of the objective
-    reward: float  # minus the visible cost of what it starts
+    reward: float  # minus the visible cost of the task that the action starts; 0 for `wait`
 
 
-class Start(NamedTuple):
-    """A task that was started; T types, R resources."""
+class StartedTask(NamedTuple):
+    """A task as it was observed when it was started."""
 
     time: int  # tick of the decision
     duration: Ints  # (T,) visible ticks, -1 = not eligible
@@ -45,52 +48,66 @@ class Start(NamedTuple):
     kind: int
 
 
-class Journal:
-    """The decisions since the last update, and the last `memory` tasks that were started."""
+class RecentDecisions:
+    """The decisions since the last update, and the tasks started last.
 
-    def __init__(self, objective: str, memory: int) -> None:
-        self.objective, self.latest = objective, 0  # latest: the latest visible end so far, tick
-        self.decisions: list[Decision] = []
-        self.started: deque[Start] = deque(maxlen=memory)
+    Parameters
+    ----------
+    objective
+        Of the setting; rewards are in its units.
+    max_tasks
+        The number of started tasks that are kept.
+    """
+
+    def __init__(self, objective: str, max_tasks: int) -> None:
+        self.objective = objective
+        self.latest_end = 0  # tick, the latest visible end so far
+        self.decisions: list[LoggedDecision] = []
+        self.started: deque[StartedTask] = deque(maxlen=max_tasks)
 
     def add(
         self,
         observation: Observation,
-        seen: Features,
+        features: Features,
         action: int,
         logp: float,
         unit: float,
         value: float,
     ) -> None:
-        """Remember one decision taken at `observation`."""
+        """Log the decision `action` at `observation`; the other arguments: see LoggedDecision."""
         reward = 0.0
         if action != observation.wait:
             position, agent = divmod(action, observation.n_agents)
             end = visible_end(observation, position, agent)
-            reward = -visible_cost(observation, position, end, self.objective, self.latest)
-            self.latest = max(self.latest, end)
-            self.started.append(_start(observation, position))
-        self.decisions.append(Decision(seen, action, logp, unit, value, reward))
+            reward = -visible_cost(observation, position, end, self.objective, self.latest_end)
+            self.latest_end = max(self.latest_end, end)
+            self.started.append(_started_task(observation, position))
+        self.decisions.append(LoggedDecision(features, action, logp, unit, value, reward))
 
-    def rollout(self, following: float) -> Rollout:
-        """The S decisions as S steps in one environment; `following` is the value of the state they led to."""
-        window = max(decision.seen.task.shape[1] for decision in self.decisions)
-        seen = [widened(decision.seen, window) for decision in self.decisions]
-        action = [_widened_action(decision, window) for decision in self.decisions]
-        device, columns = (
-            seen[0].task.device,
-            [(d.logp, d.unit, d.reward, d.value) for d in self.decisions],
-        )
+    def rollout(self, last_value: float) -> Rollout:
+        """Return the S logged decisions as S steps in one environment.
+
+        Parameters
+        ----------
+        last_value
+            Predicted return, in units of the objective, of the state after the last decision.
+        """
+        decisions = self.decisions
+        num_tasks = max(decision.features.task.shape[1] for decision in decisions)
+        padded = [pad_tasks(decision.features, num_tasks) for decision in decisions]
+        action = [_padded_action(decision, num_tasks) for decision in decisions]
+        device = padded[0].task.device
+        columns = [(d.logp, d.unit, d.reward, d.value) for d in decisions]
         logp, unit, reward, value = torch.tensor(columns, dtype=torch.float32, device=device).T
-        never = torch.zeros((len(seen), 1), dtype=torch.bool, device=device)
+        never = torch.zeros((len(decisions), 1), dtype=torch.bool, device=device)
         return Rollout(
-            seen=Features(*(torch.cat(column) for column in zip(*seen, strict=True))),
+            features=Features(*(torch.cat(column) for column in zip(*padded, strict=True))),
             action=torch.tensor(action, device=device),
             logp=logp,
             unit=unit,
             reward=reward[:, None],
             value=value[:, None],
-            next_value=torch.cat([value[1:], value.new_tensor([following])])[:, None],
+            next_value=torch.cat([value[1:], value.new_tensor([last_value])])[:, None],
             terminated=never,
             truncated=never,
             taken=~never,
@@ -98,28 +115,29 @@ class Journal:
         )
 
     def instance(self, observation: Observation) -> Instance:
-        """The recent past as a problem: the tasks started last and those that wait now, from the first of these starts on.
+        """Return the recent tasks as an instance: those started last and those that wait now.
 
-        Time 0 is the tick of that first start; what had arrived before is there at 0. The agents are empty then and never
-        away. At least one task must have been started or be waiting.
+        Time 0 is the tick of the first of these starts; tasks that had arrived before are released
+        at 0. All agents are idle at time 0, and there are no outages. At least one task must have
+        been started or be waiting.
         """
         waiting = arrived(observation)
         tasks = [
             *self.started,
-            *(_start(waiting, position) for position in range(len(waiting.release))),
+            *(_started_task(waiting, position) for position in range(len(waiting.release))),
         ]
-        began = tasks[0].time
+        first_start = tasks[0].time
         columns = {
-            name: np.array([getattr(task, name) for task in tasks]) for name in Start._fields
+            name: np.array([getattr(task, name) for task in tasks]) for name in StartedTask._fields
         }
         return Instance(
             duration=columns["duration"],
             demand=columns["demand"],
             capacity=observation.capacity,
             agent_type=observation.agent_type,
-            release=np.maximum(columns["release"] - began, 0),
+            release=np.maximum(columns["release"] - first_start, 0),
             weight=columns["weight"],
-            due=None if observation.due is None else np.maximum(columns["due"] - began, 0),
+            due=None if observation.due is None else np.maximum(columns["due"] - first_start, 0),
             tenant=None if observation.tenant is None else columns["tenant"],
             quota=_quota(observation),
             kind=columns["kind"],
@@ -128,54 +146,74 @@ class Journal:
 
 
 def visible_end(observation: Observation, position: int, agent: int) -> int:
-    """The tick at which the task at `position` ends on `agent` if it starts as soon as it fits and no estimate is wrong."""
+    """Return the tick at which the task at `position` ends on `agent`, as far as is visible.
+
+    The task starts as soon as it fits, and every estimate is right.
+    """
     end = completion(select(observation, slice(position, position + 1)))[0, agent]
-    return (
-        int(end)
-        if math.isfinite(end)
-        else observation.time + int(observation.pair_duration[position, agent])
-    )
+    if math.isfinite(end):
+        return int(end)
+    return observation.time + int(observation.pair_duration[position, agent])
 
 
 def visible_cost(
-    observation: Observation, position: int, end: int, objective: str, latest: int
+    observation: Observation, position: int, end: int, objective: str, latest_end: int
 ) -> float:
-    """What a task that ends at tick `end` adds to the objective: the suite's shaped reward, times minus its scale.
+    """Return what the task at `position`, ending at tick `end`, adds to the objective.
 
-    `latest`: the latest end so far, for makespan. Bounded slowdown is a sum here, as nobody knows the number of tasks.
+    This is the suite's shaped reward times minus its scale. Bounded slowdown is a sum here, because
+    the number of tasks is unknown online.
+
+    Parameters
+    ----------
+    observation
+        When the task is started.
+    position
+        Of the task in the queue.
+    end
+        Tick of its completion.
+    objective
+        Of the setting.
+    latest_end
+        Tick of the latest completion so far, for makespan.
     """
-    weight, flow = int(observation.weight[position]), end - int(observation.release[position])
+    weight = int(observation.weight[position])
+    flow = end - int(observation.release[position])
     if objective == "makespan":
-        return float(max(0, end - latest))
+        return float(max(0, end - latest_end))
     if objective == "tardiness" and observation.due is not None:
         return float(weight * max(0, end - int(observation.due[position])))
     if objective == "bounded_slowdown":
         shortest = int(shortest_pair(select(observation, slice(position, position + 1)))[0][0])
-        least = max(float(shortest), SLOWDOWN_SECONDS / observation.tick_seconds)
+        least = max(float(shortest), SLOWDOWN_THRESHOLD_SECONDS / observation.tick_seconds)
         return max(1.0, flow / least)
     return float(weight * flow)
 
 
-def widened(seen: Features, window: int) -> Features:
-    """The same decision with padding up to `window` tasks."""
-    more, agents, pad = window - seen.task.shape[1], seen.agent.shape[1], nn.functional.pad
-    return seen._replace(
-        task=pad(seen.task, (0, 0, 0, more)),
-        pair=pad(seen.pair, (0, 0, 0, 0, 0, more)),
-        shown=pad(seen.shown, (0, more)),
-        mask=torch.cat([pad(seen.mask[:, :-1], (0, more * agents)), seen.mask[:, -1:]], dim=1),
+def pad_tasks(features: Features, num_tasks: int) -> Features:
+    """Return the features of the same decision with padding up to `num_tasks` tasks."""
+    more = num_tasks - features.task.shape[1]
+    agents = features.agent.shape[1]
+    pad = nn.functional.pad
+    pairs = pad(features.mask[:, :-1], (0, more * agents))
+    return features._replace(
+        task=pad(features.task, (0, 0, 0, more)),
+        pair=pad(features.pair, (0, 0, 0, 0, 0, more)),
+        shown=pad(features.shown, (0, more)),
+        mask=torch.cat([pairs, features.mask[:, -1:]], dim=1),
     )
 
 
-def _widened_action(decision: Decision, window: int) -> int:
-    """The decision's flat action among `window` tasks: `wait` is the last one."""
-    agents, wait = decision.seen.agent.shape[1], decision.seen.mask.shape[1] - 1
-    return window * agents if decision.action == wait else decision.action
+def _padded_action(decision: LoggedDecision, num_tasks: int) -> int:
+    """Return the flat action of the decision among `num_tasks` tasks: `wait` is the last one."""
+    agents = decision.features.agent.shape[1]
+    wait = decision.features.mask.shape[1] - 1
+    return num_tasks * agents if decision.action == wait else decision.action
 
 
-def _start(observation: Observation, position: int) -> Start:
+def _started_task(observation: Observation, position: int) -> StartedTask:
     due, tenant = observation.due, observation.tenant
-    return Start(
+    return StartedTask(
         time=observation.time,
         duration=observation.duration[position],
         demand=observation.demand[position],
@@ -188,7 +226,7 @@ def _start(observation: Observation, position: int) -> Start:
 
 
 def _quota(observation: Observation) -> Ints | None:
-    """(U, R) units each tenant may hold: what is left and what its running tasks hold."""
+    """Return (U, R) units that each tenant may hold: its free ones and those of running tasks."""
     if observation.tenant_free is None or observation.running_tenant is None:
         return None
     quota = observation.tenant_free.copy()

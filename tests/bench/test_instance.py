@@ -1,4 +1,4 @@
-"""What an instance is, what it refuses, and its JSON form."""
+"""Fields of an instance, errors for invalid ones, and the JSON form."""
 
 import gzip
 import json
@@ -37,13 +37,8 @@ def build(**changes):
 
 def test_sizes_and_defaults():
     case = build()
-    assert (case.n_tasks, case.n_agents, case.n_types, case.n_resources, case.n_tenants) == (
-        3,
-        3,
-        2,
-        2,
-        2,
-    )
+    sizes = (case.n_tasks, case.n_agents, case.n_types, case.n_resources, case.n_tenants)
+    assert sizes == (3, 3, 2, 2, 2)
     assert case.outages == (Outage(0, 3, 4, True), Outage(1, 20, 25, False))
     plain = Instance([[2]], [[[1]]], [[1]], [0])
     assert (plain.release.tolist(), plain.weight.tolist(), plain.kind.tolist()) == ([0], [1], [1])
@@ -51,7 +46,7 @@ def test_sizes_and_defaults():
     assert plain.resources == ("resource0",)
 
 
-def test_arrays_are_frozen_and_not_shared_with_the_caller():
+def test_arrays_are_read_only_copies():
     raw = np.array([[2]])
     case = Instance(raw, [[[1]]], [[1]], [0])
     raw[0, 0] = 9
@@ -62,16 +57,15 @@ def test_arrays_are_frozen_and_not_shared_with_the_caller():
         case.duration = raw
 
 
-def test_runnable_asks_for_eligibility_capacity_and_quota():
-    case = build(
-        quota=[[4, 100], [1, 100]]
-    )  # tenant 1 may hold one gpu: task 2 no longer runs on type 1
+def test_runnable_needs_eligibility_capacity_and_quota():
+    # tenant 1 may hold one gpu, so task 2 cannot run on type 1
+    case = build(quota=[[4, 100], [1, 100]])
     assert case.runnable().tolist() == [[True, True], [True, False], [True, False]]
     assert case.shortest().tolist() == [2, 6, 3]
     assert case.longest().tolist() == [4, 6, 3]
 
 
-def test_may_kill():
+def test_outages_may_kill_unless_they_are_announced_and_estimates_are_exact():
     assert build().may_kill
     assert not build(outages=[]).may_kill
     announced = [{"agent": 1, "start": 20, "end": 25}]
@@ -101,7 +95,7 @@ def test_json_round_trip(tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_hash_follows_the_problem_and_not_its_name():
+def test_the_hash_depends_on_the_problem_and_not_on_its_name():
     assert build(name="other").hash() == build().hash()
     for changes in (
         {"release": [0, 1, 3]},
@@ -119,7 +113,7 @@ def test_hash_follows_the_problem_and_not_its_name():
         ({"duration": [[4, 2], [math.inf, 3], [-1, 5]]}, r"duration\[1, 0\]: inf must be a number"),
         (
             {"duration": [[4, 2], [6.5, 3], [-1, 5]]},
-            r"duration\[1, 0\]: 6.5 must be a whole number",
+            r"duration\[1, 0\]: 6.5 must be an integer",
         ),
         (
             {"duration": [[4, 2], [-2, -1], [3, 5]]},
@@ -130,7 +124,7 @@ def test_hash_follows_the_problem_and_not_its_name():
             {"duration": [[4, 2], [10**13, -1], [3, 5]]},
             r"duration\[1, 0\]: 10000000000000 must not exceed",
         ),
-        ({"duration": [[4, 2], ["six", -1], [3, 5]]}, "duration: whole numbers are needed"),
+        ({"duration": [[4, 2], ["six", -1], [3, 5]]}, "duration: integers are needed"),
         ({"duration": [[4, 2], [6], [3, 5]]}, "duration: rows of different length"),
         ({"duration": [4, 6, 3]}, "duration: needs 2 dimensions, got 1"),
         ({"duration": []}, "duration: needs 2 dimensions, got 1"),
@@ -144,7 +138,7 @@ def test_hash_follows_the_problem_and_not_its_name():
             r"demand\[0, 1, 1\]: -4 must not be negative",
         ),
         ({"demand": FORM["demand"][:2]}, r"demand: shape \(2, 2, 2\), expected \(3, 2, 2\)"),
-        ({"capacity": [[True, False]]}, "capacity: whole numbers are needed, got bool"),
+        ({"capacity": [[True, False]]}, "capacity: integers are needed, got bool"),
         ({"agent_type": [0, 1, 2]}, r"agent_type\[2\]: 2 must be a type in \[0, 2\)"),
         ({"release": [0, -1, 0]}, r"release\[1\]: -1 must not be negative"),
         ({"weight": [1, 1]}, r"weight: shape \(2,\), expected \(3,\)"),
@@ -167,13 +161,13 @@ def test_hash_follows_the_problem_and_not_its_name():
             "due, outages: must be absent with `budget` sharing",
         ),
         ({"sense": "max"}, "sense, offset: only `budget` sharing maps costs"),
-        ({"offset": 1.5}, "offset: a whole number is needed"),
+        ({"offset": 1.5}, "offset: an integer is needed"),
         ({"schema": 2}, "schema: 2 is newer than 1, the newest this version reads"),
-        ({"schema": "1"}, "schema: a whole number of at least 1 is needed"),
+        ({"schema": "1"}, "schema: an integer of at least 1 is needed"),
         ({"deadline": [1, 2, 3]}, "deadline: unknown field; known are"),
     ],
 )
-def test_refused_with_field_index_and_rule(changes, message):
+def test_errors_name_field_index_and_rule(changes, message):
     with pytest.raises(InstanceError, match=message):
         build(**changes)
 
@@ -182,18 +176,17 @@ def test_refused_with_field_index_and_rule(changes, message):
     "changes",
     [
         {"duration": [[4, 2], [-1, -1], [3, 5]], "estimate": None},  # eligible nowhere
-        {
-            "demand": [FORM["demand"][0], [[2, 4], [2, 4]], FORM["demand"][2]]
-        },  # two gpus on type 0, which has one
+        # two gpus on type 0, whose agent has one
+        {"demand": [FORM["demand"][0], [[2, 4], [2, 4]], FORM["demand"][2]]},
         {"quota": [[4, 100], [4, 3]]},  # memory 4, quota 3
     ],
 )
-def test_a_task_no_agent_can_run_is_refused(changes):
+def test_a_task_that_no_agent_can_run_is_an_error(changes):
     with pytest.raises(InstanceError, match=r"demand\[1\]: no agent can run task 1"):
         build(**changes)
 
 
-def test_a_type_without_an_agent_runs_nothing():
+def test_a_type_without_an_agent_cannot_run_a_task():
     with pytest.raises(InstanceError, match="no agent can run task 0"):
         Instance([[-1, 3]], [[[1], [1]]], [[1]], [0])
 
@@ -216,11 +209,11 @@ GOOD = json.dumps(FORM).encode()
         (
             "null.json",
             GOOD.replace(b"[4, 2]", b"[null, 2]", 1),
-            "duration: whole numbers are needed",
+            "duration: integers are needed",
         ),
     ],
 )
-def test_unreadable_files_name_the_file(tmp_path, name, content, message):
+def test_errors_of_unreadable_files_name_the_file(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InstanceError, match=message) as caught:
         Instance.read(tmp_path / name)

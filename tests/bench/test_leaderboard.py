@@ -1,4 +1,4 @@
-"""The leaderboard over hand-made runs: what it recomputes, what it refuses to believe, what it keeps as rows."""
+"""The leaderboard over hand-made runs: recomputed numbers, mismatches, failed runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ import pytest
 
 from bench.contracts import Result
 from bench.instance import Instance, read_json, write_json
-from bench.leaderboard import FILES, judge, main, markdown, tables, write
+from bench.leaderboard import main, markdown, tables, write
 from bench.metrics import penalty
 from bench.references import Reference
 from bench.run.instance_set import set_hash
+from bench.run.recompute import FILES, recompute_run
 from bench.schedule import Schedule
 from bench.tracking import Mlflow, StoredRun
 
@@ -26,7 +27,10 @@ RNG = np.random.default_rng
 
 
 def instance(release: int = 0, **changes: Any) -> Instance:
-    """Two tasks of 4 and 2 ticks, one agent, one at a time: total time 8 (short first) or 10 at release 0."""
+    """Two tasks of 4 and 2 ticks, one agent, one at a time.
+
+    Total time 8 (short first) or 10 at release 0.
+    """
     fields = {
         "duration": [[4], [2]],
         "demand": [[[1]], [[1]]],
@@ -47,7 +51,7 @@ def long_first(problem: Instance) -> Schedule:
 
 
 class Folders:
-    """Stands in for the tracking store's client: a run's artifacts are the files of its folder."""
+    """A stub of the tracking store's client: a run's artifacts are the files of its folder."""
 
     def download_artifacts(self, run_id: str, name: str, folder: str) -> str:
         if not Path(run_id, name).exists():
@@ -56,10 +60,16 @@ class Folders:
 
 
 def make_run(
-    folder: Path, schedules: list[Schedule | None], objectives: list[float], *, problems: list[Instance] | None = None,
-    table: dict[str, Any] | None = None, params: dict[str, str] | None = None, **record: Any,
-) -> StoredRun:  # fmt: skip
-    """A finished run as the runner leaves it, honest unless `objectives`, `table` or `record` say otherwise."""
+    folder: Path,
+    schedules: list[Schedule | None],
+    objectives: list[float],
+    *,
+    problems: list[Instance] | None = None,
+    table: dict[str, Any] | None = None,
+    params: dict[str, str] | None = None,
+    **record: Any,
+) -> StoredRun:
+    """A finished run as the runner writes it; `objectives`, `table`, `record` may be false."""
     folder.mkdir(parents=True)
     problems = problems or [instance(), instance(5)]
     write_json(folder / FILES[0], [problem.to_dict() for problem in problems])
@@ -68,6 +78,7 @@ def make_run(
             "instance_hash": problem.hash(),
             "result": Result(schedule).to_dict() if schedule else None,
             "error": None,
+            "solve_seconds": 0.25,
         }
         for problem, schedule in zip(problems, schedules, strict=True)
     ]
@@ -83,11 +94,23 @@ def make_run(
     }
     pandas.DataFrame({**columns, **(table or {})}).to_parquet(folder / FILES[2])
     honest = {
-        "solver": "sjf", "dataset": "two", "track": "schedule", "information": "clairvoyant", "objective": "total_time",
-        "mode": "fit", "backfill": "none", "seed": 0, "status": "finished", "error": None, "set_hash": set_hash(problems),
-        "objective_mean": float(np.mean(objectives)), "feasible": float(np.mean([s is not None for s in schedules])),
-        "train_seconds": 1.5, "solve_seconds": 0.5, "git_commit": "0123456789abcdef",
-    }  # fmt: skip
+        "solver": "sjf",
+        "dataset": "two",
+        "track": "schedule",
+        "information": "clairvoyant",
+        "objective": "total_time",
+        "mode": "fit",
+        "backfill": "none",
+        "seed": 0,
+        "status": "finished",
+        "error": None,
+        "set_hash": set_hash(problems),
+        "objective_mean": float(np.mean(objectives)),
+        "feasible": float(np.mean([s is not None for s in schedules])),
+        "train_seconds": 1.5,
+        "solve_seconds": 0.5,
+        "git_commit": "0123456789abcdef",
+    }
     full = {**honest, **record}
     write_json(folder / "result.json", full)
     tags = {
@@ -100,10 +123,10 @@ def make_run(
     return StoredRun(str(folder), folder.name, "finished", 0, tags, params or {}, Folders())
 
 
-def judged_rows(tmp_path: Path, *runs: StoredRun, track: str = "schedule") -> list[dict[str, Any]]:
-    out = tmp_path / "judged"
+def rows_of(tmp_path: Path, *runs: StoredRun, track: str = "schedule") -> list[dict[str, Any]]:
+    out = tmp_path / "recomputed"
     out.mkdir()
-    return tables([judge(run, out) for run in runs], RNG(0))[track]
+    return tables([recompute_run(run, out) for run in runs], RNG(0))[track]
 
 
 def honest(folder: Path, **changes: Any) -> StoredRun:
@@ -114,7 +137,7 @@ def honest(folder: Path, **changes: Any) -> StoredRun:
 
 
 def test_an_honest_run_is_recomputed_and_verified(tmp_path: Path) -> None:
-    (row,) = judged_rows(tmp_path, honest(tmp_path / "a"))
+    (row,) = rows_of(tmp_path, honest(tmp_path / "a"))
     assert row["objective_mean"] == 9.0
     assert row["gap_mean"] == pytest.approx((0 + 0.2) / 2)
     assert row["score"] == pytest.approx((100 + 50) / 2)
@@ -129,7 +152,7 @@ def test_an_honest_run_is_recomputed_and_verified(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["learning/selection", "offline/learning/selection"])
 def test_a_policy_chosen_by_true_return_is_marked(tmp_path: Path, key: str) -> None:
-    (row,) = judged_rows(tmp_path, honest(tmp_path / "a", **{key: "oracle"}))
+    (row,) = rows_of(tmp_path, honest(tmp_path / "a", **{key: "oracle"}))
     assert row["selection"] == "oracle"
 
 
@@ -149,37 +172,37 @@ def test_a_tampered_record_is_shown_and_does_not_count(
     problems = [instance(), instance(5)]
     arguments = {"objectives": [8.0, 10.0], **tampering}
     run = make_run(tmp_path / "a", [short_first(problems[0]), long_first(problems[1])], **arguments)
-    (row,) = judged_rows(tmp_path, run)
+    (row,) = rows_of(tmp_path, run)
     assert row["verified"].startswith("MISMATCH")
     assert said in row["verified"]
     assert row["objective_mean"] == 9.0
     page = markdown("schedule", [row])
     assert "**MISMATCH**" in page
-    assert said in page.split("## What is wrong")[1]
+    assert said in page.split("## Mismatches and errors")[1]
 
 
-def test_a_shipped_reference_goes_before_what_a_run_says(
+def test_a_stored_reference_counts_before_a_recorded_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("before", "after"):
         (tmp_path / name).mkdir()
-    [before] = judged_rows(tmp_path / "before", honest(tmp_path / "before" / "run"))
+    [before] = rows_of(tmp_path / "before", honest(tmp_path / "before" / "run"))
     monkeypatch.setattr(
         "bench.leaderboard.shipped", lambda digest, objective: Reference(4.0, 4.0, "exact", "exact")
     )
-    [after] = judged_rows(tmp_path / "after", honest(tmp_path / "after" / "run"))
+    [after] = rows_of(tmp_path / "after", honest(tmp_path / "after" / "run"))
     assert before["objective_mean"] == after["objective_mean"]
     assert after["gap_mean"] == pytest.approx(((8.0 - 4.0) / 8.0 + (10.0 - 4.0) / 10.0) / 2)
     assert after["gap_mean"] > before["gap_mean"]
 
 
-def test_breaking_a_rule_never_pays(tmp_path: Path) -> None:
+def test_a_violation_costs_at_least_the_penalty(tmp_path: Path) -> None:
     problems = [instance(), instance(5)]
     both_at_once = Schedule.from_assignment(
         problems[0], [0, 0], [0, 0]
     )  # total time 6, less than the optimum
     run = make_run(tmp_path / "a", [both_at_once, short_first(problems[1])], [6.0, 8.0])
-    (row,) = judged_rows(tmp_path, run)
+    (row,) = rows_of(tmp_path, run)
     assert row["feasible"] == 0.5
     assert row["objective_mean"] == pytest.approx((penalty(problems[0], "total_time") + 8) / 2)
     assert row["score"] < 50  # the broken one scores below random play
@@ -192,7 +215,7 @@ def test_a_crashed_instance_counts_as_nothing_assigned(tmp_path: Path) -> None:
     run = make_run(
         tmp_path / "a", [short_first(problems[0]), None], [8.0, math.nan], objective_mean=8.0
     )
-    (row,) = judged_rows(tmp_path, run)
+    (row,) = rows_of(tmp_path, run)
     assert row["objective_mean"] == pytest.approx((8 + 2 * penalty(problems[1], "total_time")) / 2)
     assert (row["feasible"], row["verified"]) == (0.5, "yes")
 
@@ -206,14 +229,17 @@ def test_seeds_of_one_configuration_are_one_row_with_an_interval(tmp_path: Path)
     }
     runs = [
         make_run(
-            tmp_path / str(seed), [order(problem) for order, problem in zip(pair, problems, strict=True)],
+            tmp_path / str(seed),
+            [order(problem) for order, problem in zip(pair, problems, strict=True)],
             [8.0 if order is short_first else 10.0 for order in pair],
-            seed=seed, solver="ppo", params={"solver.lr": "0.1", "seed": str(seed), "solver.seed": str(seed)},
+            seed=seed,
+            solver="ppo",
+            params={"solver.lr": "0.1", "seed": str(seed), "solver.seed": str(seed)},
         )
         for seed, pair in orders.items()
-    ]  # fmt: skip
+    ]
     other = honest(tmp_path / "other", solver="ppo", params={"solver.lr": "0.2"})
-    first, second = sorted(judged_rows(tmp_path, *runs, other), key=lambda row: -row["seeds"])
+    first, second = sorted(rows_of(tmp_path, *runs, other), key=lambda row: -row["seeds"])
     assert [first["seeds"], second["seeds"]] == [3, 1]
     assert first["configuration"] != second["configuration"]
     assert first["score"] == pytest.approx(75.0)
@@ -227,7 +253,7 @@ def test_rows_are_ranked_within_their_problem(tmp_path: Path) -> None:
         tmp_path / "best", [short_first(p) for p in problems], [8.0, 8.0], solver="cpsat"
     )
     elsewhere = honest(tmp_path / "elsewhere", dataset="zwei")
-    rows = judged_rows(tmp_path, honest(tmp_path / "sjf"), best, elsewhere)
+    rows = rows_of(tmp_path, honest(tmp_path / "sjf"), best, elsewhere)
     assert [(row["solver"], row["dataset"], row["rank"]) for row in rows] == [
         ("cpsat", "two", 1),
         ("sjf", "two", 2),
@@ -236,29 +262,38 @@ def test_rows_are_ranked_within_their_problem(tmp_path: Path) -> None:
 
 
 def test_maximisation_is_scored_in_its_own_sense(tmp_path: Path) -> None:
-    """Profits 7 and 3 as costs 10 - profit: assigned to agents 0 and 1 the profit is 3 + 7 = 10, the other way 7 + 3 + 4."""
+    """Profits 7 and 3 as costs 10 - profit: on agents 0 and 1 the profit is 3 + 7 = 10."""
     problem = instance(
-        duration=[[7, 3], [3, 3]], demand=[[[1], [1]], [[1], [1]]], capacity=[[1], [1]], agent_type=[0, 1],
-        sharing="budget", sense="max", offset=10,
-    )  # fmt: skip
+        duration=[[7, 3], [3, 3]],
+        demand=[[[1], [1]], [[1], [1]]],
+        capacity=[[1], [1]],
+        agent_type=[0, 1],
+        sharing="budget",
+        sense="max",
+        offset=10,
+    )
     run = make_run(
-        tmp_path / "a", [Schedule.from_assignment(problem, [0, 1])], [10.0], problems=[problem], track="assign",
+        tmp_path / "a",
+        [Schedule.from_assignment(problem, [0, 1])],
+        [10.0],
+        problems=[problem],
+        track="assign",
         table={"reference": 14.0, "reference_bound": 14.0, "random": 9.0},
-    )  # fmt: skip
-    (row,) = judged_rows(tmp_path, run, track="assign")
+    )
+    (row,) = rows_of(tmp_path, run, track="assign")
     assert row["verified"] == "yes"
     assert row["gap_mean"] == pytest.approx(0.4)
     assert row["score"] == pytest.approx(20.0)
 
 
-def test_unproved_and_missing_references_are_said(tmp_path: Path) -> None:
+def test_unproved_and_missing_references_are_described(tmp_path: Path) -> None:
     half = honest(tmp_path / "half", table={"reference_proved": [True, False]})
     none = honest(
         tmp_path / "none",
         solver="none",
         table={"reference": None, "reference_bound": None, "reference_proved": None},
     )
-    first, second = judged_rows(tmp_path, half, none)
+    first, second = rows_of(tmp_path, half, none)
     assert first["reference"] == "50% proved, else best known"
     assert "0 of 2 instances have one" in second["reference"]
     assert math.isnan(second["score"])
@@ -269,7 +304,7 @@ def test_failed_runs_stay_as_rows(tmp_path: Path) -> None:
     failed = honest(tmp_path / "failed", status="failed", error="RuntimeError: out of memory")
     tags = {"track": "schedule", "solver": "ppo", "dataset": "two", "error": "killed at start"}
     without = StoredRun(str(tmp_path / "nothing"), "ppo-s0", "failed", 0, tags, {}, Folders())
-    rows = judged_rows(tmp_path, failed, honest(tmp_path / "good"), without)
+    rows = rows_of(tmp_path, failed, honest(tmp_path / "good"), without)
     assert {row["error"]: row["rank"] for row in rows} == {
         "": 1,
         "RuntimeError: out of memory": None,
@@ -297,8 +332,8 @@ def test_files_that_cannot_be_read_make_a_row(tmp_path: Path, name: str, change:
         raw = bytearray(path.read_bytes())
         raw[len(raw) // 2 :: 3] = b"\xff" * len(raw[len(raw) // 2 :: 3])
         path.write_bytes(raw)
-    (row,) = judged_rows(tmp_path, run)
-    assert row["error"].startswith("cannot be judged")
+    (row,) = rows_of(tmp_path, run)
+    assert row["error"].startswith("cannot be recomputed")
     assert row["rank"] is None
 
 
@@ -306,13 +341,13 @@ def test_schedules_that_do_not_belong_make_a_row(tmp_path: Path) -> None:
     run = honest(tmp_path / "a")
     entries = read_json(tmp_path / "a" / FILES[1])
     write_json(tmp_path / "a" / FILES[1], entries[::-1])
-    (row,) = judged_rows(tmp_path, run)
+    (row,) = rows_of(tmp_path, run)
     assert "stored beside instance" in row["error"]
 
 
 def test_the_three_files_agree(tmp_path: Path) -> None:
     failed = honest(tmp_path / "failed", status="failed", error="a | b\nc")
-    rows = judged_rows(tmp_path, honest(tmp_path / "a"), failed)
+    rows = rows_of(tmp_path, honest(tmp_path / "a"), failed)
     paths = write({"schedule": rows}, tmp_path / "out")
     assert [path.name for path in paths] == ["schedule.md", "schedule.csv", "schedule.json"]
     data = json.loads(paths[2].read_text())
@@ -339,9 +374,15 @@ def test_the_command_reads_a_real_store(
     monkeypatch.chdir(tmp_path)
     tracker = Mlflow(system_metrics=False)
     for name, recorded in (("old", 7.0), ("new", 10.0)):  # the same key: the newer one counts
-        made = honest(tmp_path / name) if recorded == 10.0 else make_run(
-            tmp_path / name, [long_first(instance()), long_first(instance(5))], [recorded, recorded]
-        )  # fmt: skip
+        made = (
+            honest(tmp_path / name)
+            if recorded == 10.0
+            else make_run(
+                tmp_path / name,
+                [long_first(instance()), long_first(instance(5))],
+                [recorded, recorded],
+            )
+        )
         with tracker.run("key", name, {"seed": 0}, made.tags, tmp_path / name) as run:
             for file in ("result.json", *FILES):
                 run.artifact(tmp_path / name / file)

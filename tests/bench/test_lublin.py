@@ -1,7 +1,8 @@
-"""Lublin-1 against RLScheduler's published results (Zhang et al., SC 2020, tables 5 and 6) and its simulator's, per sequence.
+"""Lublin-1 against published results of RLScheduler (Zhang et al., SC 2020, tables 5 and 6).
 
-One pool of 256 processors in commit mode, events one at a time, arrivals before releases. Every one of the ten sequences
-equals the published simulator's to 1e-9, for all rules; for the corrected WFP3 and UNICEP there are means only.
+One pool of 256 processors in commit mode, events one at a time, arrivals before completions. The
+result on each of the ten sequences equals that of the published simulator to 1e-9, for all rules.
+For the corrected WFP3 and UNICEP only means are published.
 """
 
 import csv
@@ -15,7 +16,7 @@ from omegaconf import OmegaConf
 
 from bench import metrics
 from bench.contracts import Budget
-from bench.rollout import as_solver, played_as
+from bench.rollout import as_solver, setting_of
 from bench.setting import Setting
 
 DATA = Path(os.environ.get("BENCH_EXTERNAL_DATA", "")) / "swf"
@@ -27,7 +28,8 @@ pytestmark = [
         reason="BENCH_EXTERNAL_DATA names no folder with swf/lublin_256.swf.gz",
     ),
 ]
-# mean bounded slowdown of the ten sequences without and with backfilling, and the column of the published sequences
+# rule -> (mean bounded slowdown of the ten sequences without and with backfilling, column of the
+# published results of each sequence)
 PUBLISHED = {
     "fifo": (7273.77, 235.82, "fcfs"),
     "sjf": (277.35, 73.31, "sjf"),
@@ -41,15 +43,15 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module")
 def lublin():
-    """The configured setting and the ten test instances."""
+    """Return the configured setting and the ten test instances."""
     config = OmegaConf.load(CONF / "dataset" / "lublin1.yaml")
     config.dataset.path = str(DATA / "lublin_256.swf.gz")
-    setting = {key: config[key] for key in ("objective", "mode", "events")}
+    setting = {key: config[key] for key in ("objective", "mode", "event_order")}
     return setting, list(instantiate(config.dataset).instances("test"))
 
 
 def sequences(column, backfill):
-    """(10,) published mean bounded slowdowns."""
+    """Return (10,) published mean bounded slowdowns."""
     with (DATA / "lublin1_sequences.csv").open() as file:
         rows = [
             row
@@ -61,10 +63,10 @@ def sequences(column, backfill):
 
 @pytest.mark.parametrize("backfill", ["none", "easy"])
 @pytest.mark.parametrize("rule", PUBLISHED)
-def test_bounded_slowdowns_are_the_published_ones(lublin, rule, backfill):
+def test_bounded_slowdowns_equal_the_published_ones(lublin, rule, backfill):
     given, instances = lublin
     policy = instantiate(OmegaConf.load(CONF / "solver" / f"{rule}.yaml"))
-    setting = played_as(
+    setting = setting_of(
         policy, Setting(track="online", observe="arrived", backfill=backfill, **given)
     )
     found = []

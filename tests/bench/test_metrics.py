@@ -12,7 +12,8 @@ from bench.schedule import Schedule
 from bench.setting import OBJECTIVES, SettingError
 from bench.verify import verify
 
-# -- the worked example: compute 500 / 200 / 800, data 10 / 5 / 20 on agents with 1 / 2 / 4 GPUs and memory 16 / 32 / 64
+# -- the worked example: compute 500 / 200 / 800, data 10 / 5 / 20 on agents with 1 / 2 / 4 GPUs and
+# memory 16 / 32 / 64
 
 DURATION = [[500, 250, 125], [200, 100, 50], [800, 400, 200]]
 DATA = [10, 5, 20]
@@ -32,7 +33,7 @@ def example(**fields):
 
 
 def every_assignment(instance):
-    """Value of total_time for each feasible choice of agents."""
+    """Return the total_time of each feasible choice of agents."""
     plans = {
         x: Schedule.from_assignment(instance, x) for x in itertools.product(range(3), repeat=3)
     }
@@ -44,48 +45,47 @@ def every_assignment(instance):
 
 
 @pytest.mark.parametrize("counted", [True, False])
-def test_example_without_contention(counted):
+def test_worked_example_without_contention(counted):
     demand = [[[d * counted]] * 3 for d in DATA]
     values = every_assignment(example(sharing="budget", demand=demand, capacity=[[16], [32], [64]]))
     assert min(values.values()) == 375
     assert values[2, 2, 2] == 375
 
 
-def test_example_with_one_task_per_agent():
+def test_worked_example_with_one_task_per_agent():
     values = every_assignment(example(sharing="budget"))
     assert len(values) == 6
-    assert (min(values.values()), max(values.values()), np.mean(list(values.values()))) == (
-        650,
-        1100,
-        875,
-    )
+    assert min(values.values()) == 650
+    assert max(values.values()) == 1100
+    assert np.mean(list(values.values())) == 875
     assert values[1, 0, 2] == 650
 
 
-def test_example_with_one_task_per_agent_and_memory():
+def test_worked_example_with_one_task_per_agent_and_memory():
     demand = [[[1, d]] * 3 for d in DATA]
     values = every_assignment(
         example(sharing="budget", demand=demand, capacity=[[1, 16], [1, 32], [1, 64]])
     )
     assert len(values) == 4
-    assert (min(values.values()), max(values.values()), np.mean(list(values.values()))) == (
-        650,
-        950,
-        781.25,
-    )
+    assert min(values.values()) == 650
+    assert max(values.values()) == 950
+    assert np.mean(list(values.values())) == 781.25
 
 
 def list_schedule(order, agents):
-    """Tasks in `order`, each at once after the last one on its agent."""
-    free, start = [0, 0, 0], [0, 0, 0]
+    """Return the schedule of tasks in `order`, each directly after the last one on its agent."""
+    free = [0, 0, 0]
+    start = [0, 0, 0]
     for task in order:
         agent = agents[task]
-        start[task], free[agent] = free[agent], free[agent] + DURATION[task][agent]
+        start[task] = free[agent]
+        free[agent] += DURATION[task][agent]
     return Schedule.from_assignment(example(), agents, start)
 
 
-def test_example_one_task_at_a_time():
-    totals, spans = {}, {}
+def test_worked_example_with_one_task_at_a_time():
+    totals = {}
+    spans = {}
     for order, x in itertools.product(
         itertools.permutations(range(3)), itertools.product(range(3), repeat=3)
     ):
@@ -100,20 +100,20 @@ def test_example_one_task_at_a_time():
 @pytest.mark.parametrize(
     ("order", "total", "span"),
     [((0, 1, 2), 550, 325), ((1, 0, 2), 600, 375), ((2, 0, 1), 650, 250)],
-)  # FIFO, shortest first, longest first
-def test_example_earliest_finish_time(order, total, span):
-    free, agents = [0, 0, 0], [0, 0, 0]
+    ids=["fifo", "shortest first", "longest first"],
+)
+def test_worked_example_by_earliest_finish_time(order, total, span):
+    free = [0, 0, 0]
+    agents = [0, 0, 0]
     for task in order:
         agents[task] = min(range(3), key=lambda a, task=task: free[a] + DURATION[task][a])
         free[agents[task]] += DURATION[task][agents[task]]
     plan = list_schedule(order, agents)
-    assert (objective(example(), plan, "total_time"), objective(example(), plan, "makespan")) == (
-        total,
-        span,
-    )
+    assert objective(example(), plan, "total_time") == total
+    assert objective(example(), plan, "makespan") == span
 
 
-# -- every metric by hand: two agents of one type with 2 gpus; ticks of 5 s
+# -- every metric by hand: two agents of one type with 2 GPUs; ticks of 5 s
 
 HAND = Instance(
     duration=[[4], [6], [2]],
@@ -134,10 +134,11 @@ PLAN = Schedule([0, 1, 2], [0, 1, 0], [0, 0, 4], [4, 6, 6])  # flow times 4, 6, 
 
 def test_every_metric_by_hand():
     got = metrics(HAND, PLAN)
-    contention = (
-        2 * 1 + 2 * 5 / 4 + 2 * 1
-    ) / 6  # demanded 4 in [0, 2), 5 in [2, 4), 3 in [4, 6), of 4 available
-    early = (2 * 1 + 2 * 5 / 4) / 4
+    # Demanded: 4 over [0, 2), 5 over [2, 4), 3 over [4, 6); available: 4. Means over the
+    # time that each task is in the system:
+    contention_0 = (2 * 1 + 2 * 5 / 4) / 4
+    contention_1 = (2 * 1 + 2 * 5 / 4 + 2 * 1) / 6
+    contention_2 = (2 * 5 / 4 + 2 * 1) / 4
     expected = {
         "total_time": 1 * 4 + 2 * 6 + 3 * 4,
         "makespan": 6,
@@ -155,7 +156,7 @@ def test_every_metric_by_hand():
         "qos_violation_rate": 2 / 3,
         "jain_index": (1 + 1.5) ** 2 / (2 * (1 + 1.5**2)),  # mean slowdowns: 4/4; (6/6 + 4/2) / 2
         "finish_time_fairness_worst": max(
-            1 / early, 1 / contention, 4 / (2 * (2 * 5 / 4 + 2 * 1) / 4)
+            1 / contention_0, 1 / contention_1, 4 / (2 * contention_2)
         ),
         "jct_mean_train": 25,
         "jct_mean_inference": 20,
@@ -167,19 +168,19 @@ def test_every_metric_by_hand():
     assert all(math.isnan(got[key]) for key in missing)
 
 
-def test_slowdowns_are_bounded_by_ten_seconds():
+def test_slowdown_counts_short_tasks_as_ten_seconds():
     """p = 1 tick of 5 s, T = 3 ticks: 15 s / max(5 s, 10 s)."""
     case = Instance([[1]], [[[1]]], [[1]], [0], tick_seconds=5.0)
     assert objective(case, Schedule([0], [0], [2], [3]), "bounded_slowdown") == 1.5
     assert objective(case, Schedule([0], [0], [0], [1]), "bounded_slowdown") == 1.0
 
 
-def test_slowdown_compares_with_the_fastest_type_that_has_a_capable_agent():
+def test_slowdown_uses_the_fastest_type_of_capable_agents():
     case = Instance([[20, 40, 10]], [[[1], [1], [9]]], [[1], [1], [1]], [0, 1, 2])
     assert objective(case, Schedule([0], [1], [0], [40]), "bounded_slowdown") == 2.0
 
 
-def test_lost_work_counts_as_busy_and_the_task_ends_with_its_last_piece():
+def test_lost_work_counts_as_busy_and_the_last_piece_ends_the_task():
     case = Instance(
         [[5], [2]], [[[1]], [[1]]], [[1], [1]], [0, 0], outages=[(0, 3, 5, False)], release=[1, 0]
     )
@@ -191,14 +192,14 @@ def test_lost_work_counts_as_busy_and_the_task_ends_with_its_last_piece():
     assert got["utilisation_resource0"] == pytest.approx((2 + 5 + 2) / (20 - 2))
 
 
-def test_fairness_divides_by_what_is_left_during_outages():
-    """Two gpus, one of them away over [0, 4): contention 2 there, 1 after task 1 is done."""
+def test_fairness_divides_by_the_capacity_that_is_up():
+    """Two GPUs, one of them down over [0, 4): contention 2 until 4, and 1 afterwards."""
     case = Instance([[4], [4]], [[[1]], [[1]]], [[1], [1]], [0, 0], outages=[(1, 0, 4)])
     got = metrics(case, Schedule([0, 1], [0, 0], [0, 4], [4, 8]))
     assert got["finish_time_fairness_worst"] == pytest.approx(8 / (4 * (2 * 4 + 1 * 4) / 8))
 
 
-def test_fairness_while_everything_is_away():
+def test_fairness_uses_all_agents_while_none_is_up():
     case = Instance([[4], [4]], [[[1]], [[1]]], [[1]], [0], outages=[(0, 0, 4)])
     got = metrics(case, Schedule([0, 1], [0, 0], [4, 8], [8, 12]))
     assert got["finish_time_fairness_worst"] == pytest.approx(
@@ -207,7 +208,7 @@ def test_fairness_while_everything_is_away():
 
 
 def naive_fairness(case, plan):
-    """rho of every task, tick by tick."""
+    """Return rho of every task, computed tick by tick."""
     fastest = [
         int(np.argmin(np.where(row > 0, row, 10**9)))
         for row in np.where(case.runnable(), case.duration, -1)
@@ -231,10 +232,11 @@ def naive_fairness(case, plan):
     return out
 
 
-def test_fairness_against_a_naive_count():
+def test_fairness_equals_a_computation_tick_by_tick():
     rng = np.random.default_rng(3)
     for _ in range(60):
-        n, m = int(rng.integers(1, 9)), int(rng.integers(1, 4))
+        n = int(rng.integers(1, 9))
+        m = int(rng.integers(1, 4))
         release = rng.integers(0, 8, n)
         outages = [
             (a, s := int(rng.integers(0, 9)), s + int(rng.integers(1, 6)))
@@ -242,9 +244,13 @@ def test_fairness_against_a_naive_count():
             if rng.random() < 0.6
         ]
         case = Instance(
-            rng.integers(1, 7, (n, 2)), rng.integers(0, 3, (n, 2, 2)), rng.integers(2, 5, (m, 2)), rng.integers(2, size=m),
-            release=release, outages=outages,
-        )  # fmt: skip
+            duration=rng.integers(1, 7, (n, 2)),
+            demand=rng.integers(0, 3, (n, 2, 2)),
+            capacity=rng.integers(2, 5, (m, 2)),
+            agent_type=rng.integers(2, size=m),
+            release=release,
+            outages=outages,
+        )
         agents = rng.integers(m, size=n)
         plan = Schedule.from_assignment(case, agents, release + rng.integers(0, 12, n))
         assert metrics(case, plan)["finish_time_fairness_worst"] == pytest.approx(
@@ -263,36 +269,33 @@ def test_clock_metrics_are_missing_with_budget_sharing():
 
 
 def test_total_time_is_reported_in_the_original_sense():
-    """Profits 3 and 7 to be maximised, as costs K - c with K = 10."""
+    """Profits 3 and 7, to be maximised, are internal costs K - c with K = 10."""
     case = Instance(
         [[7], [3]], [[[1]], [[1]]], [[2]], [0], sharing="budget", sense="max", offset=10
     )
     plan = Schedule.from_assignment(case, [0, 0])
     assert objective(case, plan, "total_time") == 10
     assert metrics(case, plan)["total_time"] == 10  # 3 + 7
-    assert (
-        metrics(case, Schedule.from_assignment(case, [0, -1]))["total_time"]
-        == 20 - (7 + penalty(case, "total_time"))
-        == 2
-    )
+    left_out = metrics(case, Schedule.from_assignment(case, [0, -1]))["total_time"]
+    assert left_out == 20 - (7 + penalty(case, "total_time")) == 2
 
 
-def test_no_due_dates_and_no_tenants():
+def test_metrics_without_due_dates_and_tenants_are_nan():
     got = metrics(example(), list_schedule((0, 1, 2), (1, 0, 2)))
     assert all(math.isnan(got[key]) for key in ("tardiness", "qos_violation_rate", "jain_index"))
 
 
-def test_latency():
+def test_latency_percentiles():
     assert latency_metrics([0.1, 0.2, 0.3]) == pytest.approx(
         {"decision_latency_p50": 0.2, "decision_latency_p99": 0.298}
     )
     assert all(math.isnan(value) for value in latency_metrics([]).values())
 
 
-# -- what unassigned tasks cost ------------------------------------------------------------------------------------
+# -- the penalty of unassigned tasks ---------------------------------------------------------------
 
 
-def test_budget_penalty():
+def test_penalty_with_budget_sharing():
     case = example(sharing="budget", weight=[1, 2, 3])
     assert penalty(case, "total_time") == 1 + 500 + 2 * 200 + 3 * 800
     left_out = Schedule.from_assignment(case, [1, -1, -1])
@@ -300,7 +303,7 @@ def test_budget_penalty():
     assert objective(case, left_out, "total_time") > max(every_assignment(case).values())
 
 
-def test_time_penalty_of_every_objective():
+def test_penalty_with_time_sharing_of_every_objective():
     assert horizon(HAND) == 10 + 12
     assert penalty(HAND, "total_time") == 1 + 22 + 2 * 22 + 3 * 20
     assert penalty(HAND, "makespan") == 1 + 22
@@ -317,13 +320,13 @@ def test_time_penalty_of_every_objective():
     assert math.isnan(got["jct_mean"])
 
 
-def test_a_task_cut_short_or_on_a_foreign_agent_is_not_done():
+def test_a_task_with_a_short_piece_or_an_invalid_agent_is_not_done():
     case = Instance([[4, -1]], [[[1], [1]]], [[1], [1]], [0, 1])
     for piece in ([0], [0], [0], [3]), ([0], [1], [0], [1]), ([0], [5], [0], [4]):
         assert objective(case, Schedule(*piece), "total_time") == penalty(case, "total_time")
 
 
-def test_objectives_an_instance_lacks():
+def test_objectives_that_an_instance_does_not_have_are_errors():
     with pytest.raises(SettingError, match="due dates"):
         objective(example(), list_schedule((0, 1, 2), (1, 0, 2)), "tardiness")
     with pytest.raises(SettingError, match="no clock"):
@@ -332,7 +335,7 @@ def test_objectives_an_instance_lacks():
         trivial_bound(example(), "speed")
 
 
-# -- bounds --------------------------------------------------------------------------------------------------------
+# -- bounds ----------------------------------------------------------------------------------------
 
 
 def test_trivial_bounds_by_hand():
@@ -344,15 +347,23 @@ def test_trivial_bounds_by_hand():
     assert trivial_bound(packed, "makespan") == 4 + math.ceil(9 / 2)
 
 
-def test_trivial_bounds_lie_below_every_schedule_in_turn():
+def test_trivial_bounds_lie_below_serial_schedules():
     rng = np.random.default_rng(5)
     for _ in range(50):
-        n, m = int(rng.integers(1, 7)), int(rng.integers(1, 4))
+        n = int(rng.integers(1, 7))
+        m = int(rng.integers(1, 4))
         case = Instance(
-            rng.integers(1, 9, (n, 2)), rng.integers(1, 3, (n, 2, 1)), np.full((m, 1), 2), rng.integers(2, size=m),
-            release=np.sort(rng.integers(0, 9, n)), due=rng.integers(0, 20, n), weight=rng.integers(0, 4, n),
-        )  # fmt: skip
-        free, start, agents = [0] * m, [], rng.integers(m, size=n)
+            duration=rng.integers(1, 9, (n, 2)),
+            demand=rng.integers(1, 3, (n, 2, 1)),
+            capacity=np.full((m, 1), 2),
+            agent_type=rng.integers(2, size=m),
+            release=np.sort(rng.integers(0, 9, n)),
+            due=rng.integers(0, 20, n),
+            weight=rng.integers(0, 4, n),
+        )
+        free = [0] * m
+        start = []
+        agents = rng.integers(m, size=n)
         for j, a in enumerate(agents):
             start.append(max(free[a], int(case.release[j])))
             free[a] = start[-1] + int(case.duration[j, case.agent_type[a]])

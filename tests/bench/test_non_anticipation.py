@@ -1,6 +1,6 @@
-"""Nobody who runs as `online` sees the future: rewriting every task with r_j > t changes no decision made up to t.
+"""Online policies are non-anticipative: decisions up to t do not depend on tasks with r_j > t.
 
-Every configuration of conf/solver that is a policy or learns one is tried, found by looking, not by name.
+Every configuration in conf/solver that is a policy or learns one is tested; none is listed by name.
 """
 
 from dataclasses import asdict, replace
@@ -11,10 +11,10 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-import bench.__main__  # noqa: F401 - knows the resolvers of conf/
-from bench.contracts import SPLITS, Budget, Policy
+from bench.contracts import SPLITS, Budget, Dataset, Learner, Policy
 from bench.instance import Instance, Outage
-from bench.rollout import played_as
+from bench.plugins import register_resolvers
+from bench.rollout import setting_of
 from bench.setting import Setting
 from bench.simulator import Simulator
 from datasets.logs.recorded import Behaviour, RecordedLogs
@@ -23,20 +23,21 @@ from solvers.ppo import PPO
 from solvers.rules import Random as AnyLegal
 
 CONF = Path(__file__).parents[2] / "conf"
+register_resolvers()
 
 
 def plugins():
-    """Name -> every plug-in of conf/solver."""
+    """Return name -> plug-in for all configurations in conf/solver."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         names = sorted(file.stem for file in (CONF / "solver").glob("*.yaml"))
-        logs = "logs=cluster-tiny-random-v0"  # heard of by learners from logs only
+        logs = "logs=cluster-tiny-random-v0"  # used by learners from logs only
         return {
             name: instantiate(compose("config", [f"+solver={name}", logs]).solver) for name in names
         }
 
 
 def is_variant(plugin):
-    """Differs from `ppo` in its decoding only, which plays no part online."""
+    """Return whether a plug-in differs from `ppo` only in decoding, which is not used online."""
     decoding = {"decoding": "sample", "rollouts": 128, "temperature": 2.0}
     return (
         plugin is not PLUGINS["ppo"]
@@ -49,21 +50,21 @@ PLUGINS = plugins()
 LEARNERS = {
     name: plugin
     for name, plugin in PLUGINS.items()
-    if hasattr(plugin, "fit") and not is_variant(plugin)
+    if isinstance(plugin, Learner) and not is_variant(plugin)
 }
-POLICIES = {
-    name: p for name, p in PLUGINS.items() if isinstance(p, Policy) and name not in LEARNERS
-}
+POLICIES = {name: plugin for name, plugin in PLUGINS.items() if isinstance(plugin, Policy)}
 SETTINGS = {
     "fit": Setting(track="online", observe="arrived"),
-    "singly": Setting(track="online", observe="arrived", events="singly", objective="tardiness"),
+    "sequential": Setting(
+        track="online", observe="arrived", event_order="sequential", objective="tardiness"
+    ),
     "commit": Setting(track="online", observe="arrived", mode="commit"),
     "easy": Setting(track="online", observe="arrived", mode="commit", backfill="easy"),
 }
 
 
 def tasks(rng, n, release):
-    """Fields of `n` tasks on 2 agent types with 2 resources, 2 tenants, wrong estimates."""
+    """Return fields of `n` tasks: 2 agent types, 2 resources, 2 tenants, wrong estimates."""
     duration = rng.integers(1, 15, (n, 2))
     duration[rng.random(n) < 0.2, 1] = -1
     return {
@@ -81,7 +82,7 @@ def tasks(rng, n, release):
 
 
 def instance(fields):
-    """`fields` of tasks on three agents with outages and quotas."""
+    """Return an instance of these tasks on three agents with outages and quotas."""
     outages = (Outage(0, 9, 12), Outage(1, 15, 19, announced=False), Outage(2, 30, 33))
     capacity = [[4, 6], [3, 3], [5, 4]]
     return Instance(
@@ -90,19 +91,20 @@ def instance(fields):
 
 
 def rewritten(fields, after, rng):
-    """The same up to tick `after`; another number of other tasks behind it."""
-    past = fields["release"] <= after
+    """Return the fields with all tasks released after tick `after` replaced by others."""
+    arrived = fields["release"] <= after
     n = int(rng.integers(0, 15))
     future = tasks(rng, n, np.sort(after + rng.integers(1, 40, n)))
-    return {name: np.concatenate([value[past], future[name]]) for name, value in fields.items()}
+    return {name: np.concatenate([value[arrived], future[name]]) for name, value in fields.items()}
 
 
 def decisions(policy, problem, setting):
-    """[(tick, task and agent or wait)] of one episode; tasks are named by position in the instance."""
-    simulator = Simulator([problem], setting, window=getattr(policy, "window", None))
-    getattr(policy, "reset", lambda: None)()
+    """Play one episode; return [(tick, (task index in the instance, agent) or "wait")]."""
+    simulator = Simulator([problem], setting, window=policy.window)
+    policy.reset()
     order = np.lexsort((np.arange(problem.n_tasks), problem.release))
-    rng, made = np.random.default_rng(7), []
+    rng = np.random.default_rng(7)
+    made = []
     while not simulator.terminated[0]:
         observation = simulator.observation(0)
         action = int(policy.act(observation, rng))
@@ -121,10 +123,13 @@ def up_to(made, tick):
     return [decision for decision in made if decision[0] <= tick]
 
 
-def check(policy, setting, rounds=6):
-    """Any policy: its decisions up to a random tick do not depend on the tasks released later."""
+def count_compared(policy, setting, n_instances=6):
+    """Assert that decisions up to a random tick do not depend on tasks released later.
+
+    Returns the number of decisions that were compared.
+    """
     compared = 0
-    for seed in range(rounds):
+    for seed in range(n_instances):
         rng = np.random.default_rng(seed)
         fields = tasks(rng, 16, np.sort(rng.integers(0, 40, 16)))
         tick = int(rng.integers(5, 35))
@@ -135,28 +140,32 @@ def check(policy, setting, rounds=6):
     return compared
 
 
-def test_there_are_policies_to_test():
+def test_the_policies_of_conf_are_found():
     assert len(POLICIES) >= 12
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", POLICIES)
-def test_no_decision_depends_on_tasks_of_the_future(name, setting):
-    assert check(POLICIES[name], played_as(POLICIES[name], SETTINGS[setting])) > 20
+def test_no_decision_depends_on_future_tasks(name, setting):
+    assert count_compared(POLICIES[name], setting_of(POLICIES[name], SETTINGS[setting])) > 20
 
 
-class Random:
-    """A data set and the log of a run for a learner."""
+class RandomDataset(Dataset):
+    """Eight random instances per split."""
 
     name = "random"
-
-    def __init__(self, folder):
-        self.folder = folder
 
     def instances(self, split):
         for seed in range(8):
             rng = np.random.default_rng([seed, SPLITS.index(split)])
             yield instance(tasks(rng, 16, np.sort(rng.integers(0, 40, 16))))
+
+
+class SilentLogger:
+    """A training logger that stores nothing."""
+
+    def __init__(self, folder):
+        self.folder = folder
 
     def metrics(self, step, values):
         pass
@@ -169,27 +178,30 @@ class Random:
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_no_decision_of_a_learned_policy_depends_on_tasks_of_the_future(name, tmp_path):
-    data, budget = Random(tmp_path), Budget(decisions=4000, threads=1)
-    learner, small = LEARNERS[name], {"width": 16, "rounds": 1}
+def test_no_decision_of_a_learned_policy_depends_on_future_tasks(name, tmp_path):
+    data = RandomDataset()
+    budget = Budget(decisions=4000, threads=1)
+    learner = LEARNERS[name]
+    small = {"width": 16, "message_passing_rounds": 1}
     if isinstance(learner, OfflineToOnline):
-        learner = learner.online  # which goes on from what `offline` learns, as others here do
-    if hasattr(learner, "logs"):
+        learner = learner.online  # the offline learner is tested by its own configuration
+    if learner.logs is not None:
         logs = RecordedLogs(
             "played-v0", data, {"random": Behaviour(AnyLegal(), 16)}, asdict(SETTINGS["fit"])
         )
         logs.cache = tmp_path
         small |= {"logs": logs, "steps": 8, "candidates": 2, "fqe_steps": 5, "batch": 32}
     else:
-        small |= {"envs": 16}
+        small |= {"num_envs": 16}
     learner = replace(learner, **small)
-    policy = learner.fit(data, SETTINGS["fit"], budget, np.random.default_rng(0), data)
-    assert check(policy, SETTINGS["fit"], rounds=4) > 10
-    assert check(policy, SETTINGS["commit"], rounds=4) > 10
+    rng = np.random.default_rng(0)
+    policy = learner.fit(data, SETTINGS["fit"], budget, rng, SilentLogger(tmp_path))
+    assert count_compared(policy, SETTINGS["fit"], n_instances=4) > 10
+    assert count_compared(policy, SETTINGS["commit"], n_instances=4) > 10
 
 
-class Prophet:
-    """Peeks: waits for tasks that only `observe: all` shows."""
+class AnticipatingPolicy(Policy):
+    """A policy whose action depends on the number of observed tasks, also of future ones."""
 
     def act(self, observation, rng):
         shown = len(observation.release)
@@ -197,7 +209,7 @@ class Prophet:
         return int(legal[shown % len(legal)])
 
 
-def test_the_check_catches_a_policy_that_sees_the_future():
+def test_a_policy_that_uses_future_tasks_fails_the_comparison():
     with pytest.raises(AssertionError):
-        check(Prophet(), Setting(observe="all"))
-    assert check(Prophet(), SETTINGS["fit"]) > 20
+        count_compared(AnticipatingPolicy(), Setting(observe="all"))
+    assert count_compared(AnticipatingPolicy(), SETTINGS["fit"]) > 20

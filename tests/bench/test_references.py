@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bench import references
-from bench.contracts import Budget, Result
+from bench.contracts import Budget, Result, Solver
 from bench.errors import UserError
 from bench.instance import Instance, read_json
 from bench.metrics import objective, trivial_bound
@@ -37,7 +37,7 @@ SHORT_FIRST = Schedule([0, 1], [0, 0], [0, 2], [2, 6])
 LONG_FIRST = Schedule([0, 1], [0, 0], [4, 0], [6, 4])
 
 
-class Oracle:
+class Oracle(Solver):
     """Hands back a given result and counts how often it is asked."""
 
     def __init__(self, result: Result | Exception) -> None:

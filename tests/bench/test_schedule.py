@@ -1,4 +1,4 @@
-"""What a schedule and a result are, what they refuse, and their JSON forms."""
+"""Schedules and results: fields, errors for invalid ones, and the JSON forms."""
 
 import json
 import math
@@ -26,7 +26,7 @@ def test_from_assignment():
     assert Schedule.from_assignment(case, [0, 0, 0]).end.tolist() == [4, 6, 3]
 
 
-def test_columns_are_frozen():
+def test_columns_are_read_only():
     with pytest.raises(ValueError, match="read-only"):
         PLAN.start[0] = 1
 
@@ -45,16 +45,16 @@ def test_json_round_trip(tmp_path):
         ({"task": [0, -1]}, r"task\[1\]: must not be negative"),
         ({"agent": [0]}, "agent: 1 entries, expected 2 as in `task`"),
         ({"start": [0, 9]}, r"end\[1\]: must lie after start"),
-        ({"start": [0, 2.5]}, r"start\[1\]: 2.5 must be a whole number"),
+        ({"start": [0, 2.5]}, r"start\[1\]: 2.5 must be an integer"),
         ({"start": [0, math.nan]}, r"start\[1\]: nan must be a number"),
-        ({"end": [4, "nine"]}, "end: whole numbers are needed"),
+        ({"end": [4, "nine"]}, "end: integers are needed"),
         ({"end": [[4], [9]]}, "end: needs 1 dimensions, got 2"),
         ({"schema": 2}, "schema: 2 is newer than 1"),
-        ({"schema": None}, "schema: a whole number of at least 1 is needed"),
+        ({"schema": None}, "schema: an integer of at least 1 is needed"),
         ({"finish": [4, 9]}, "finish: unknown column"),
     ],
 )
-def test_refused_with_column_index_and_rule(changes, message):
+def test_errors_name_column_index_and_rule(changes, message):
     with pytest.raises(ScheduleError, match=message):
         Schedule.from_dict({**PLAN.to_dict(), **changes})
 
@@ -63,7 +63,7 @@ def test_refused_with_column_index_and_rule(changes, message):
     "content",
     [b"{", b'"plan"', b'{"task": [0]}', b'{"task":[0],"agent":[0],"start":[3],"end":[3]}'],
 )
-def test_unreadable_files_name_the_file(tmp_path, content):
+def test_errors_of_unreadable_files_name_the_file(tmp_path, content):
     (tmp_path / "plan.json").write_bytes(content)
     with pytest.raises(ScheduleError, match=r"plan\.json: .") as caught:
         Schedule.read(tmp_path / "plan.json")
@@ -92,17 +92,17 @@ def test_result_round_trip():
         ({"trajectory": ((2.0, 1.0),)}, r"trajectory\[0\]"),
     ],
 )
-def test_malformed_results_are_refused(fields, message):
+def test_malformed_results_are_errors(fields, message):
     with pytest.raises(ValueError, match=message):
         Result(PLAN, **fields)
 
 
-def test_a_newer_result_is_refused():
+def test_a_newer_result_is_an_error():
     with pytest.raises(ValueError, match="newer than 1"):
         Result.from_dict({**Result(PLAN).to_dict(), "schema": 2})
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, True, "60"])
-def test_budgets_are_positive(value):
+def test_a_budget_that_is_not_positive_is_an_error(value):
     with pytest.raises(UserError, match=r"budget\.seconds: a positive number is needed"):
         Budget(seconds=value)

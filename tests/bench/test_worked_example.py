@@ -1,4 +1,7 @@
-"""The worked example of SPEC section 6 played through the simulator: earliest-finish-time dispatch in three orders."""
+"""The worked example (bench/docs/problem.md section 6) in the simulator.
+
+Earliest-finish-time dispatch in three orders.
+"""
 
 from pathlib import Path
 
@@ -9,7 +12,7 @@ from omegaconf import OmegaConf
 
 from bench import metrics
 from bench.contracts import Budget
-from bench.rollout import as_solver, played_as
+from bench.rollout import as_solver, setting_of
 from bench.setting import Setting
 from bench.verify import verify
 
@@ -24,7 +27,7 @@ def test_earliest_finish_time_dispatch(rule, total, makespan):
         OmegaConf.load(CONF / "dataset" / "seed_example.yaml").dataset
     ).instances("test")
     policy = instantiate(OmegaConf.load(CONF / "solver" / f"{rule}.yaml"))
-    setting = played_as(policy, Setting(mode="commit"))
+    setting = setting_of(policy, Setting(mode="commit"))
     schedule = (
         as_solver(policy).solve(instance, setting, Budget(), np.random.default_rng(0)).schedule
     )

@@ -1,4 +1,4 @@
-"""Every physical feature of a task or an agent must change what is computed from it."""
+"""Every physical property of a task or an agent changes the instance that is computed from it."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from bench.errors import UserError
 from bench.instance import InstanceError
 from bench.run.instance_set import check, set_hash
-from bench.workload import Agent, AgentType, Task, Workload, interpolate, ticks
+from bench.workload import Agent, AgentType, Task, Workload, interpolate, seconds_to_ticks
 
 TYPES = (AgentType("cpu", 100.0, accelerated=False), AgentType("gpu", 400.0))
 AGENTS = (Agent("cpu", 0, 8, 1000), Agent("gpu", 4, 16, 4000))
@@ -24,7 +24,7 @@ def duration(*args, **kwargs):
     return compiled(*args, **kwargs).duration[0].tolist()
 
 
-def test_duration_by_hand():
+def test_durations_by_hand():
     assert duration() == [math.ceil((40 + 6000) / 10), math.ceil((10 + 300) / 10)]
     assert duration(TASK._replace(gpus=2)) == [604, math.ceil((10 + 600 / (2 * 1.8)) / 10)]
     assert duration(TASK._replace(gpus=3))[1] == math.ceil((10 + 600 / (2 * 2.4)) / 10)
@@ -33,7 +33,7 @@ def test_duration_by_hand():
 
 
 @pytest.mark.parametrize("change", [{"compute": 900.0}, {"data": 90_000.0}, {"gpus": 4}])
-def test_every_task_feature_changes_a_duration(change):
+def test_every_property_of_a_task_changes_a_duration(change):
     assert duration(TASK._replace(**change)) != duration()
 
 
@@ -50,7 +50,7 @@ def test_bandwidth_and_rate_change_durations():
         (TASK._replace(memory=3000), Agent("gpu", 4, 16, 2000)),
     ],
 )
-def test_every_agent_quantity_changes_feasibility(task, agent):
+def test_every_quantity_of_an_agent_changes_feasibility(task, agent):
     other = Agent("cpu", 0, 16, 4000)
     assert compiled(task, agents=(other, AGENTS[1])).runnable().tolist() == [[True, True]]
     assert compiled(task, agents=(other, agent)).runnable().tolist() == [[True, False]]
@@ -62,14 +62,15 @@ def test_cpu_only_agents_hold_no_gpus_and_run_one_worker():
     assert instance.duration[0, 0] == duration()[0]
 
 
-def test_times_become_ticks():
+def test_times_are_converted_to_ticks():
     instance = compiled(
-        TASK._replace(release=25.0, due=900.0, misjudged=1.5), outages=[(1, 100.0, 205.0)]
+        TASK._replace(release=25.0, due=900.0, estimate_ratio=1.5), outages=[(1, 100.0, 205.0)]
     )
     assert (instance.release[0], instance.due[0]) == (3, 90)
     assert instance.estimate[0].tolist() == [906, math.ceil(465 / 10)]
     assert instance.outages == ((1, 10, 21, True),)
-    assert ticks(0.3, 0.1) == 3
+    assert seconds_to_ticks(0.3, 0.1) == 3
+    assert seconds_to_ticks(2.1, 0.3) == 7  # which is 7.000000000000001 in floating point
 
 
 @pytest.mark.parametrize(
@@ -77,11 +78,12 @@ def test_times_become_ticks():
     [
         (lambda: compiled(TASK._replace(compute=float("nan"))), r"tasks\[0\].compute"),
         (lambda: compiled(TASK._replace(data=-1.0)), r"tasks\[0\].data"),
-        (lambda: compiled(TASK._replace(model="unheard of")), r"tasks\[0\].model"),
+        (lambda: compiled(TASK._replace(model="unknown")), r"tasks\[0\].model"),
         (lambda: compiled(TASK._replace(kind="dance")), r"tasks\[0\].kind"),
         (lambda: compiled(types=(TYPES[0], AgentType("gpu", 0.0))), r"types\[gpu\].bandwidth"),
         (lambda: compiled(agents=(Agent("tpu", 1, 1, 1),)), r"agents\[0\].type"),
         (lambda: compiled(rate={"net": {"gpu": -1.0}}), r"rate\[net\]\[gpu\]"),
+        (lambda: compiled(TASK._replace(estimate_ratio=0.0)), r"tasks\[0\].estimate_ratio"),
         (
             lambda: Workload([TASK, TASK._replace(due=1.0)], AGENTS, TYPES, RATE).compile(),
             r"tasks\[1\].due",
@@ -89,18 +91,19 @@ def test_times_become_ticks():
         (lambda: compiled(TASK._replace(memory=9000)), r"no agent can run task 0"),
     ],
 )
-def test_bad_quantities_are_named(make, message):
+def test_errors_name_the_invalid_quantity(make, message):
     with pytest.raises(InstanceError, match=message):
         make()
 
 
-def test_interpolate():
+def test_interpolate_is_linear_inside_and_constant_outside():
     table = {0.0: 10.0, 0.5: 20.0, 1.0: 100.0}
     assert [interpolate(table, x) for x in (-1, 0, 0.25, 0.5, 0.75, 2)] == [10, 10, 15, 20, 60, 100]
 
 
-def test_set_hash_knows_order_and_content():
-    a, b = compiled(), compiled(TASK._replace(compute=900.0))
+def test_set_hash_depends_on_order_and_content():
+    a = compiled()
+    b = compiled(TASK._replace(compute=900.0))
     assert set_hash([a, b]) == set_hash(iter([a, b])) != set_hash([b, a])
     assert check("test", [a], {}) == check("test", [a], {"test": set_hash([a])}) == set_hash([a])
     with pytest.raises(UserError, match=r"dataset\.hashes\.test: pinned 0000"):

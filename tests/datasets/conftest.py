@@ -1,4 +1,4 @@
-"""Where the outside data lies, for the tests that read it."""
+"""The folder of outside data, for the tests that read it."""
 
 import os
 from pathlib import Path
@@ -8,8 +8,8 @@ import pytest
 
 @pytest.fixture(scope="session")
 def external():
-    """The folder named by BENCH_EXTERNAL_DATA."""
+    """Return the folder named by BENCH_EXTERNAL_DATA, or skip the test."""
     folder = os.environ.get("BENCH_EXTERNAL_DATA")
     if not folder or not Path(folder).is_dir():
-        pytest.skip("BENCH_EXTERNAL_DATA names no folder with the outside data")
+        pytest.skip("BENCH_EXTERNAL_DATA names no folder of outside data")
     return Path(folder)

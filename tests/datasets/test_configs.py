@@ -1,4 +1,4 @@
-"""Every yaml of conf/dataset: it loads, builds a data set, and where no outside file is needed the splits are right."""
+"""Every yaml of conf/dataset builds a dataset; its splits are checked where no file is needed."""
 
 from pathlib import Path
 
@@ -11,19 +11,19 @@ from bench.run.instance_set import check
 from bench.setting import Setting
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "dataset").glob("*.yaml"))
-SETTING = ("track", "objective", "mode", "backfill", "observe", "events")
+SETTING = ("track", "objective", "mode", "backfill", "observe", "event_order")
 
 
-def configured(file):
+def load(file):
     return OmegaConf.load(file)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
-def test_yaml_builds_a_dataset_and_says_what_it_is(file):
+def test_yaml_builds_a_dataset_and_has_a_description(file):
     lines = file.read_text().splitlines()
     assert lines[0] == "# @package _global_"
     assert lines[1].startswith("# ")
-    config = configured(file)
+    config = load(file)
     data = instantiate(config.dataset)
     assert isinstance(data, Dataset)
     assert data.name == file.stem
@@ -33,13 +33,13 @@ def test_yaml_builds_a_dataset_and_says_what_it_is(file):
 
 
 def needs_a_file(file):
-    dataset = configured(file).dataset
+    dataset = load(file).dataset
     return "path" in dataset or "path" in dataset.get("trace", {})
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if not needs_a_file(f)], ids=lambda f: f.stem)
-def test_splits_are_pinned_disjoint_and_playable(file):
-    config = configured(file)
+def test_splits_are_pinned_disjoint_and_valid_in_their_setting(file):
+    config = load(file)
     data = instantiate(config.dataset)
     setting = Setting(**{key: config[key] for key in SETTING if key in config})
     first = {

@@ -1,4 +1,4 @@
-"""Instances of one's own: one file, lists, folders, splits, and damaged files."""
+"""A user's own instances: one file, lists, folders, splits, and damaged files."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def durations(path, split="test", **options):
     return [int(i.duration[0, 0]) for i in Files(path=str(path), **options).instances(split)]
 
 
-def test_files_lists_and_folders(tmp_path):
+def test_files_lists_and_folders_are_read_in_order(tmp_path):
     instance(3).write(tmp_path / "b.json")
     write_json(tmp_path / "a.json.gz", [instance(1).to_dict(), instance(2).to_dict()])
     assert durations(tmp_path / "b.json") == [3]
@@ -32,11 +32,11 @@ def test_subfolders_are_splits(tmp_path):
         (tmp_path / split).mkdir()
         instance(i).write(tmp_path / split / "x.json")
     assert (durations(tmp_path, "train"), durations(tmp_path, "test")) == ([1], [2])
-    with pytest.raises(UserError, match=r"validation does not exist"):
+    with pytest.raises(UserError, match=r"validation: does not exist"):
         durations(tmp_path, "validation")
 
 
-def test_damaged_files_are_named(tmp_path):
+def test_errors_name_the_damaged_file(tmp_path):
     (tmp_path / "cut.json").write_text('{"duration": [[1]')
     with pytest.raises(InstanceError, match=r"cut\.json: not readable as JSON"):
         durations(tmp_path)

@@ -1,4 +1,4 @@
-"""Finding, reading and cutting files: what every reader of outside data shares."""
+"""Finding and reading files, and cutting traces into windows."""
 
 import functools
 import gzip
@@ -9,40 +9,55 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from bench.errors import UserError
-from datasets._files import find, number, read_text, windows
+from datasets._files import (
+    find_file,
+    find_files,
+    parse_number,
+    read_csv,
+    read_text,
+    split_windows,
+)
 
 
 def split(train, validation, test):
     return {"train": train, "validation": validation, "test": test}
 
 
-SHARES = split(
+FRACTIONS = split(
     {"first": 0.0, "last": 0.5, "jobs": 10, "windows": 3},
     {"first": 0.5, "last": 0.75, "jobs": 25},
     {"first": 0.75, "last": 1.0, "jobs": 5, "windows": 2},
 )
 
 
-def test_find_takes_a_file_or_a_folder(tmp_path):
+def test_find_files_accepts_a_file_or_a_folder(tmp_path):
     for name in ("b.swf", "a.swf", "notes.md", ".hidden.swf"):
         (tmp_path / name).write_text("x")
-    assert [f.name for f in find(tmp_path, {}, "it", "*.swf")] == ["a.swf", "b.swf"]
-    assert find(tmp_path / "notes.md", {}, "it", "*.swf") == [tmp_path / "notes.md"]
+    assert [f.name for f in find_files(tmp_path, {}, "it", "*.swf")] == ["a.swf", "b.swf"]
+    assert find_files(tmp_path / "notes.md", {}, "it", "*.swf") == [tmp_path / "notes.md"]
     for path in (tmp_path / "no such", None, tmp_path):
         with pytest.raises(UserError, match=r"^dataset\.path: .*Needed: the data from X; put it"):
-            find(path, {}, "the data from X", "*.csv")
+            find_files(path, {}, "the data from X", "*.csv")
 
 
-def test_a_download_that_fails_says_what_to_get():
+def test_find_file_accepts_one_file_only(tmp_path):
+    (tmp_path / "a.swf").write_text("x")
+    assert find_file(tmp_path, {}, "it", "*.swf") == tmp_path / "a.swf"
+    (tmp_path / "b.swf").write_text("x")
+    with pytest.raises(UserError, match=r"holds 2 files that match '\*\.swf'; name one of them"):
+        find_file(tmp_path, {}, "it", "*.swf")
+
+
+def test_error_of_a_failed_download_says_what_to_obtain():
     url = "nosuchprotocol://example.org/trace"
     with pytest.raises(
         UserError,
         match=r"could not be downloaded .*Needed: the trace; put it anywhere and set dataset\.path",
     ):
-        find(None, {url: "0" * 64}, "the trace")
+        find_files(None, {url: "0" * 64}, "the trace")
 
 
-def test_downloads_are_checked_and_kept(tmp_path, monkeypatch):
+def test_downloads_are_checked_and_cached(tmp_path, monkeypatch):
     content = b"1 2 3"
     (tmp_path / "served").mkdir()
     (tmp_path / "served" / "gap1").write_bytes(content)
@@ -52,18 +67,20 @@ def test_downloads_are_checked_and_kept(tmp_path, monkeypatch):
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/gap1"
+        base, name = url.rsplit("/", 1)
         right = {url: hashlib.sha256(content).hexdigest()}
-        [first] = find(None, right, "it")
+        [first] = find_files(None, right, "it")
+        assert find_file(None, {name: right[url]}, "it", download_base=f"{base}/") == first
         with pytest.raises(UserError, match=r"could not be downloaded \(.*hash"):
-            find(None, {url: "0" * 64}, "it")
+            find_files(None, {url: "0" * 64}, "it")
         server.shutdown()
-    [again] = find(None, right, "it")  # the server is gone: from the cache
+    [again] = find_files(None, right, "it")  # the server has stopped: from the cache
     assert first == again
     assert (first.name, first.read_bytes()) == ("gap1", content)
     assert tmp_path in first.parents
 
 
-def test_read_text_plain_gzip_and_damaged(tmp_path):
+def test_read_text_accepts_plain_and_gzip_and_rejects_damaged_files(tmp_path):
     whole = gzip.compress(b"1 2 3\n" * 200)
     (tmp_path / "plain").write_bytes(b"1 2")
     (tmp_path / "zip").write_bytes(whole)
@@ -76,21 +93,32 @@ def test_read_text_plain_gzip_and_damaged(tmp_path):
             read_text(tmp_path / name)
 
 
-def test_number():
-    assert number("1.5", "here") == 1.5
+def test_read_csv_yields_rows_with_their_place(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,2\n3\n")
+    rows = read_csv(path, ["b"])
+    assert next(rows) == (f"{path}: line 2", {"a": "1", "b": "2"})
+    with pytest.raises(UserError, match=r"t\.csv: line 3: 1 fields, expected 2; the file may be"):
+        next(rows)
+    with pytest.raises(UserError, match=r"t\.csv: line 1: column c is missing; found a, b"):
+        next(read_csv(path, ["a", "c"]))
+
+
+def test_parse_number_accepts_finite_numbers_only():
+    assert parse_number("1.5", "here") == 1.5
     for text in ("abc", "nan", "inf", ""):
-        with pytest.raises(UserError, match=r"^here: .* is not a number"):
-            number(text, "here")
+        with pytest.raises(UserError, match=r"^here: value .*: is not a number"):
+            parse_number(text, "here")
 
 
-def test_windows_by_share_by_index_and_by_start():
-    assert windows(SHARES, 100) == {
+def test_windows_by_fraction_by_index_and_by_start():
+    assert split_windows(FRACTIONS, 100) == {
         "train": ([0, 20, 40], 10),
         "validation": ([50], 25),
         "test": ([75, 95], 5),
     }
-    indexed = SHARES | {"test": {"starts": [90, 80], "jobs": 10}}
-    assert windows(indexed, 100)["test"] == ([90, 80], 10)
+    indexed = FRACTIONS | {"test": {"starts": [90, 80], "jobs": 10}}
+    assert split_windows(indexed, 100)["test"] == ([90, 80], 10)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +134,8 @@ def test_windows_by_share_by_index_and_by_start():
         ({"test": {"size": 3}}, r"splits\.test: needs jobs"),
     ],
 )
-def test_windows_that_do_not_fit(change, message):
+def test_windows_that_do_not_fit_are_user_errors(change, message):
     with pytest.raises(UserError, match=message):
-        windows(SHARES | change, 100)
+        split_windows(FRACTIONS | change, 100)
     with pytest.raises(UserError, match=r"splits\.test: needs jobs"):
-        windows({"train": SHARES["train"], "validation": SHARES["validation"]}, 100)
+        split_windows({name: FRACTIONS[name] for name in ("train", "validation")}, 100)

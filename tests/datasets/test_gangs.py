@@ -1,4 +1,4 @@
-"""Gangs with release dates: the pinned sets hold what their names say, and the load is the one asked for."""
+"""Gangs with release dates: the pinned sets have the size and the load that their names state."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def pinned(request):
     return request.param, instantiate(OmegaConf.load(CONF / f"{request.param}.yaml").dataset)
 
 
-def test_the_sets_are_pinned_and_their_names_say_size_and_load(pinned):
+def test_sets_are_pinned_and_names_state_size_and_load(pinned):
     name, data = pinned
     for split, size in (("train", 256), ("validation", 10), ("test", 10)):
         instances = list(data.instances(split))
@@ -31,28 +31,29 @@ def test_the_sets_are_pinned_and_their_names_say_size_and_load(pinned):
         assert {(i.n_tasks, i.n_agents) for i in instances} == {SETS[name]}
 
 
-def test_half_are_loaded_and_half_are_light(pinned):
+def test_loads_alternate(pinned):
     for i, instance in enumerate(pinned[1].instances("test")):
         work = instance.shortest() @ instance.demand[:, 0, 0]
-        span = (
-            instance.release.max() * (instance.n_tasks + 1) / (instance.n_tasks - 1)
-        )  # a range of uniforms falls short
+        # The range of n uniform numbers is (n - 1) / (n + 1) of the interval in the mean.
+        span = instance.release.max() * (instance.n_tasks + 1) / (instance.n_tasks - 1)
         assert work / instance.capacity[:, 0].sum() / span == pytest.approx(
             (1.05, 0.25)[i % 2], rel=0.4
         )
 
 
-def test_tasks_are_what_the_docstring_says():
+def test_tasks_have_the_documented_distributions():
     instances = list(Gangs("g", 50, [8, 4, 4, 4, 4], train=60).instances("train"))
     gang = np.concatenate([i.demand[:, 0, 0] for i in instances])
     assert [round(float((gang == gpus).mean()), 2) for gpus in (1, 2, 4, 8)] == pytest.approx(
         [0.7, 0.1, 0.15, 0.05], abs=0.03
     )
     duration = np.concatenate([i.duration for i in instances])
-    there = duration > 0
-    assert (there[:, 0].all(), 1 - there[:, 1:].mean()) == (True, pytest.approx(0.2, abs=0.02))
-    assert (duration[there].min() >= 10, duration[there].max() <= 400) == (True, True)
-    assert np.median(duration[there]) == pytest.approx(63, rel=0.1)
+    eligible = duration > 0
+    assert eligible[:, 0].all()
+    assert 1 - eligible[:, 1:].mean() == pytest.approx(0.2, abs=0.02)
+    assert duration[eligible].min() >= 10
+    assert duration[eligible].max() <= 400
+    assert np.median(duration[eligible]) == pytest.approx(63, rel=0.1)
     weight = np.concatenate([i.weight for i in instances])
     assert [float((weight == w).mean()) for w in (1, 2, 4)] == pytest.approx(
         [0.7, 0.2, 0.1], abs=0.03
@@ -70,12 +71,12 @@ def test_memory_is_about_as_scarce_as_the_gpus():
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ({"tasks": 0}, "dataset.tasks"),
+        ({"tasks": 0}, "dataset.tasks: value 0: must be at least 1"),
         ({"gpus": []}, "dataset.gpus"),
         ({"gpus": [0]}, "dataset.gpus"),
         ({"loads": [0]}, "loads"),
     ],
 )
-def test_options_that_mean_nothing(option, message):
+def test_invalid_options_are_user_errors(option, message):
     with pytest.raises(UserError, match=message):
         Gangs(**({"name": "g", "tasks": 5, "gpus": [4]} | option))

@@ -1,4 +1,4 @@
-"""GAP files and recipes: hand-made files, damaged files, and the published instances where they are at hand."""
+"""GAP files and recipes: hand-made files, damaged files, and the published instances."""
 
 import csv
 import gzip
@@ -19,7 +19,7 @@ def write(folder, text, name="p.txt"):
     return path
 
 
-def test_hand_made_file(tmp_path):
+def test_hand_made_file_is_read(tmp_path):
     [instance] = Gap(path=str(write(tmp_path, ONE))).instances("test")
     assert (instance.sharing, instance.sense, instance.offset, instance.name) == (
         "budget",
@@ -33,14 +33,14 @@ def test_hand_made_file(tmp_path):
     assert instance.original(4 + 3 + 9) == 1 + 0 + 6
 
 
-def test_maximisation_keeps_the_original_scale(tmp_path):
+def test_maximisation_reports_the_original_scale(tmp_path):
     [instance] = Gap(path=str(write(tmp_path, ONE, "p.txt.gz")), sense="max").instances("test")
     assert (instance.sense, instance.offset) == ("max", 7)
     assert instance.duration.min() == 1
     assert instance.original(instance.duration[[0, 1, 2], [0, 0, 1]].sum()) == 1 + 0 + 6
 
 
-def test_several_problems_in_a_file_and_filters(tmp_path):
+def test_files_of_several_problems_and_filters(tmp_path):
     write(tmp_path, "2\n" + ONE + "1 4\n1 1 1 1\n2 2 2 2\n9\n", "gap1.txt")
     write(tmp_path, ONE, "other.txt")
     names = [i.name for i in Gap(path=str(tmp_path)).instances("test")]
@@ -53,7 +53,7 @@ def test_several_problems_in_a_file_and_filters(tmp_path):
         "gap1-1",
         "other",
     ]
-    with pytest.raises(UserError, match=r"dataset\.max_tasks: none of 3 problems"):
+    with pytest.raises(UserError, match=r"dataset\.max_tasks: value 2: none of 3 problems"):
         list(Gap(path=str(tmp_path), max_tasks=2).instances("test"))
 
 
@@ -62,21 +62,21 @@ def test_several_problems_in_a_file_and_filters(tmp_path):
     [
         (ONE[:-3], "cut short: problem 1 .2 x 3. needs 16 numbers, the file has 15"),
         (ONE + "1", "17 numbers, but its sizes account for 16"),
-        (ONE.replace("-2", "x"), "line 3: 'x' is not a number"),
-        (ONE.replace("-2", "nan"), "line 3: 'nan' is not a number"),
-        (ONE.replace("-2", "1.5"), "line 3: '1.5' is not a whole number"),
+        (ONE.replace("-2", "x"), "line 3: value 'x': is not a number"),
+        (ONE.replace("-2", "nan"), "line 3: value 'nan': is not a number"),
+        (ONE.replace("-2", "1.5"), "line 3: value '1.5': is not an integer"),
         ("2\n" + ONE, "problem 2 must begin with m n"),
         ("", "must begin with m n"),
         ("0 3\n", "must begin with m n"),
         (ONE.replace(" 7 8", " 0 0"), "problem 1: demand.* no agent can run task 0"),
     ],
 )
-def test_damaged_files(tmp_path, text, message):
+def test_damaged_files_are_user_errors(tmp_path, text, message):
     with pytest.raises(UserError, match=rf"p\.txt: .*{message}"):
         list(Gap(path=str(write(tmp_path, text))).instances("test"))
 
 
-def test_training_problems_have_the_files_sizes(tmp_path):
+def test_training_problems_have_the_sizes_of_the_files(tmp_path):
     data = Gap(path=str(write(tmp_path, ONE)), train=4, validation=2)
     instances = {split: list(data.instances(split)) for split in ("train", "validation", "test")}
     assert {(i.n_tasks, i.n_agents) for split in instances.values() for i in split} == {(3, 2)}
@@ -88,30 +88,31 @@ def test_training_problems_have_the_files_sizes(tmp_path):
     ("recipe", "uses", "costs"),
     [("c", (5, 25), (10, 50)), ("d", (1, 100), (1, 120)), ("e", (1, 90), (1, 1001))],
 )
-def test_recipes(recipe, uses, costs):
+def test_recipes_draw_the_published_ranges(recipe, uses, costs):
     problem = draw(recipe, 5, 60, np.random.default_rng(0), "min")
-    use, cost = problem.demand[:, :, 0], problem.duration - problem.offset
+    use = problem.demand[:, :, 0]
+    cost = problem.duration - problem.offset
     assert uses[0] <= use.min() < 0.3 * uses[1] < 0.6 * uses[1] < use.max() <= uses[1]
     assert costs[0] <= cost.min() < cost.max() <= costs[1]
     assert problem.capacity[:, 0].tolist() == [int(0.8 * total / 5) for total in use.sum(axis=0)]
-    if recipe != "c":  # the hard classes: cost and use run against each other
+    if recipe != "c":  # the hard classes: cost and use are negatively correlated
         assert np.corrcoef(use.ravel(), cost.ravel())[0, 1] < -0.5
 
 
-def test_recipe_sets_repeat_and_differ_by_seed():
+def test_recipe_sets_are_reproducible_and_differ_by_seed():
     sets = [set_hash(GapRecipe("g", test=3, seed=seed).instances("test")) for seed in (0, 0, 1)]
     assert sets[0] == sets[1] != sets[2]
 
 
 @pytest.mark.parametrize("option", [{"sense": "most"}, {"recipe": "f"}])
-def test_unknown_options(option):
+def test_unknown_options_are_user_errors(option):
     with pytest.raises(UserError, match=rf"dataset\.{next(iter(option))}"):
         Gap(**option)
 
 
 @pytest.mark.external
 @pytest.mark.parametrize("sense", ["min", "max"])
-def test_published_instances_and_certificates(external, sense):
+def test_published_instances_agree_with_their_certificates(external, sense):
     data = Gap(path=str(external / "gap" / "instances"), sense=sense)
     problems = {instance.name: instance for instance in data.instances("test")}
     with open(external / "gap" / "optima.csv", newline="") as file:

@@ -1,4 +1,4 @@
-"""The jobs published with Hydra: a hand-made file, damaged ones, and the published file where it is at hand."""
+"""The jobs published with Hydra: a hand-made file, damaged files, and the published file."""
 
 import csv
 import math
@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from bench.errors import UserError
-from datasets.hydra import NO_DUE, Hydra, Job, read_hydra
+from datasets.hydra import NO_DUE, Hydra, HydraJob, read_hydra
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
 HEADER = ",job_name,norm_job_submit_time,ddl,A100,V100"
@@ -32,9 +32,12 @@ def write(folder, rows=ROWS, header=HEADER):
     return str(path)
 
 
-def test_hand_made_file(tmp_path):
+def test_hand_made_file_is_read(tmp_path):
     path = write(tmp_path)
-    assert read_hydra(Path(path), ["V100"])[:2] == [Job(0, math.inf, (20.0,)), Job(5, 105, (7.0,))]
+    assert read_hydra(Path(path), ["V100"])[:2] == [
+        HydraJob(0, math.inf, (20.0,)),
+        HydraJob(5, 105, (7.0,)),
+    ]
     one, two = Hydra(AGENTS, [1, 2], SPLITS, path=path, tick_seconds=2.0).instances("test")
     assert (one.n_tasks, two.n_tasks, two.name) == (1, 2, "hydra-2")
     assert two.duration.tolist() == [[5, 10], [16, 4]]
@@ -45,7 +48,7 @@ def test_hand_made_file(tmp_path):
     assert two.capacity.tolist() == [[1]] * 3
 
 
-def test_other_splits_lie_behind_the_first_jobs(tmp_path):
+def test_other_splits_lie_after_the_first_jobs(tmp_path):
     data = Hydra(AGENTS, [2], SPLITS, path=write(tmp_path))
     [train], [validation] = data.instances("train"), data.instances("validation")
     assert (train.duration.tolist(), validation.duration.tolist()) == ([[6, 12]], [[4, 8]])
@@ -66,10 +69,14 @@ def test_other_splits_lie_behind_the_first_jobs(tmp_path):
         ),
         ([], "", "line 1: column norm_job_submit_time is missing; found nothing"),
         ([*ROWS, "4,e,9,inf"], HEADER, "line 6: 4 fields, expected 6; the file may be cut short"),
-        (["0,a,0,inf,x,20.0"], HEADER, "line 2, A100: 'x' is not a number"),
-        (["0,a,0,inf,10.0,0"], HEADER, "line 2, V100: 0 must be positive"),
-        (["0,a,inf,inf,10.0,1"], HEADER, "line 2, norm_job_submit_time: 'inf' is not a number"),
-        (["0,a,0,soon,10.0,1"], HEADER, "line 2, ddl: 'soon' is not a number"),
+        (["0,a,0,inf,x,20.0"], HEADER, "line 2, A100: value 'x': is not a number"),
+        (["0,a,0,inf,10.0,0"], HEADER, "line 2, V100: value 0: must be positive"),
+        (
+            ["0,a,inf,inf,10.0,1"],
+            HEADER,
+            "line 2, norm_job_submit_time: value 'inf': is not",
+        ),
+        (["0,a,0,soon,10.0,1"], HEADER, "line 2, ddl: value 'soon': is not a number"),
         (
             ["0,a,-1,inf,10.0,1"],
             HEADER,
@@ -77,34 +84,39 @@ def test_other_splits_lie_behind_the_first_jobs(tmp_path):
         ),
     ],
 )
-def test_damaged_files(tmp_path, rows, header, message):
+def test_damaged_files_are_user_errors(tmp_path, rows, header, message):
     with pytest.raises(UserError, match=rf"jobs\.csv: {message}"):
         list(Hydra(AGENTS, [1], SPLITS, path=write(tmp_path, rows, header)).instances("test"))
 
 
 @pytest.mark.parametrize(
     ("option", "field"),
-    [({"agents": {}}, "agents"), ({"agents": {"A100": 0}}, "agents"), ({"jobs": []}, "jobs"), ({"jobs": [0]}, "jobs"),
-     ({"tick_seconds": 0}, "tick_seconds")],
-)  # fmt: skip
-def test_options_that_mean_nothing(option, field):
-    with pytest.raises(UserError, match=rf"dataset\.{field}"):
+    [
+        ({"agents": {}}, "agents"),
+        ({"agents": {"A100": 0}}, "agents"),
+        ({"jobs": []}, "jobs"),
+        ({"jobs": [0]}, "jobs"),
+        ({"tick_seconds": 0}, "tick_seconds"),
+    ],
+)
+def test_invalid_options_are_user_errors(option, field):
+    with pytest.raises(UserError, match=rf"dataset\.{field}: value "):
         Hydra(**({"agents": AGENTS, "jobs": [1], "splits": SPLITS} | option))
 
 
-def test_what_is_missing_is_named(tmp_path):
+def test_error_names_the_missing_file(tmp_path):
     with pytest.raises(
         UserError, match=r"dataset\.path: no file was given\. Needed: a job file as CSV"
     ):
         list(Hydra(AGENTS, [1], SPLITS).instances("test"))
     write(tmp_path)
     (tmp_path / "more.csv").write_text(HEADER)
-    with pytest.raises(UserError, match=r"holds 2 CSV files; name one"):
+    with pytest.raises(UserError, match=r"holds 2 files that match .*; name one"):
         list(Hydra(AGENTS, [1], SPLITS, path=str(tmp_path)).instances("test"))
 
 
 @pytest.mark.external
-def test_published_file(external):
+def test_published_file_is_read(external):
     config = OmegaConf.load(CONF / "hydra.yaml").dataset
     config.path = str(external / "hydra" / "20_ddl.csv.gz")
     data = instantiate(config)

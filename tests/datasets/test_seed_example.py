@@ -1,4 +1,4 @@
-"""The worked example's values by enumeration, over verbatim instances of the data set."""
+"""The values of the worked example, found by enumeration on the instances of the dataset."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from bench.errors import UserError
 from bench.run.instance_set import set_hash
 from datasets.seed_example import SeedExample
 
-EACH = list(itertools.product(range(3), repeat=3))
+ASSIGNMENTS = list(itertools.product(range(3), repeat=3))
 
 
 def readings(reading):
@@ -17,9 +17,9 @@ def readings(reading):
 
 
 def assignment_costs(instance):
-    """Sum of execution times of every x that fits the budgets."""
+    """Return the sum of execution times of every assignment x that fits the budgets."""
     costs = {}
-    for x in EACH:
+    for x in ASSIGNMENTS:
         held = np.zeros_like(instance.capacity)
         for j, a in enumerate(x):
             held[a] += instance.demand[j, a]
@@ -29,9 +29,12 @@ def assignment_costs(instance):
 
 
 def sequences(instance):
-    """(sum of completions, makespan) for every assignment and order, one task at a time per agent, no idling."""
+    """Return (least sum of completions, least makespan) over the orders, for each assignment.
+
+    One task at a time per agent, without idling.
+    """
     out = {}
-    for x, order in itertools.product(EACH, itertools.permutations(range(3))):
+    for x, order in itertools.product(ASSIGNMENTS, itertools.permutations(range(3))):
         free = [0, 0, 0]
         total = 0
         for j in order:
@@ -76,7 +79,7 @@ def test_one_task_at_a_time():
 
 
 @pytest.mark.parametrize("reading", ["time", "budget"])
-def test_splits_share_nothing(reading):
+def test_splits_are_disjoint(reading):
     data = SeedExample(reading=reading, train=40, validation=20)
     hashes = {
         split: {i.hash() for i in data.instances(split)}
@@ -87,6 +90,6 @@ def test_splits_share_nothing(reading):
     assert set_hash(data.instances("train")) == set_hash(data.instances("train"))
 
 
-def test_unknown_reading():
-    with pytest.raises(UserError, match=r"dataset\.reading: 'both' must be one of time, budget"):
+def test_unknown_reading_is_a_user_error():
+    with pytest.raises(UserError, match=r"reading: value 'both': must be one of time, budget"):
         SeedExample(reading="both")

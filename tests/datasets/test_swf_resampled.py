@@ -1,4 +1,4 @@
-"""Sequences resampled from part of a trace."""
+"""Sequences resampled from a part of a trace."""
 
 import numpy as np
 import pytest
@@ -11,12 +11,17 @@ from datasets.swf import Swf
 from datasets.swf_resampled import SwfResampled
 from tests.datasets.test_swf import CONF, row, write
 
-GAPS, RUNS = [3, 1, 4, 1, 5, 9, 2, 6], [70, 20, 90, 40, 10, 60, 30, 80]
+GAPS = [3, 1, 4, 1, 5, 9, 2, 6]
+RUNS = [70, 20, 90, 40, 10, 60, 30, 80]
 
 
 @pytest.fixture
 def trace(tmp_path):
-    """40 jobs on 8 processors; job k needs 1 + k mod 8, and the first twenty repeat a pattern that the others do not have."""
+    """Return a trace of 40 jobs on 8 processors.
+
+    Job k needs 1 + k mod 8 processors. The run times of the first twenty jobs repeat a pattern,
+    those of the others are 5000 s.
+    """
     submit = np.cumsum([GAPS[k % 8] for k in range(40)])
     lines = [
         row(submit[k], RUNS[k % 8] if k < 20 else 5000, 1 + k % 8, 1 + k % 8, 100)
@@ -39,14 +44,14 @@ def resampled(trace, **changes):
 def test_blocks_keep_gaps_run_times_and_processors_together(trace):
     for instance in resampled(trace).instances("train"):
         assert instance.n_tasks == 25
-        kind = instance.demand[:, 0, 0] - 1  # k mod 8 says which job of the pattern it was
+        kind = instance.demand[:, 0, 0] - 1  # k mod 8: the index in the pattern
         assert instance.duration[:, 0].tolist() == [RUNS[k] for k in kind]
         assert np.diff(instance.release).tolist() == [GAPS[k] for k in kind[1:]]
         within = [kind[i + 1] == (kind[i] + 1) % 8 for i in range(24) if (i + 1) % 8]
         assert all(within)
 
 
-def test_nothing_of_the_rest_of_the_trace_is_used(trace):
+def test_only_the_fitted_part_of_the_trace_is_used(trace):
     assert max(i.duration.max() for i in resampled(trace).instances("train")) < 5000
     assert (
         max(i.duration.max() for i in resampled(trace, fitted=[20, 40]).instances("train")) == 5000
@@ -72,17 +77,17 @@ def test_run_times_are_stretched_within_bounds(trace):
 
 
 @pytest.mark.parametrize("fitted", [[0, 50], [5, 5], [0, 8], [-1, 20]])
-def test_a_part_that_is_not_there_is_one_clear_error(trace, fitted):
-    with pytest.raises(UserError, match=r"dataset\.fitted"):
+def test_a_part_outside_of_the_trace_is_a_user_error(trace, fitted):
+    with pytest.raises(UserError, match=r"dataset\.fitted: value \["):
         list(resampled(trace, fitted=fitted).instances("train"))
 
 
 @pytest.mark.external
-def test_the_shipped_sequences_are_pinned(external):
+def test_the_configured_sequences_are_pinned(external):
     config = OmegaConf.load(CONF / "lublin1_resampled.yaml")
     config.dataset.trace.path = str(external / "swf" / "lublin_256.swf.gz")
     data = instantiate(config.dataset)
     for split in ("validation", "test"):
-        check(split, data.instances(split), data.hashes)
+        assert check(split, data.instances(split), data.hashes) == data.hashes[split]
     [first, *_] = data.instances("test")
     assert first.n_tasks == 1024

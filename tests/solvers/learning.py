@@ -1,4 +1,4 @@
-"""What tests of learners share: small instances, a dataset, a log, an exact enumeration, and a task that has to be learnt."""
+"""What tests of learners share: instances, a dataset, a logger, exact gradients, a problem."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.contracts import Budget
+from bench.contracts import Budget, Dataset
 from bench.instance import Instance, Outage
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
-from bench.simulator.view import View, from_simulator
-from solvers.networks.features import features
-from solvers.networks.pairwise import PairNetwork
+from bench.simulator.view import BatchView, from_simulator
+from solvers.networks.features import featurize
+from solvers.networks.pairwise import PairwiseNetwork
 from solvers.networks.policy import NetworkPolicy
 from solvers.rl.rollouts import play_greedily
 from solvers.rl.training import NetworkLearner
@@ -24,15 +24,24 @@ CPU = torch.device("cpu")
 
 
 def random_instance(rng: np.random.Generator, n: int = 6, m: int = 3) -> Instance:
-    """n tasks on m agents of two types, with everything that needs no estimate."""
+    """Return n tasks on m agents of two types, with all fields that need no estimate."""
     return Instance(
-        rng.integers(1, 10, (n, 2)), rng.integers(0, 3, (n, 2, 2)), np.full((m, 2), 4), rng.integers(0, 2, m),
-        release=rng.integers(0, 8, n), weight=rng.integers(1, 4, n), due=rng.integers(5, 30, n), kind=rng.integers(0, 4, n),
-    )  # fmt: skip
+        rng.integers(1, 10, (n, 2)),
+        rng.integers(0, 3, (n, 2, 2)),
+        np.full((m, 2), 4),
+        rng.integers(0, 2, m),
+        release=rng.integers(0, 8, n),
+        weight=rng.integers(1, 4, n),
+        due=rng.integers(5, 30, n),
+        kind=rng.integers(0, 4, n),
+    )
 
 
 def three_tasks(seed: int) -> Instance:
-    """Three tasks on two agents that hold one each, the last arriving later: in commit mode three decisions, whichever."""
+    """Return three tasks on two agents that hold one each; the last task arrives later.
+
+    In commit mode every episode has three decisions.
+    """
     rng = np.random.default_rng(seed)
     return Instance(
         rng.integers(1, 9, (3, 2)),
@@ -44,8 +53,11 @@ def three_tasks(seed: int) -> Instance:
     )
 
 
-def rough_fields(rng: np.random.Generator, n: int, release: Any) -> dict[str, Any]:
-    """Fields of n tasks on 2 types with 2 resources, 2 tenants and wrong estimates; some tasks cannot run on type 1."""
+def complex_fields(rng: np.random.Generator, n: int, release: Any) -> dict[str, Any]:
+    """Return fields of n tasks with 2 types, 2 resources, 2 tenants and wrong estimates.
+
+    Some tasks are not eligible on type 1.
+    """
     duration = rng.integers(1, 15, (n, 2))
     duration[rng.random(n) < 0.2, 1] = -1
     return {
@@ -62,21 +74,25 @@ def rough_fields(rng: np.random.Generator, n: int, release: Any) -> dict[str, An
     }
 
 
-def rough_instance(fields: dict[str, Any]) -> Instance:
-    """These tasks on three agents with outages, one of them not announced, and quotas."""
+def with_outages(fields: dict[str, Any]) -> Instance:
+    """Return these tasks on three agents with quotas and outages, one of them not announced."""
     outages = (Outage(0, 9, 12), Outage(1, 15, 19, announced=False), Outage(2, 30, 33))
     return Instance(
-        **fields, capacity=[[4, 6], [3, 3], [5, 4]], agent_type=[0, 1, 0], quota=[[6, 7], [7, 6]], outages=outages
-    )  # fmt: skip
+        **fields,
+        capacity=[[4, 6], [3, 3], [5, 4]],
+        agent_type=[0, 1, 0],
+        quota=[[6, 7], [7, 6]],
+        outages=outages,
+    )
 
 
-def rough(rng: np.random.Generator, n: int = 10) -> Instance:
-    """Everything at once: quotas, outages, wrong estimates, arrivals."""
-    return rough_instance(rough_fields(rng, n, np.sort(rng.integers(0, 30, n))))
+def complex_instance(rng: np.random.Generator, n: int = 10) -> Instance:
+    """Return an instance with quotas, outages, wrong estimates and arrivals."""
+    return with_outages(complex_fields(rng, n, np.sort(rng.integers(0, 30, n))))
 
 
-def without_clock(rng: np.random.Generator) -> Instance:
-    """`budget` sharing in which some plays end with a task that fits nowhere."""
+def budget_instance(rng: np.random.Generator) -> Instance:
+    """Return an instance of `budget` sharing in which some episodes are dead ends."""
     return Instance(
         rng.integers(1, 10, (6, 2)),
         rng.integers(1, 4, (6, 2, 1)),
@@ -86,7 +102,7 @@ def without_clock(rng: np.random.Generator) -> Instance:
     )
 
 
-class Fixed:
+class FixedDataset(Dataset):
     """n instances of each split, drawn by `make`."""
 
     name = "fixed"
@@ -101,81 +117,99 @@ class Fixed:
         return iter(self.splits[split])
 
 
-class Notes:
-    """A log that keeps what it hears; `then(self)` is called after each iteration, and may raise as a kill would."""
+class MemoryLogger:
+    """A logger that keeps what is logged.
 
-    def __init__(self, folder: Path, then: Callable[["Notes"], None] = lambda notes: None) -> None:
-        self.folder, self.then = folder, then
-        self.heard: list[tuple[int, dict[str, float]]] = []
+    `after_iteration(self)` is called after each iteration; it may raise, as an interrupt would.
+    """
+
+    def __init__(
+        self, folder: Path, after_iteration: Callable[["MemoryLogger"], None] = lambda logger: None
+    ) -> None:
+        self.folder = folder
+        self.after_iteration = after_iteration
+        self.logged: list[tuple[int, dict[str, float]]] = []
         self.facts: dict[str, Any] = {}
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        self.heard.append((step, dict(values)))
+        self.logged.append((step, dict(values)))
 
     def summary(self, facts: Mapping[str, Any]) -> None:
         self.facts |= facts
 
     def progress(self, done: int, total: int, note: str = "") -> None:
-        self.then(self)
+        self.after_iteration(self)
 
 
-def stop_after(count: int) -> Callable[[Notes], None]:
-    """Raises, as a kill would, after so many iterations and before that iteration is saved."""
+def interrupt_after(count: int) -> Callable[[MemoryLogger], None]:
+    """Return a function that interrupts after `count` iterations, before the last one is saved."""
 
-    def check(notes: Notes) -> None:
-        if len(notes.heard) == count:
+    def check(logger: MemoryLogger) -> None:
+        if len(logger.logged) == count:
             raise KeyboardInterrupt
 
     return check
 
 
-def small(kind: type[NetworkLearner], **changes: Any) -> Any:
-    """A learner of this kind for small instances, which saves after every iteration."""
-    common = {"device": "cpu", "envs": 16, "width": 8, "validate_every": 2, "save_seconds": 0.0}
+def small_learner(kind: type[NetworkLearner], **changes: Any) -> Any:
+    """Return a learner of this class for small instances, which saves after every iteration."""
+    common = {
+        "device": "cpu",
+        "num_envs": 16,
+        "width": 8,
+        "validate_every": 2,
+        "save_seconds": 0.0,
+    }
     return kind(**{**common, **changes})
 
 
 def fit(
     learner: NetworkLearner,
     data: Any,
-    notes: Notes,
+    logger: MemoryLogger,
     decisions: int,
     setting: Setting | None = None,
     seed: int = 0,
 ) -> Any:
-    """The policy that the learner makes of `data`."""
+    """Return the policy that the learner makes of `data`."""
     return learner.fit(
         data,
         setting or Setting(),
         Budget(decisions=decisions, threads=1),
         np.random.default_rng(seed),
-        notes,
+        logger,
     )
 
 
 def same_weights(one: NetworkPolicy, other: NetworkPolicy) -> bool:
-    """Every weight is equal, bit by bit."""
+    """Whether all weights are equal, bit by bit."""
     states = one.network.state_dict(), other.network.state_dict()
     return all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-# -- every way an episode can go ---------------------------------------------------------------------------------
+# -- exact gradients, by enumerating all episodes ------------------------------------------------
 
 
-def head(view: View, count: int) -> View:
-    """The first `count` decisions."""
-    return View(*(column[:count] for column in view))
+def head(view: BatchView, count: int) -> BatchView:
+    """Return the first `count` decisions."""
+    return BatchView(*(column[:count] for column in view))
 
 
 def outcomes(
-    instance: Instance, setting: Setting, network: PairNetwork, most: int = 4000
+    instance: Instance, setting: Setting, network: PairwiseNetwork, most: int = 4000
 ) -> tuple[Tensor, Tensor]:
-    """Probability under the network, with its gradient, and return of each of the L action sequences: (L,), (L,) float64."""
-    simulator = TensorSimulator([instance], setting, n_envs=most)
+    """Enumerate all L action sequences of an instance; fail where `most` run at once.
+
+    Returns
+    -------
+    tuple
+        (L,) float64 probability of each under the network, with its gradient, and (L,) its return.
+    """
+    simulator = TensorSimulator([instance], setting, num_envs=most)
     chance, total = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     ended: list[tuple[Tensor, Tensor]] = []
     while len(chance):
-        logits, _ = network(features(head(from_simulator(simulator), len(chance))))
+        logits, _ = network(featurize(head(from_simulator(simulator), len(chance))))
         row, action = torch.isfinite(logits).nonzero().T
         assert len(row) <= most, "the tree is too wide"
         simulator.copy(row, torch.arange(len(row)))
@@ -191,8 +225,8 @@ def outcomes(
     return torch.cat(chances), torch.cat(totals)
 
 
-def exact_gradient(instances: list[Instance], setting: Setting, network: PairNetwork) -> Tensor:
-    """Gradient by autograd of the expected return, the mean over instances, with regard to all weights in one row."""
+def exact_gradient(instances: list[Instance], setting: Setting, network: PairwiseNetwork) -> Tensor:
+    """Return the gradient (P,) of the expected return, the mean over instances, by autograd."""
     value = torch.zeros((), dtype=torch.float64)
     for instance in instances:
         chance, total = outcomes(instance, setting, network)
@@ -202,8 +236,8 @@ def exact_gradient(instances: list[Instance], setting: Setting, network: PairNet
     return flat_gradient(network)
 
 
-def flat_gradient(network: PairNetwork) -> Tensor:
-    """All gradients in one row, float64; they are cleared."""
+def flat_gradient(network: PairwiseNetwork) -> Tensor:
+    """Return all gradients in one row (P,) float64, and clear them."""
     rows = [
         torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten()
         for p in network.parameters()
@@ -212,18 +246,27 @@ def flat_gradient(network: PairNetwork) -> Tensor:
     return torch.cat(rows).double()
 
 
-def decided_network(width: int = 8, seed: int = 0) -> PairNetwork:
-    """A network with clear preferences: a fresh one's policy is nearly uniform, which hides mistakes."""
+def confident_network(width: int = 8, seed: int = 0) -> PairwiseNetwork:
+    """Return a network with clear preferences.
+
+    The policy of a new network is nearly uniform, which hides mistakes.
+    """
     torch.manual_seed(seed)
-    network = PairNetwork(width)
+    network = PairwiseNetwork(width)
     for part in (network.score, network.wait):
         part[-1].weight.data.mul_(100.0)
     return network
 
 
-def errors(estimates: Tensor, exact: Tensor) -> tuple[float, float, float]:
-    """Of E independent estimates (E, P) of a gradient (P,): the cosine of their mean with the exact one, the relative error,
-    and the squared error over what the standard errors let expect, which is about 1 where there is no bias."""
+def gradient_errors(estimates: Tensor, exact: Tensor) -> tuple[float, float, float]:
+    """Compare the mean of E independent estimates (E, P) of a gradient with the exact one (P,).
+
+    Returns
+    -------
+    tuple
+        Their cosine, the relative error, and the squared error over the one that the standard
+        errors predict, which is about 1 where there is no bias.
+    """
     mean = estimates.mean(dim=0)
     expected = float((estimates.var(dim=0) / len(estimates)).sum())
     gap = float((mean - exact).square().sum())
@@ -231,24 +274,25 @@ def errors(estimates: Tensor, exact: Tensor) -> tuple[float, float, float]:
     return cosine, gap**0.5 / float(exact.norm()), gap / expected
 
 
-def agrees(estimates: Tensor, exact: Tensor) -> None:
-    """The mean of the estimates is the exact gradient, as far as their scatter lets one tell, and that is closely."""
-    cosine, relative, excess = errors(estimates, exact)
+def assert_unbiased(estimates: Tensor, exact: Tensor) -> None:
+    """Assert that the mean of the estimates is the exact gradient, up to the sampling error."""
+    cosine, relative, excess = gradient_errors(estimates, exact)
     assert cosine > 0.98
     assert relative < 0.2
     assert excess < 3.0
 
 
-# -- a task to learn ---------------------------------------------------------------------------------------------
+# -- a problem to learn --------------------------------------------------------------------------
 
 
-PATIENT = Setting(mode="commit")
+COMMIT = Setting(mode="commit")
 
 
-def one_agent_for_two(rng: np.random.Generator) -> Instance:
-    """Two tasks that both belong on one agent, though the first could run elsewhere, three times as long.
+def two_tasks_one_good_agent(rng: np.random.Generator) -> Instance:
+    """Return two tasks that both belong on one agent, though the first is eligible elsewhere.
 
-    Which agent that is and whose turn comes first are drawn: the second task is either short and heavy, or long and light.
+    There it takes three times as long. Which agent that is and which task comes first are drawn:
+    the second task is either short and heavy, or long and light.
     """
     best, d = int(rng.integers(2)), int(rng.integers(4, 7))
     heavy = rng.random() < 0.5
@@ -257,31 +301,30 @@ def one_agent_for_two(rng: np.random.Generator) -> Instance:
     return Instance(duration, np.ones((2, 2, 1)), [[1], [1]], [0, 1], weight=[1, 8 if heavy else 1])
 
 
-TO_LEARN = Fixed(one_agent_for_two, 24)
+LEARNABLE = FixedDataset(two_tasks_one_good_agent, 24)
 
 
 @cache
-def _best(split: str) -> Tensor:
-    """(I,) the highest return of each instance."""
-    network = PairNetwork(8)  # any: all sequences are tried
+def _best_returns(split: str) -> Tensor:
+    """Return the highest return (I,) of each instance."""
+    network = PairwiseNetwork(8)  # any network: all sequences are tried
     return torch.stack(
-        [outcomes(i, PATIENT, network, 16)[1].max() for i in TO_LEARN.instances(split)]
+        [outcomes(i, COMMIT, network, 16)[1].max() for i in LEARNABLE.instances(split)]
     )
 
 
-def regret(network: PairNetwork, split: str = "test") -> float:
-    """By how much the greedy policy's mean return misses the best one there is."""
-    instances = list(TO_LEARN.instances(split))
-    return float(
-        (_best(split) - play_greedily(network, TensorSimulator(instances, PATIENT))).mean()
-    )
+def regret(network: PairwiseNetwork, split: str = "test") -> float:
+    """Return the difference between the best mean return and that of the greedy policy."""
+    instances = list(LEARNABLE.instances(split))
+    returns = play_greedily(network, TensorSimulator(instances, COMMIT))
+    return float((_best_returns(split) - returns).mean())
 
 
 @cache
-def best_of_untrained(seeds: int = 5) -> float:
-    """The least regret of so many networks that have learnt nothing."""
+def lowest_untrained_regret(seeds: int = 5) -> float:
+    """Return the lowest regret of some networks without any training."""
     found = []
     for seed in range(seeds):
         torch.manual_seed(seed)
-        found.append(regret(PairNetwork(16)))
+        found.append(regret(PairwiseNetwork(16)))
     return min(found)

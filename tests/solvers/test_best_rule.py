@@ -1,4 +1,4 @@
-"""The best rule in hindsight: never worse than a member, and a plan that CP-SAT can start from."""
+"""The best rule in hindsight: never worse than a member, and a schedule that CP-SAT starts from."""
 
 from pathlib import Path
 
@@ -7,7 +7,9 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from bench import plugins
 from bench.contracts import Budget
+from bench.errors import UserError
 from bench.metrics import objective
 from bench.rollout import PolicySolver
 from bench.setting import OBJECTIVES, Setting
@@ -15,15 +17,18 @@ from bench.verify import verify
 from solvers.best_rule import BestRule
 from solvers.cpsat import CpSat
 from solvers.matching import Sufferage
-from solvers.rules import FIFO, SJF
+from solvers.rules import FIFO, LJF, SJF
 
 CONF = Path(__file__).parents[2] / "conf"
 
 
 def instances():
-    return list(
-        instantiate(OmegaConf.load(CONF / "dataset" / "tiny.yaml").dataset).instances("test")
-    )[:4]
+    config = OmegaConf.load(CONF / "dataset" / "tiny.yaml")
+    return list(instantiate(config.dataset).instances("test"))[:4]
+
+
+def configured():
+    return instantiate(OmegaConf.load(CONF / "solver" / "best_rule.yaml"))
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -42,14 +47,55 @@ def test_it_is_the_best_of_its_members(name):
         assert result.info["rule"] == type(rules[int(np.argmin(values))]).__name__
 
 
-def test_cpsat_starts_from_it():
-    instance, rules = instances()[0], BestRule([SJF(), Sufferage()])
+def test_the_configured_rules_keep_their_order():
+    names = ["Sufferage", "MinMin", "MaxMin", "EFT", "WSPT", "SJF", "EDF", "F1", "FIFO"]
+    rules = configured().rules
+    assert [type(rule).__name__ for rule in rules] == names
+    assert rules[-1].skip
+
+
+def test_every_rule_of_conf_is_used_by_default():
+    found = plugins.rules()
+    rules = BestRule().rules
+    assert [type(rule) for rule in rules] == [type(found[name]) for name in sorted(found)]
+    assert len(rules) >= 16
+    assert "wfp3_published" not in found
+
+
+def test_a_new_rule_of_conf_takes_part_after_the_configured_ones(monkeypatch):
+    class NewRule(LJF):
+        """A rule that no configuration names."""
+
+    found = plugins.rules() | {"a_new_rule": NewRule()}
+    monkeypatch.setattr(plugins, "rules", lambda: found)
+    assert [type(rule).__name__ for rule in configured().rules][-2:] == ["FIFO", "NewRule"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"first": ["sjf", "speed"]}, r"solver\.first\[1\]: value 'speed': is no dispatch rule"),
+        ({"exclude": ["random"]}, r"solver\.exclude\[0\]: value 'random': is no dispatch rule"),
+        ({"first": ["sjf"], "exclude": ["sjf"]}, r"solver\.first\[0\]: value 'sjf': .*once"),
+    ],
+)
+def test_unknown_and_repeated_names_are_user_errors(options, message):
+    with pytest.raises(UserError, match=message):
+        _ = BestRule(**options).rules
+
+
+def test_at_least_one_rule_must_remain():
+    with pytest.raises(UserError, match=r"solver\.exclude: .* excludes every rule"):
+        _ = BestRule(exclude=list(plugins.rules())).rules
+
+
+def test_cpsat_starts_from_its_schedule():
+    instance = instances()[0]
+    rules = BestRule([SJF(), Sufferage()])
     result = CpSat(threads=1, warm_start=rules).solve(
         instance, Setting(), Budget(), np.random.default_rng(0)
     )
+    start = rules(instance, Setting(), np.random.default_rng(0))
     first = result.trajectory[0][1]
-    started = objective(
-        instance, rules(instance, Setting(), np.random.default_rng(0)), "total_time"
-    )
     assert result.status == "optimal"
-    assert first <= started, "the left-shifted plan of the best rule comes first"
+    assert first <= objective(instance, start, "total_time"), "first the left-shifted schedule"

@@ -1,9 +1,10 @@
-"""Local search for generalised assignments: shifts, swaps and ejection chains under simulated annealing, compiled.
+"""Simulated annealing for the generalised assignment problem, compiled.
 
-A move shifts a task to another agent; one of two moves also ejects a task from there, to the agent that was left (a swap) or
-to a third one (a chain). Capacities and quotas may be exceeded at a price that follows the search (strategic oscillation, as
-in Yagiura, Ibaraki & Glover, INFORMS J. Computing 16 (2004), EJOR 169 (2006)): it rises while something is exceeded, else it
-falls.
+A move shifts a task to another agent. With probability 1/2 it also ejects a task from that agent,
+either to the agent that the first task left (a swap) or to a third one (an ejection chain).
+Capacities and quotas may be exceeded at a penalty that adapts during the search (strategic
+oscillation, as in Yagiura, Ibaraki & Glover, INFORMS J. Computing 16 (2004), and EJOR 169 (2006)):
+it rises while a limit is exceeded and falls otherwise.
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.compiled import compiled
 from bench.instance import Instance, Ints
 from bench.left_shift import fits_alone
 from bench.schedule import Schedule
 from solvers.exact.assignment import pair_costs
 
-MOVES = 2000  # per task and round
-COOLING = 1e-3  # the last temperature of a round, as a share of the first
-OSCILLATION = 100.0  # e-folds that the price of what is exceeded could rise or fall in a round
-PRICE_STEPS = 200
+MOVES_PER_TASK = 2000  # moves of one annealing run, per task
+COOLING = 1e-3  # last temperature of an annealing run as a share of the first
+# The penalty changes by at most a factor of about exp(PENALTY_RANGE) in an annealing run.
+PENALTY_RANGE = 100.0
+SUBGRADIENT_STEPS = 200  # for the multipliers of the capacities
 
 
 def improve(
@@ -31,32 +33,51 @@ def improve(
     first: Schedule | None,
     seconds: float,
     rng: np.random.Generator,
-    found: Callable[[Schedule], None] | None = None,
+    on_improvement: Callable[[Schedule], None] | None = None,
 ) -> Schedule | None:
-    """The best feasible assignment met in `seconds` (one round at least), never worse than `first`; None where none was met.
+    """Run simulated annealing repeatedly for `seconds`, at least once.
 
-    `first`: feasible, or None. `found` is told of every better one.
+    Parameters
+    ----------
+    instance
+        An instance with `sharing=budget`.
+    first
+        A feasible schedule to start from, or None.
+    seconds
+        Wall-clock limit. An annealing run that has begun is completed.
+    rng
+        Source of all randomness.
+    on_improvement
+        Called with every schedule that is better than all before it.
+
+    Returns
+    -------
+    Schedule | None
+        The best feasible schedule found, never worse than `first`; None if there is none.
     """
-    began, problem = time.perf_counter(), _Problem(instance)
-    best, best_cost = None, np.inf
+    began = time.perf_counter()
+    problem = _PenaltyProblem(instance)
+    best = None
+    best_cost = np.inf
     if first is not None:
         best = np.empty(instance.n_tasks, np.int64)
         best[first.task] = first.agent
         best_cost = problem.total(best)
-    rounds = 0
-    while rounds == 0 or time.perf_counter() - began < seconds:
+    runs = 0
+    while runs == 0 or time.perf_counter() - began < seconds:
         start = problem.preferred[:, 0] if best is None else best
-        value = problem.anneal(start, 0.5 ** (rounds % 5), rng)
-        rounds += 1
-        if value is not None and problem.total(value) < best_cost:
-            best, best_cost = value, problem.total(value)
-            if found is not None:
-                found(Schedule.from_assignment(instance, best))
+        agent = problem.anneal(start, 0.5 ** (runs % 5), rng)
+        runs += 1
+        if agent is not None and problem.total(agent) < best_cost:
+            best = agent
+            best_cost = problem.total(agent)
+            if on_improvement is not None:
+                on_improvement(Schedule.from_assignment(instance, best))
     return None if best is None else Schedule.from_assignment(instance, best)
 
 
-class _Problem:
-    """An instance as the compiled search sees it."""
+class _PenaltyProblem:
+    """The arrays of an instance that the compiled annealing reads."""
 
     def __init__(self, instance: Instance) -> None:
         n = instance.n_tasks
@@ -64,54 +85,71 @@ class _Problem:
         self.cost = np.where(possible, pair_costs(instance).astype(np.float64), np.inf)  # (N, M)
         self.demand = instance.demand[:, instance.agent_type].astype(np.float64)  # (N, M, R)
         self.capacity = instance.capacity.astype(np.float64)  # (M, R)
-        unlimited = np.full((1, instance.n_resources), np.inf)
-        self.tenant = np.zeros(n, np.int64) if instance.quota is None else instance.tenant
-        self.quota = (
-            unlimited if instance.quota is None else instance.quota.astype(np.float64)
-        )  # (U, R)
+        self.tenant = np.zeros(n, np.int64)  # (N,)
+        self.quota = np.full((1, instance.n_resources), np.inf)  # (U, R)
+        if instance.quota is not None and instance.tenant is not None:
+            self.tenant = instance.tenant
+            self.quota = instance.quota.astype(np.float64)
         value = self._reduced_costs()
         self.preferred = np.argsort(value, axis=1, kind="stable")  # (N, M) agents, best first
-        self.choices = possible.sum(axis=1)  # (N,) of them can run the task
+        self.choices = possible.sum(axis=1)  # (N,) number of agents that can run each task
         ordered = np.sort(value, axis=1)[:, : min(2, value.shape[1])]
         regret = ordered[:, -1] - ordered[:, 0]
-        self.heat = (
-            float(np.mean(regret[np.isfinite(regret)])) if np.isfinite(regret).any() else 0.0
-        )
+        finite = np.isfinite(regret)
+        self.mean_regret = float(np.mean(regret[finite])) if finite.any() else 0.0
 
     def _reduced_costs(self) -> NDArray[np.float64]:
-        """(N, M) costs plus prices of capacity, found by subgradient steps on the relaxed capacities."""
-        n, price = np.arange(len(self.cost)), np.zeros(self.capacity.shape)
-        room = np.maximum(self.capacity, 1.0)
-        share = self.demand / room
+        """Return (N, M) the costs plus the multipliers of the capacities times the demand.
+
+        The multipliers are found by subgradient steps on the relaxed capacities.
+        """
+        tasks = np.arange(len(self.cost))
+        multiplier = np.zeros(self.capacity.shape)
+        divisor = np.maximum(self.capacity, 1.0)
+        share = self.demand / divisor
         finite = np.where(np.isfinite(self.cost), self.cost, 0.0)
-        step = finite.max() / max(1, len(n)) * len(self.capacity)
+        step = finite.max() / max(1, len(tasks)) * len(self.capacity)
         value = self.cost
-        for k in range(PRICE_STEPS):
-            value = self.cost + (share * price).sum(axis=2)
+        for k in range(SUBGRADIENT_STEPS):
+            value = self.cost + (share * multiplier).sum(axis=2)
             agent = value.argmin(axis=1)
             load = np.zeros(self.capacity.shape)
-            np.add.at(load, agent, share[n, agent])
-            price = np.maximum(0.0, price + step / (1 + 0.2 * k) * (load - self.capacity / room))
+            np.add.at(load, agent, share[tasks, agent])
+            excess = load - self.capacity / divisor
+            multiplier = np.maximum(0.0, multiplier + step / (1 + 0.2 * k) * excess)
         return value
 
     def total(self, agent: Ints) -> float:
-        """The cost of agents (N,)."""
+        """Return the total cost of an assignment `agent` (N,)."""
         return float(self.cost[np.arange(len(agent)), agent].sum())
 
     def anneal(self, start: Ints, heat: float, rng: np.random.Generator) -> Ints | None:
-        """One round from `start` (N,): the best feasible agents met, None without any."""
-        best, moves = np.full(len(start), -1), MOVES * len(start)
-        temperature = max(self.heat * 0.2 * heat, 1e-9)
+        """Run simulated annealing once from the assignment `start` (N,).
+
+        `heat` scales the first temperature. Return the best feasible assignment found (N,), or None
+        if there is none.
+        """
+        best = np.full(len(start), -1)
         _anneal(
-            self.cost, self.demand, self.capacity, self.tenant, self.quota, self.preferred, self.choices, start.copy(), best,
-            temperature, moves, rng,
-        )  # fmt: skip
+            self.cost,
+            self.demand,
+            self.capacity,
+            self.tenant,
+            self.quota,
+            self.preferred,
+            self.choices,
+            start.copy(),
+            best,
+            max(self.mean_regret * 0.2 * heat, 1e-9),
+            MOVES_PER_TASK * len(start),
+            rng,
+        )
         return None if best[0] < 0 else best
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _excess(load, demand, sign, limit):
-    """Shares of the limits (R,) that load + sign * demand exceeds, summed."""
+    """Return by how much load + sign * demand exceeds `limit` (R,), summed as shares of it."""
     total = 0.0
     for r in range(len(limit)):
         over = load[r] + sign * demand[r] - limit[r]
@@ -120,9 +158,9 @@ def _excess(load, demand, sign, limit):
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _move(j, to, agent, members, place, size, load, used, demand, tenant):
-    """Task j goes to agent `to`; members, sizes and loads follow."""
+    """Assign task j to agent `to` and update members, sizes and loads."""
     a = agent[j]
     size[a] -= 1
     last = members[a, size[a]]
@@ -136,8 +174,9 @@ def _move(j, to, agent, members, place, size, load, used, demand, tenant):
         used[tenant[j], r] += demand[j, to, r] - demand[j, a, r]
 
 
-@numba.njit(cache=True, nogil=True)
-def _all_excess(load, capacity, used, quota):
+@compiled(nogil=True)
+def _total_excess(load, capacity, used, quota):
+    """Return the excess over all capacities and quotas."""
     nothing = np.zeros(load.shape[1])
     total = 0.0
     for a in range(len(load)):
@@ -147,9 +186,9 @@ def _all_excess(load, capacity, used, quota):
     return total
 
 
-@numba.njit(cache=True, nogil=True)
-def _shift_change(j, to, agent, load, used, demand, tenant, capacity, quota):
-    """What shifting task j to agent `to` adds to all that is exceeded."""
+@compiled(nogil=True)
+def _excess_change(j, to, agent, load, used, demand, tenant, capacity, quota):
+    """Return what shifting task j to agent `to` adds to the total excess."""
     a, t = agent[j], tenant[j]
     change = _excess(load[a], demand[j, a], -1.0, capacity[a]) - _excess(
         load[a], demand[j, a], 0.0, capacity[a]
@@ -164,14 +203,20 @@ def _shift_change(j, to, agent, load, used, demand, tenant, capacity, quota):
     return change
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _anneal(
     cost, demand, capacity, tenant, quota, preferred, choices, agent, best, temperature, moves, rng
 ):
-    """Simulated annealing from `agent` (N,), changed in place; `best` (N,) becomes the cheapest feasible agents met."""
+    """Run simulated annealing from the assignment `agent` (N,), which is changed in place.
+
+    Write the cheapest feasible assignment found to `best` (N,); leave it where none was found.
+    """
     n, m = cost.shape
-    members, place, size = np.zeros((m, n), np.int64), np.zeros(n, np.int64), np.zeros(m, np.int64)
-    load, used = np.zeros(capacity.shape), np.zeros(quota.shape)
+    members = np.zeros((m, n), np.int64)  # tasks of each agent, in its first size[a] columns
+    place = np.zeros(n, np.int64)  # column of each task in `members`
+    size = np.zeros(m, np.int64)
+    load = np.zeros(capacity.shape)
+    used = np.zeros(quota.shape)
     total = 0.0
     for j in range(n):
         a = agent[j]
@@ -181,49 +226,47 @@ def _anneal(
         for r in range(load.shape[1]):
             load[a, r] += demand[j, a, r]
             used[tenant[j], r] += demand[j, a, r]
-    excess, price, best_total = (
-        _all_excess(load, capacity, used, quota),
-        100.0 * temperature * m,
-        np.inf,
-    )
+    excess = _total_excess(load, capacity, used, quota)
+    penalty = 100.0 * temperature * m
+    best_total = np.inf
     if excess == 0.0 and total < np.inf:
         best_total = total
         best[:] = agent
     cooling = COOLING ** (1.0 / moves)
-    swing = OSCILLATION / moves
+    penalty_rate = PENALTY_RANGE / moves
     for _ in range(moves):
         temperature *= cooling
-        price *= 1.0 + swing if excess > 1e-9 else 1.0 - swing
+        penalty *= 1.0 + penalty_rate if excess > 1e-9 else 1.0 - penalty_rate
         j = int(n * rng.random())
-        was, to = agent[j], preferred[j, int(choices[j] * rng.random() ** 3)]
-        if to == was:
+        source, to = agent[j], preferred[j, int(choices[j] * rng.random() ** 3)]
+        if to == source:
             continue
-        k, then = -1, was
+        k, k_to = -1, source  # the ejected task, -1 for none, and the agent it goes to
         if size[to] and rng.random() < 0.5:
             k = members[to, int(size[to] * rng.random())]
             if rng.random() < 0.5:
-                then = preferred[k, int(choices[k] * rng.random() ** 3)]
-            if then == to or cost[k, then] == np.inf:
+                k_to = preferred[k, int(choices[k] * rng.random() ** 3)]
+            if k_to == to or cost[k, k_to] == np.inf:
                 continue
-        change = cost[j, to] - cost[j, was]
-        more = _shift_change(j, to, agent, load, used, demand, tenant, capacity, quota)
+        change = cost[j, to] - cost[j, source]
+        more = _excess_change(j, to, agent, load, used, demand, tenant, capacity, quota)
         if k >= 0:
             _move(j, to, agent, members, place, size, load, used, demand, tenant)
-            change += cost[k, then] - cost[k, to]
-            more += _shift_change(k, then, agent, load, used, demand, tenant, capacity, quota)
-        rise = change + price * more
+            change += cost[k, k_to] - cost[k, to]
+            more += _excess_change(k, k_to, agent, load, used, demand, tenant, capacity, quota)
+        rise = change + penalty * more
         if rise > 0 and rng.random() >= np.exp(-rise / temperature):
             if k >= 0:
-                _move(j, was, agent, members, place, size, load, used, demand, tenant)
+                _move(j, source, agent, members, place, size, load, used, demand, tenant)
             continue
         if k >= 0:
-            _move(k, then, agent, members, place, size, load, used, demand, tenant)
+            _move(k, k_to, agent, members, place, size, load, used, demand, tenant)
         else:
             _move(j, to, agent, members, place, size, load, used, demand, tenant)
         total += change
         excess += more
         if excess < 1e-9 and total < best_total - 1e-9:
-            excess = _all_excess(load, capacity, used, quota)
+            excess = _total_excess(load, capacity, used, quota)
             if excess == 0.0:
                 best_total = total
                 best[:] = agent

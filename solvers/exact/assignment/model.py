@@ -1,4 +1,4 @@
-"""The generalised assignment problem in CP-SAT's terms: variables, constraints (a method a sentence), objective."""
+"""The generalised assignment problem as a CP-SAT model: one method per constraint."""
 
 from __future__ import annotations
 
@@ -13,67 +13,84 @@ from solvers.exact.assignment import pair_costs
 from solvers.exact.schedule_model import Value
 
 
-class AssignModel:
-    """`budget` sharing, the generalised assignment problem: min sum_j w_j p_{j,x_j} within capacities and quotas."""
+class AssignmentModel:
+    """CP-SAT model: minimise sum_j w_j p_{j,a(j)} within capacities and quotas.
 
-    scale = 1
+    It is the problem of `sharing=budget`: there is no clock, so an agent's capacity must hold all
+    tasks assigned to it at once.
+
+    Parameters
+    ----------
+    instance
+        The instance to model.
+    candidates
+        Boolean mask (N, M) of the pairs (task, agent) to which the model is restricted. Default:
+        every agent that can run the task alone.
+    lower_bound
+        A proven lower bound on the total cost, added as a constraint if it is not 0.
+    """
+
+    scale = 1  # the objective of the model is the objective of the instance
 
     def __init__(
-        self, instance: Instance, keep: NDArray[np.bool_] | None = None, bound: int = 0
+        self,
+        instance: Instance,
+        candidates: NDArray[np.bool_] | None = None,
+        lower_bound: int = 0,
     ) -> None:
-        """`keep`: the pairs (N, M) among which an optimum is known to be, all by default; `bound`: nothing costs less."""
         self.instance = instance
         self.model = cp_model.CpModel()
-        self.places = [
-            np.flatnonzero(fits_alone(instance, j) if keep is None else keep[j])
+        self.agents = [  # agents that each task may be assigned to
+            np.flatnonzero(fits_alone(instance, j) if candidates is None else candidates[j])
             for j in range(instance.n_tasks)
         ]
         self.x = {
             (j, int(a)): self.model.new_bool_var(f"x[{j},{a}]")
-            for j, own in enumerate(self.places)
-            for a in own
+            for j, agents in enumerate(self.agents)
+            for a in agents
         }
         self.each_task_has_one_agent()
         self.capacities_hold()
         self.quotas_hold()
         cost = pair_costs(instance)
         total = sum(int(cost[pair]) * x for pair, x in self.x.items())
-        if bound:
-            self.model.add(total >= bound)
+        if lower_bound:
+            self.model.add(total >= lower_bound)
         self.model.minimize(total)
 
     def each_task_has_one_agent(self) -> None:
-        """Every task is assigned to exactly one agent."""
-        for j, own in enumerate(self.places):
-            self.model.add_exactly_one(self.x[j, int(a)] for a in own)
+        """Assign every task to exactly one agent."""
+        for j, agents in enumerate(self.agents):
+            self.model.add_exactly_one(self.x[j, int(a)] for a in agents)
 
     def capacities_hold(self) -> None:
-        """All tasks of an agent together fit its capacity."""
+        """Limit the total demand of the tasks on each agent to the agent's capacity."""
         for a, capacity in enumerate(self.instance.capacity):
-            self._fit({pair: x for pair, x in self.x.items() if pair[1] == a}, capacity)
+            self._limit_demand({pair: x for pair, x in self.x.items() if pair[1] == a}, capacity)
 
     def quotas_hold(self) -> None:
-        """All tasks of a tenant together hold no more than its quota."""
+        """Limit the total demand of the tasks of each tenant to the tenant's quota."""
         for tenant, quota in enumerate(() if self.instance.quota is None else self.instance.quota):
-            own = set(np.flatnonzero(self.instance.tenant == tenant).tolist())
-            self._fit({pair: x for pair, x in self.x.items() if pair[0] in own}, quota)
+            tasks = set(np.flatnonzero(self.instance.tenant == tenant).tolist())
+            self._limit_demand({pair: x for pair, x in self.x.items() if pair[0] in tasks}, quota)
 
-    def _fit(self, chosen: dict[tuple[int, int], cp_model.IntVar], units: Ints) -> None:
-        for r, limit in enumerate(units.tolist()):
-            held = [
+    def _limit_demand(self, pairs: dict[tuple[int, int], cp_model.IntVar], limits: Ints) -> None:
+        """Limit the demand of the chosen `pairs` to `limits` (R,), one constraint per resource."""
+        for r, limit in enumerate(limits.tolist()):
+            demand = [
                 int(self.instance.demand[j, self.instance.agent_type[a], r]) * x
-                for (j, a), x in chosen.items()
+                for (j, a), x in pairs.items()
             ]
-            self.model.add(sum(held) <= limit)
+            self.model.add(sum(demand) <= limit)
 
     def hint(self, schedule: Schedule) -> None:
-        """Start the search from `schedule`."""
+        """Let the search start from `schedule`."""
         agent = dict(zip(schedule.task.tolist(), schedule.agent.tolist(), strict=True))
         for (j, a), x in self.x.items():
             self.model.add_hint(x, agent.get(j) == a)
 
     def schedule(self, value: Value) -> Schedule:
-        """The solution as a schedule."""
+        """Return the solution with the variable values `value` as a schedule."""
         agent = np.full(self.instance.n_tasks, -1, dtype=np.int64)
         for (j, a), x in self.x.items():
             if value(x):
@@ -81,5 +98,5 @@ class AssignModel:
         return Schedule.from_assignment(self.instance, agent)
 
     def completion(self, value: Value) -> Ints:
-        """(N,) p_{j,x_j}, which plays the part of C_j where there is no clock."""
+        """Return p_{j,a(j)} (N,), which stands for C_j where there is no clock."""
         return self.schedule(value).end

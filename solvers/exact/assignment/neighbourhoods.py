@@ -1,8 +1,10 @@
-"""Large neighbourhood search for generalised assignments: groups of agents are solved anew, by tree search on their tasks.
+"""Large neighbourhood search for the generalised assignment problem.
 
-As in Shaw 1998 (doi:10.1007/3-540-49481-2_30) and POPMUSIC (Taillard & Voss 2002): a few agents at random, all their tasks, and
-the question whether those can be placed cheaper. The multipliers of the whole problem make most such trees vanish within
-milliseconds; the groups grow while nothing is found in them.
+A neighbourhood is a group of agents and all tasks assigned to them. A depth-first search decides
+whether these tasks can be assigned to the same agents at a lower cost, as in Shaw 1998
+(doi:10.1007/3-540-49481-2_30) and POPMUSIC (Taillard & Voss 2002). The multipliers of the whole
+problem prune most of these searches within milliseconds. The groups are random; they grow while
+they yield no improvement.
 """
 
 from __future__ import annotations
@@ -13,87 +15,118 @@ from threading import Event
 import numpy as np
 
 from bench.instance import Ints
-from solvers.exact.assignment.dual import Core, Work, bound
-from solvers.exact.assignment.relaxation import Relaxation
-from solvers.exact.assignment.tree import EMPTY, FOUND, Tree
+from solvers.exact.assignment.dual import CandidatePairs, DualWorkspace, lagrangian_bound
+from solvers.exact.assignment.relaxation import KnapsackRelaxation
+from solvers.exact.assignment.tree import NO_SOLUTION, SOLUTION_FOUND, DepthFirstSearch
 
-SLICE = 0.02  # seconds for one group
-FIRST_SLICE = 0.2  # seconds for all agents, doubled every time
-AIMS = (0.25, 0.5, 1.0)  # limits to try, from a group's own bound (0) to what it costs (1)
-STALE = 2  # tries per agent without a cheaper assignment after which groups grow
+GROUP_SECONDS = 0.02  # limit of one search of a group
+FIRST_SECONDS = 0.2  # limit of the first search of the group of all agents, doubled every time
+# Cost limits to search within, from the lower bound of a group (0) to its present cost (1).
+LIMIT_SHARES = (0.25, 0.5, 1.0)
+PATIENCE = 2  # groups per agent searched without an improvement before the groups grow
 
 
-class Neighbourhoods:
-    """A feasible assignment that `explore` makes cheaper."""
+class LargeNeighbourhoodSearch:
+    """A feasible assignment that `explore` improves.
+
+    Parameters
+    ----------
+    relaxation
+        The relaxation of the instance; it must be `exact`.
+    u
+        Scaled multipliers (N,) of the tasks.
+    agent
+        A feasible assignment (N,); it is copied.
+    rng
+        Source of the random groups.
+    halt
+        An event that ends `explore` once it is set.
+
+    Attributes
+    ----------
+    agent : (N,) int
+        The best assignment found.
+    optimal : bool
+        The search has proven that no assignment costs less.
+    """
 
     def __init__(
         self,
-        relaxation: Relaxation,
+        relaxation: KnapsackRelaxation,
         u: Ints,
         agent: Ints,
         rng: np.random.Generator,
         halt: Event | None = None,
     ) -> None:
-        """`relaxation` must be exact, with multipliers u (N,); `agent` (N,) feasible; `halt`, once set, ends `explore`."""
-        self.relaxation, self.u, self.agent, self.rng, self.halt = (
-            relaxation,
-            u,
-            agent.copy(),
-            rng,
-            halt or Event(),
-        )
-        self.optimal = False  # the search has shown that nothing is cheaper
-        self._size, self._stale, self._slice = relaxation.possible.shape[1], 0, FIRST_SLICE
+        self.relaxation = relaxation
+        self.u = u
+        self.agent = agent.copy()
+        self.rng = rng
+        self.halt = halt or Event()
+        self.optimal = False
+        self._group_size = relaxation.possible.shape[1]
+        self._failures = 0  # groups of this size searched without an improvement
+        self._all_agents_seconds = FIRST_SECONDS
 
     def explore(self, seconds: float) -> bool:
-        """Whether `agent` got cheaper; for at most about `seconds`, and no longer than until it did.
+        """Search until `agent` improves or about `seconds` are over; return whether it improved.
 
-        Groups of all agents first, then small ones that grow while nothing is found in them, until they are all agents again.
+        The first group has all agents. Small ones follow, which grow while they yield no
+        improvement, until the group has all agents again.
         """
-        began, m = time.perf_counter(), self.relaxation.possible.shape[1]
+        began = time.perf_counter()
+        m = self.relaxation.possible.shape[1]
         while (
             not self.optimal
             and not self.halt.is_set()
             and (left := seconds - (time.perf_counter() - began)) > 0
         ):
-            group = np.sort(self.rng.permutation(m)[: self._size])
-            if self._cheaper(group, min(self._slice if self._size == m else SLICE, left)):
-                self._stale = 0
+            group = np.sort(self.rng.permutation(m)[: self._group_size])
+            most = self._all_agents_seconds if self._group_size == m else GROUP_SECONDS
+            if self._improve(group, min(most, left)):
+                self._failures = 0
                 return True
-            self._stale += 1
-            if self._size == m:
-                self._size, self._stale, self._slice = min(2, m), 0, 2 * self._slice
-            elif self._stale > STALE * m:
-                self._size, self._stale = self._size + 1, 0
+            self._failures += 1
+            if self._group_size == m:
+                self._group_size = min(2, m)
+                self._failures = 0
+                self._all_agents_seconds *= 2
+            elif self._failures > PATIENCE * m:
+                self._group_size += 1
+                self._failures = 0
         return False
 
-    def _cheaper(self, group: Ints, seconds: float) -> bool:
-        """Change `agent` where the tasks of the agents in `group` have a cheaper place among these.
+    def _improve(self, group: Ints, seconds: float) -> bool:
+        """Reassign the tasks of the agents in `group` among these agents at a lower cost.
 
-        Low limits first, between the group's own bound and what it costs: trees below them are small.
+        The lower cost limits are tried first, because the search trees below them are small. Return
+        whether an improvement was found; then `agent` has changed.
         """
-        relaxation, tasks = self.relaxation, np.flatnonzero(np.isin(self.agent, group))
+        relaxation = self.relaxation
+        tasks = np.flatnonzero(np.isin(self.agent, group))
         if not len(tasks):
             return False
         part = np.ix_(tasks, group)
-        core = Core.of(
+        pairs = CandidatePairs.from_mask(
             relaxation.cost[part],
             relaxation.use[part],
             relaxation.capacity[group],
             relaxation.possible[part],
         )
         highest = int(relaxation.cost[tasks, self.agent[tasks]].sum()) - relaxation.scale
-        u, alive, work = self.u[tasks], np.ones(len(core.task), np.uint8), Work.of(core)
-        lowest, status = (
-            int(bound(core, u, alive, relaxation.possible[part].sum(axis=1), work)),
-            EMPTY,
-        )
-        for share in AIMS if lowest <= highest else ():
-            tree = Tree(core, lowest + int(share * (highest - lowest)), alive[None], u[None], work)
-            status = tree.explore(seconds, self.halt)
-            if status == FOUND:
-                chosen = np.flatnonzero(tree.solution)
-                self.agent[tasks[core.task[chosen]]] = group[core.agent[chosen]]
+        u = self.u[tasks]
+        active = np.ones(len(pairs.task), np.uint8)
+        count = relaxation.possible[part].sum(axis=1)
+        work = DualWorkspace.for_pairs(pairs)
+        lowest = int(lagrangian_bound(pairs, u, active, count, work))
+        status = NO_SOLUTION
+        for share in LIMIT_SHARES if lowest <= highest else ():
+            limit = lowest + int(share * (highest - lowest))
+            search = DepthFirstSearch(pairs, limit, active[None], u[None], work)
+            status = search.explore(seconds, self.halt)
+            if status == SOLUTION_FOUND:
+                chosen = np.flatnonzero(search.solution)
+                self.agent[tasks[pairs.task[chosen]]] = group[pairs.agent[chosen]]
                 return True
-        self.optimal = status == EMPTY and len(tasks) == len(self.agent)
+        self.optimal = status == NO_SOLUTION and len(tasks) == len(self.agent)
         return False

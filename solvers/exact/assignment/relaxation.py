@@ -1,7 +1,12 @@
-"""The relaxation behind the exact assignment solver: LP duals by GLOP, then the Lagrangian dual over knapsacks, in integers.
+"""Lagrangian relaxation of the generalised assignment problem to one knapsack per agent.
 
-Each agent keeps the capacity whose LP dual weighs most as its knapsack; every other capacity and all quotas are priced at
-their LP duals. With one resource and no quotas nothing is lost by that, and the knapsacks are the whole problem (`exact`).
+First the LP relaxation is solved by GLOP. Its dual values are the starting multipliers of the
+tasks. Then the Lagrangian dual over the knapsacks is maximised in exact integers.
+
+An agent's knapsack has one resource: the one whose capacity has the largest LP dual value times
+capacity. Every other capacity, and every quota, is relaxed too, with its LP dual value as its
+multiplier. With one resource and no quotas nothing more is relaxed, and a feasible solution of the
+relaxed problem is a solution of the instance (`exact`).
 """
 
 from __future__ import annotations
@@ -19,151 +24,186 @@ from ortools.math_opt.python import mathopt
 from bench.instance import Instance, Ints
 from bench.left_shift import fits_alone
 from solvers.exact.assignment import pair_costs
-from solvers.exact.assignment.dual import Core, Work, bound, maximise, pair_bounds
+from solvers.exact.assignment.dual import (
+    CandidatePairs,
+    DualWorkspace,
+    lagrangian_bound,
+    maximise_dual,
+    pair_bounds,
+)
 
-FINEST = 1000  # multipliers are whole multiples of 1 / FINEST, coarser only where costs are huge
-LARGEST = (
-    2**50
-)  # what all scaled costs, and all prices, together may reach: floats hold their sums exactly
-WIDEST = 30_000  # units of capacity in a knapsack's table; wider ones are rounded, and the relaxation is not exact
-REACH = 0.003  # first reach of the dual ascent, as a share of the LP's value
-STEPS, STRETCH = 5000, 50  # of the dual ascent, at most; and between two looks at the clock
+FINEST_SCALE = 1000  # multipliers are multiples of 1 / FINEST_SCALE, coarser for huge costs
+# Limit of the sum of all scaled costs and of all multipliers times capacities: floats are exact.
+LARGEST_SUM = 2**50
+# Largest capacity of a knapsack table. Larger ones are rounded; then the relaxation is not exact.
+LARGEST_CAPACITY = 30_000
+FIRST_GAP = 0.003  # first target gap of the dual ascent, as a share of the first bound
+DUAL_STEPS = 5000  # most subgradient steps of the dual ascent
+STEPS_PER_CALL = 50  # subgradient steps between two readings of the clock
 
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Relaxation:
-    """min sum_j u_j + sum_a (knapsack of a at cost - u) - constant, all times scale, over the pairs that are possible."""
+class KnapsackRelaxation:
+    """The relaxed problem at given multipliers of the capacities and quotas outside the knapsacks.
 
-    cost: Ints  # (N, M) scaled, with the prices of what is not in the knapsack
-    use: Ints  # (N, M) of the knapsack's units
-    capacity: Ints  # (M,)
-    possible: Mask  # (N, M)
+    Its value at task multipliers u is sum_j u_j + sum_a (knapsack of a at cost - u) - constant. All
+    numbers are integers: the real ones times `scale`.
+    """
+
+    cost: Ints  # (N, M) scaled, plus the multipliers times the demand outside the knapsack
+    use: Ints  # (N, M) units of the knapsack's capacity
+    capacity: Ints  # (M,) of the knapsacks
+    possible: Mask  # (N, M) pairs whose task fits the agent alone
     scale: int
-    constant: int  # scaled value of all that is priced
+    constant: int  # scaled sum of multiplier times capacity or quota
     exact: bool  # the knapsacks are the whole problem
-    multipliers: Ints  # (N,) scaled
-    resource: Ints  # (M,) the one in the knapsack
-    price: Ints  # (M, R) scaled, 0 for the resource in the knapsack
-    quota_price: Ints | None  # (U, R)
+    multipliers: Ints  # (N,) scaled, of the tasks
+    resource: Ints  # (M,) the resource of each agent's knapsack
+    capacity_multipliers: Ints  # (M, R) scaled, 0 for the resource of the knapsack
+    quota_multipliers: Ints | None  # (U, R) scaled
 
     @classmethod
-    def of(cls, instance: Instance) -> Relaxation | None:
-        """At the optimal duals of the LP relaxation; None where that finds no solution."""
-        cost, demand = pair_costs(instance), instance.demand[:, instance.agent_type]
+    def from_instance(cls, instance: Instance) -> KnapsackRelaxation | None:
+        """Build the relaxation at the optimal dual values of the LP relaxation.
+
+        Return None where the LP has no solution or the numbers are too large for exact sums.
+        """
+        cost = pair_costs(instance)
+        demand = instance.demand[:, instance.agent_type]
         possible = np.array([fits_alone(instance, j) for j in range(instance.n_tasks)])
         most = int(np.where(possible, cost, 0).max(axis=1).sum())
-        duals = (
-            _lp_duals(instance, cost, demand, possible)
-            if most <= LARGEST and instance.n_resources
-            else None
-        )
+        if most > LARGEST_SUM or not instance.n_resources:
+            return None
+        duals = _lp_duals(instance, cost, demand, possible)
         if duals is None:
             return None
-        scale = min(FINEST, LARGEST // max(1, most))
-        price, quota_price = (np.rint(scale * part).astype(np.int64) for part in duals[1:])
+        scale = min(FINEST_SCALE, LARGEST_SUM // max(1, most))
+        multiplier = np.rint(scale * duals[1]).astype(np.int64)
+        quota_multiplier = np.rint(scale * duals[2]).astype(np.int64)
         load = (demand * possible[:, :, None]).sum(axis=0) / np.maximum(instance.capacity, 1)
-        resource = np.lexsort((load, price * instance.capacity.astype(float)))[:, -1]
+        resource = np.lexsort((load, multiplier * instance.capacity.astype(float)))[:, -1]
         agents = np.arange(instance.n_agents)
-        use, capacity, rounded = _units(
+        use, capacity, rounded = _in_units(
             demand[:, agents, resource], instance.capacity[agents, resource], possible
         )
         exact = not rounded and not _others_bind(instance, demand, possible, resource)
-        price[agents, resource] = 0
-        if exact:  # nothing else can bind: worth nothing, whatever the LP says of what is just met
-            price[:], quota_price[:] = 0, 0
+        multiplier[agents, resource] = 0
+        if exact:  # no other constraint can bind, even where the LP dual value is positive
+            multiplier[:] = 0
+            quota_multiplier[:] = 0
         if (
-            _worth(price, instance.capacity)
-            + _worth(quota_price, instance.quota)
-            + _dearest(demand, price)
-            > LARGEST
+            _total(multiplier, instance.capacity)
+            + _total(quota_multiplier, instance.quota)
+            + _largest_relaxed_cost(demand, multiplier)
+            > LARGEST_SUM
         ):
             return None
-        scaled = scale * cost + (demand * price).sum(axis=2)
-        constant = int((price * instance.capacity).sum())
+        scaled = scale * cost + (demand * multiplier).sum(axis=2)
+        constant = int((multiplier * instance.capacity).sum())
         if instance.quota is not None:
-            scaled += (demand * quota_price[instance.tenant][:, None]).sum(axis=2)
-            constant += int((quota_price * instance.quota).sum())
-        u = np.rint(np.clip(scale * duals[0], -LARGEST / len(cost), LARGEST / len(cost))).astype(
-            np.int64
-        )
-        quotas = None if instance.quota is None else quota_price
+            scaled += (demand * quota_multiplier[instance.tenant][:, None]).sum(axis=2)
+            constant += int((quota_multiplier * instance.quota).sum())
+        most_each = LARGEST_SUM / len(cost)
+        u = np.rint(np.clip(scale * duals[0], -most_each, most_each)).astype(np.int64)
         return cls(
-            scaled, use, capacity, possible, scale, constant, exact, u, resource, price, quotas
+            cost=scaled,
+            use=use,
+            capacity=capacity,
+            possible=possible,
+            scale=scale,
+            constant=constant,
+            exact=exact,
+            multipliers=u,
+            resource=resource,
+            capacity_multipliers=multiplier,
+            quota_multipliers=None if instance.quota is None else quota_multiplier,
         )
 
     def limit(self, cost: int) -> int:
-        """The scaled value of a relaxed solution that costs `cost`, at most."""
+        """Return the largest scaled value of a relaxed solution whose cost is at most `cost`."""
         return self.scale * cost + self.constant
 
     def least_cost(self, value: int) -> int:
-        """The least whole cost that a bound of `value` leaves possible."""
+        """Return the least integer cost that a scaled lower bound of `value` leaves possible."""
         return -((self.constant - value) // self.scale)
 
-    def maximise(self, seconds: float = math.inf) -> tuple[int, Ints, Ints]:
-        """The dual's value, its multipliers (N,) and the bound (N, M) of every task on every agent, all scaled.
+    def maximise_dual(self, seconds: float = math.inf) -> tuple[int, Ints, Ints]:
+        """Maximise the Lagrangian dual by subgradient steps, for at most about `seconds`.
 
-        Ends after about `seconds` at the latest. Pairs that are not possible have a bound no limit reaches.
+        Returns
+        -------
+        value : int
+            The scaled lower bound at the multipliers.
+        multipliers : Ints
+            Scaled multipliers (N,) of the tasks.
+        bounds : Ints
+            Scaled lower bounds (N, M) with each task on each agent; the largest 64-bit integer,
+            above every limit, where the pair is not possible.
         """
         deadline = time.perf_counter() + seconds
-        core = Core.of(self.cost, self.use, self.capacity, self.possible)
-        work, u = Work.of(core), self.multipliers.copy()
-        alive, count = np.ones(len(core.task), np.uint8), self.possible.sum(axis=1)
-        start = int(bound(core, u, alive, count, work))
-        value, reach, smallest = (
-            start,
-            max(self.scale, int(REACH * abs(start))),
-            max(1, self.scale // 100),
-        )
-        for _ in range(STEPS // STRETCH):
-            value, reach = maximise(core, u, alive, count, work, reach, smallest, STRETCH)
-            if reach < smallest or time.perf_counter() > deadline:
+        pairs = self.candidate_pairs(self.possible)
+        work = DualWorkspace.for_pairs(pairs)
+        u = self.multipliers.copy()
+        active = np.ones(len(pairs.task), np.uint8)
+        count = self.possible.sum(axis=1)
+        value = int(lagrangian_bound(pairs, u, active, count, work))
+        gap = max(self.scale, int(FIRST_GAP * abs(value)))
+        smallest_gap = max(1, self.scale // 100)
+        for _ in range(DUAL_STEPS // STEPS_PER_CALL):
+            value, gap = maximise_dual(
+                pairs, u, active, count, work, gap, smallest_gap, STEPS_PER_CALL
+            )
+            if gap < smallest_gap or time.perf_counter() > deadline:
                 break
-        bound(core, u, alive, count, work)
-        pair_bounds(core, u, alive, count, work, value)
+        lagrangian_bound(pairs, u, active, count, work)
+        pair_bounds(pairs, u, active, count, work, value)
         bounds = np.full(self.possible.shape, np.iinfo(np.int64).max)
-        bounds[core.task, core.agent] = work.bound
+        bounds[pairs.task, pairs.agent] = work.pair_bound
         return int(value), u, bounds
 
-    def core(self, keep: Mask) -> Core:
-        """The pairs in `keep` (N, M)."""
-        return Core.of(self.cost, self.use, self.capacity, keep)
+    def candidate_pairs(self, candidates: Mask) -> CandidatePairs:
+        """Return the pairs for which `candidates` (N, M) is true, in compiled form."""
+        return CandidatePairs.from_mask(self.cost, self.use, self.capacity, candidates)
 
     def proof(self, u: Ints) -> dict[str, Any]:
-        """How anyone can check the bound at multipliers u (N,): see bench.verify."""
-        forced = np.where(self.possible, self.cost, 0).sum(axis=1) + int(
-            np.maximum(u, 0).sum()
-        )  # no knapsack leaves it out
+        """Return the multipliers that prove the bound at u (N,), for `bench.verify` to check."""
+        # A task with one possible agent: its multiplier is so large that every optimal knapsack of
+        # that agent contains the task.
+        forced = np.where(self.possible, self.cost, 0).sum(axis=1) + int(np.maximum(u, 0).sum())
         u = np.where(self.possible.sum(axis=1) == 1, forced, u)
         proof: dict[str, Any] = {
             "kind": "knapsack_multipliers",
             "scale": self.scale,
             "multipliers": u.tolist(),
+            "resource": self.resource.tolist(),
         }
-        proof["resource"] = self.resource.tolist()
-        if self.price.any():
-            proof["prices"] = self.price.tolist()
-        if self.quota_price is not None and self.quota_price.any():
-            proof["quota_prices"] = self.quota_price.tolist()
+        if self.capacity_multipliers.any():
+            proof["prices"] = self.capacity_multipliers.tolist()
+        if self.quota_multipliers is not None and self.quota_multipliers.any():
+            proof["quota_prices"] = self.quota_multipliers.tolist()
         return proof
 
 
-def _units(use: Ints, capacity: Ints, possible: Mask) -> tuple[Ints, Ints, bool]:
-    """Uses (N, M) and capacities (M,) in the coarsest units that lose nothing, coarser where wide; whether that rounded.
+def _in_units(use: Ints, capacity: Ints, possible: Mask) -> tuple[Ints, Ints, bool]:
+    """Return uses (N, M) and capacities (M,) in larger units, and whether they were rounded.
 
-    Rounding both down keeps every feasible set feasible: sum floor(use / k) <= floor(sum use / k) <= floor(capacity / k).
+    The units are the largest that divide all uses; they are larger still, with rounding, where a
+    capacity exceeds LARGEST_CAPACITY. Rounding both down keeps every feasible set feasible:
+    sum floor(use / k) <= floor(sum use / k) <= floor(capacity / k).
     """
     unit = np.maximum(1, np.gcd.reduce(np.where(possible, use, 0), axis=0))
-    use, capacity = use // unit, capacity // unit
+    use = use // unit
+    capacity = capacity // unit
     most = np.where(possible, use, 0).sum(axis=0)
     capacity = np.minimum(capacity, most)
-    wide = np.maximum(1, -(-capacity // WIDEST))
-    return use // wide, capacity // wide, bool((wide > 1).any())
+    divisor = np.maximum(1, -(-capacity // LARGEST_CAPACITY))
+    return use // divisor, capacity // divisor, bool((divisor > 1).any())
 
 
 def _others_bind(instance: Instance, demand: Ints, possible: Mask, resource: Ints) -> bool:
-    """Whether a capacity that is not the knapsack's, or a quota, can be exceeded at all."""
+    """Return whether a quota, or a capacity outside the knapsacks, can be exceeded at all."""
     total = (demand * possible[:, :, None]).sum(axis=0)  # (M, R)
     beyond = total > instance.capacity
     beyond[np.arange(len(resource)), resource] = False
@@ -175,25 +215,31 @@ def _others_bind(instance: Instance, demand: Ints, possible: Mask, resource: Int
     return bool(beyond.any() or (held > instance.quota).any())
 
 
-def _worth(price: Ints, units: Ints | None) -> float:
-    """What all units cost together."""
-    return 0.0 if units is None else float((price.astype(float) * units).sum())
+def _total(multiplier: Ints, units: Ints | None) -> float:
+    """Return the sum of multiplier times capacity or quota."""
+    return 0.0 if units is None else float((multiplier.astype(float) * units).sum())
 
 
-def _dearest(demand: Ints, price: Ints) -> float:
-    """The largest rents of the tasks (N, M, R) at prices (M, R), summed."""
-    return float((demand.astype(float) * price).sum(axis=2).max(axis=1).sum())
+def _largest_relaxed_cost(demand: Ints, multiplier: Ints) -> float:
+    """Return the sum over tasks of the largest, over agents, multiplier times demand (N, M, R)."""
+    return float((demand.astype(float) * multiplier).sum(axis=2).max(axis=1).sum())
 
 
 def _lp_duals(
     instance: Instance, cost: Ints, demand: Ints, possible: Mask
 ) -> tuple[Any, Any, Any] | None:
-    """LP duals: of tasks (N,), prices >= 0 of capacities (M, R) and of quotas (U, R); None where the LP has no solution."""
+    """Return the dual values of the LP relaxation, or None where it has no solution.
+
+    They are those of the tasks (N,), and, all >= 0, of capacities (M, R) and of quotas (U, R).
+    """
     n, m, r = demand.shape
     task, agent = np.nonzero(possible)
-    v, quotas = np.arange(len(task)), instance.n_tenants * r
+    v = np.arange(len(task))
+    quotas = instance.n_tenants * r
     tenant = None if instance.quota is None else instance.tenant
-    rows, columns, values = [task], [v], [np.ones(len(v))]
+    rows = [task]
+    columns = [v]
+    values = [np.ones(len(v))]
     upper = [np.ones(n), instance.capacity.astype(float).ravel()]
     for k in range(r):
         rows.append(n + agent * r + k)
@@ -206,20 +252,27 @@ def _lp_duals(
     if instance.quota is not None:
         upper.append(instance.quota.astype(float).ravel())
     lower = np.concatenate([np.ones(n), np.full(m * r + quotas, -math.inf)])
-    row, column, value = np.concatenate(rows), np.concatenate(columns), np.concatenate(values)
     dual = _solve_lp(
-        cost[task, agent].astype(float), lower, np.concatenate(upper), row, column, value
+        cost[task, agent].astype(float),
+        lower,
+        np.concatenate(upper),
+        np.concatenate(rows),
+        np.concatenate(columns),
+        np.concatenate(values),
     )
     if dual is None:
         return None
-    price = np.maximum(0.0, -dual[n:])
-    return dual[:n], price[: m * r].reshape(m, r), price[m * r :].reshape(-1, r)
+    limits = np.maximum(0.0, -dual[n:])
+    return dual[:n], limits[: m * r].reshape(m, r), limits[m * r :].reshape(-1, r)
 
 
 def _solve_lp(
     cost: Any, lower: Any, upper: Any, row: Ints, column: Ints, value: Any
 ) -> NDArray[np.float64] | None:
-    """Duals of min cost x, lower <= A x <= upper, 0 <= x <= 1, A given by entries; GLOP."""
+    """Return the dual values of min cost x, lower <= A x <= upper, 0 <= x <= 1, solved by GLOP.
+
+    The matrix A has the entries `value` at (`row`, `column`). Return None without an optimum.
+    """
     proto = model_pb2.ModelProto()
     proto.variables.ids.extend(range(len(cost)))
     proto.variables.lower_bounds.extend(np.zeros(len(cost)))

@@ -1,8 +1,12 @@
-"""Depth-first search for a generalised assignment that costs no more than a limit, pruned by the Lagrangian dual.
+"""Depth-first search for a generalised assignment whose cost is at most a given value.
 
-Posed as a decision, as in Posta, Ferland & Michelon 2012 (doi:10.1007/s10589-011-9432-0): a low limit lets the dual drop nearly
-all pairs, and an empty tree proves that every assignment costs more. At each node: a few dual steps, the bound of every pair,
-pairs above the limit dropped, until that stalls; then a task is split, one child for each agent it has left.
+The problem is posed as a decision problem, as in Posta, Ferland & Michelon 2012
+(doi:10.1007/s10589-011-9432-0): a low cost limit lets variable fixing exclude nearly all pairs
+(task, agent), and a search tree without a solution proves that every assignment costs more.
+
+At each node, subgradient steps raise the Lagrangian bound, the bound of every pair is computed, and
+pairs above the limit are fixed to 0. This is repeated while it excludes enough pairs. Then the
+search branches on one task: one child node for each agent the task has left.
 """
 
 from __future__ import annotations
@@ -10,60 +14,100 @@ from __future__ import annotations
 import time
 from threading import Event
 
-import numba
 import numpy as np
 
+from bench.compiled import compiled
 from bench.instance import Ints
 from solvers.exact.assignment.dual import (
-    NEVER,
-    Core,
+    INFEASIBLE,
+    CandidatePairs,
+    DualWorkspace,
     Flags,
-    Work,
-    ascend,
-    bound,
-    drop_pairs,
+    fix_variables,
+    lagrangian_bound,
     pair_bounds,
+    subgradient_step,
 )
 
-EMPTY, FOUND, OPEN, FULL = range(
-    4
-)  # nothing within the limit; a solution; nodes are left; the stack has to grow
-PRUNED, SPLIT = 4, 5
-STEPS = 8  # dual steps per round at a node
+# Status of a search: no solution within the limit; one was found; nodes are left to explore; the
+# stack of nodes must grow before the search can continue.
+NO_SOLUTION, SOLUTION_FOUND, NODES_LEFT, STACK_FULL = range(4)
+PRUNED, BRANCH = 4, 5  # status of a node, besides SOLUTION_FOUND
+DUAL_STEPS = 8  # subgradient steps per round of variable fixing at a node
 LARGEST_STACK = 2**32  # bytes
-MOST_NODES = 256  # between two looks at the clock
-FEW = 100  # another round is worth it where at least a share of 1 / FEW of the pairs, and 3, were dropped
-DECAY = 1.0  # a child whose bound covers the whole gap counts exp(-DECAY) as much as one that has not moved
+MOST_NODES = 256  # nodes explored between two readings of the clock
+SMALLEST_FIXED_SHARE = 100  # fix again if at least 3 and 1 / this share of the pairs were fixed
+# Branching: a child whose bound covers the whole gap counts exp(-SIZE_DECAY) times as much as one
+# whose bound equals that of its parent.
+SIZE_DECAY = 1.0
 
 
-class Tree:
-    """A stack of open nodes over the pairs of one core; `explore` goes on where it was."""
+class DepthFirstSearch:
+    """A stack of open nodes over a set of candidate pairs; `explore` may be called repeatedly.
+
+    Parameters
+    ----------
+    pairs
+        The candidate pairs (V of them, N tasks).
+    limit
+        Largest scaled cost of a solution that is searched for.
+    active
+        (K, V) flags of the pairs that are not fixed to 0, for each of K open nodes.
+    u
+        (K, N) multipliers of each node.
+    work
+        A workspace that no other thread uses; default: a new one.
+
+    Attributes
+    ----------
+    size : int
+        Number of open nodes.
+    solution : (V,) flags
+        The chosen pairs, once `explore` returned SOLUTION_FOUND.
+    last_seconds : float
+        Duration of the last call of `explore`.
+    """
 
     def __init__(
-        self, core: Core, limit: int, alive: Flags, u: Ints, work: Work | None = None
+        self,
+        pairs: CandidatePairs,
+        limit: int,
+        active: Flags,
+        u: Ints,
+        work: DualWorkspace | None = None,
     ) -> None:
-        """Nodes `alive` (K, V) with multipliers `u` (K, N); `limit` on the scaled cost. `work`: memory no one else uses."""
-        self.core, self.limit, self.size = core, limit, len(alive)
-        self.solution = np.zeros(len(core.task), np.uint8)
-        self._alive, self._u = alive.copy(), u.copy()
-        self._work = work or Work.of(core)
-        self.latest = 0.0  # seconds of the latest exploration
+        self.pairs = pairs
+        self.limit = limit
+        self.size = len(active)
+        self.solution = np.zeros(len(pairs.task), np.uint8)
+        self.last_seconds = 0.0
+        self._active = active.copy()
+        self._u = u.copy()
+        self._work = work or DualWorkspace.for_pairs(pairs)
 
     def explore(self, seconds: float, halt: Event | None = None) -> int:
-        """For about `seconds` or until `halt`: EMPTY, FOUND (in `solution` (V,)) or OPEN. Without the interpreter's lock."""
-        began, status, nodes = time.perf_counter(), FULL, 1
-        while status == FULL or (
-            status == OPEN
+        """Search for about `seconds` or until `halt` is set, without holding Python's GIL.
+
+        Returns
+        -------
+        int
+            NO_SOLUTION, SOLUTION_FOUND (the pairs are in `solution`) or NODES_LEFT.
+        """
+        began = time.perf_counter()
+        status = STACK_FULL
+        nodes = 1
+        while status == STACK_FULL or (
+            status == NODES_LEFT
             and time.perf_counter() - began < seconds
             and not (halt and halt.is_set())
         ):
             if not self._reserve():
-                status = OPEN
+                status = NODES_LEFT
                 break
             status, self.size = _explore(
-                self.core,
+                self.pairs,
                 self.limit,
-                self._alive,
+                self._active,
                 self._u,
                 self.size,
                 nodes,
@@ -71,29 +115,35 @@ class Tree:
                 self._work,
             )
             nodes = min(2 * nodes, MOST_NODES)
-        self.latest = time.perf_counter() - began
+        self.last_seconds = time.perf_counter() - began
         return status
 
-    def split(self) -> Tree | None:
-        """The older half of the open nodes as a tree of their own, for another thread; None where there is one or none."""
+    def split(self) -> DepthFirstSearch | None:
+        """Move the older half of the open nodes to a new search, for another thread.
+
+        Return None where fewer than two nodes are open.
+        """
         half = self.size // 2
         if not half:
             return None
-        other = Tree(self.core, self.limit, self._alive[:half], self._u[:half])
-        self._alive[: self.size - half] = self._alive[half : self.size]
+        other = DepthFirstSearch(self.pairs, self.limit, self._active[:half], self._u[:half])
+        self._active[: self.size - half] = self._active[half : self.size]
         self._u[: self.size - half] = self._u[half : self.size]
         self.size -= half
         return other
 
     def _reserve(self) -> bool:
-        """Room for twice the open nodes, and for a dive from the top; False where that takes more than LARGEST_STACK."""
-        rows = 2 * self.size + len(self.core.capacity) + 64
-        if rows > len(self._alive):
+        """Make the stack large enough for twice the open nodes and one path to a leaf.
+
+        Return False where that takes more than LARGEST_STACK bytes.
+        """
+        rows = 2 * self.size + len(self.pairs.capacity) + 64
+        if rows > len(self._active):
             more = rows - self.size
-            if rows * (self._alive.shape[1] + 8 * self._u.shape[1]) > LARGEST_STACK:
+            if rows * (self._active.shape[1] + 8 * self._u.shape[1]) > LARGEST_STACK:
                 return False
-            self._alive = np.concatenate(
-                [self._alive[: self.size], np.zeros((more, self._alive.shape[1]), np.uint8)]
+            self._active = np.concatenate(
+                [self._active[: self.size], np.zeros((more, self._active.shape[1]), np.uint8)]
             )
             self._u = np.concatenate(
                 [self._u[: self.size], np.zeros((more, self._u.shape[1]), np.int64)]
@@ -101,92 +151,102 @@ class Tree:
         return True
 
 
-@numba.njit(cache=True, nogil=True)
-def _explore(core, limit, stack, stack_u, size, nodes, solution, work):
-    """(status, open nodes)."""
-    n, m = stack_u.shape[1], len(core.capacity)
-    alive = np.zeros(stack.shape[1], np.uint8)
+@compiled(nogil=True)
+def _explore(pairs, limit, stack, stack_u, size, nodes, solution, work):
+    """Explore at most `nodes` nodes from the top of the stack; return (status, open nodes)."""
+    n, m = stack_u.shape[1], len(pairs.capacity)
+    active = np.zeros(stack.shape[1], np.uint8)
     u, best_u, count = np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros(n, np.int64)
     for _ in range(nodes):
         if size == 0:
-            return EMPTY, size
+            return NO_SOLUTION, size
         if size + m > len(stack):
-            return FULL, size
+            return STACK_FULL, size
         size -= 1
-        alive[:] = stack[size]
+        active[:] = stack[size]
         u[:] = stack_u[size]
-        status, value = _reduce(core, limit, alive, u, best_u, count, work)
-        if status == FOUND:
+        status, value = _process_node(pairs, limit, active, u, best_u, count, work)
+        if status == SOLUTION_FOUND:
             solution[:] = work.chosen
-            return FOUND, size
-        if status == SPLIT:
-            j = _task_to_split(core, limit, alive, count, work, value)
-            size = _push(core, j, alive, u, stack, stack_u, size, work)
-    return (OPEN if size else EMPTY), size
+            return SOLUTION_FOUND, size
+        if status == BRANCH:
+            j = _branching_task(pairs, limit, active, count, work, value)
+            size = _push_children(pairs, j, active, u, stack, stack_u, size, work)
+    return (NODES_LEFT if size else NO_SOLUTION), size
 
 
-@numba.njit(cache=True, nogil=True)
-def _reduce(core, limit, alive, u, best_u, count, work):
-    """Dual steps and dropping at one node: (PRUNED | FOUND | SPLIT, value of the dual)."""
+@compiled(nogil=True)
+def _process_node(pairs, limit, active, u, best_u, count, work):
+    """Alternate subgradient steps and variable fixing at one node.
+
+    Return (PRUNED | SOLUTION_FOUND | BRANCH, Lagrangian bound).
+    """
     count[:] = 0
-    for v in range(len(alive)):
-        count[core.task[v]] += alive[v]
+    for v in range(len(active)):
+        count[pairs.task[v]] += active[v]
     value = np.int64(0)
     while True:
         best = np.int64(-(1 << 60))
-        for _ in range(STEPS):
-            value = bound(core, u, alive, count, work)
-            if value > limit or value >= NEVER:
+        for _ in range(DUAL_STEPS):
+            value = lagrangian_bound(pairs, u, active, count, work)
+            if value > limit or value >= INFEASIBLE:
                 return PRUNED, value
             if value > best:
                 best = value
                 best_u[:] = u
-            if not ascend(core, u, count, work, value, limit + 1):
-                return FOUND, value
+            if not subgradient_step(pairs, u, count, work, value, limit + 1):
+                return SOLUTION_FOUND, value
         u[:] = best_u
-        value = bound(core, u, alive, count, work)
-        pair_bounds(core, u, alive, count, work, value)
-        dropped = drop_pairs(core, alive, count, work, limit)
-        if dropped < 0:
+        value = lagrangian_bound(pairs, u, active, count, work)
+        pair_bounds(pairs, u, active, count, work, value)
+        fixed = fix_variables(pairs, active, count, work, limit)
+        if fixed < 0:
             return PRUNED, value
-        if dropped < max(3, count.sum() // FEW) and count.max() > 1:
-            return SPLIT, value
+        if fixed < max(3, count.sum() // SMALLEST_FIXED_SHARE) and count.max() > 1:
+            return BRANCH, value
 
 
-@numba.njit(cache=True, nogil=True)
-def _task_to_split(core, limit, alive, count, work, value):
-    """The task whose children look smallest together: least sum of exp(-DECAY * (child's bound - value) / gap)."""
+@compiled(nogil=True)
+def _branching_task(pairs, limit, active, count, work, value):
+    """Return the task whose subtrees are expected to be smallest together.
+
+    The size of a subtree is estimated as exp(-SIZE_DECAY * (bound of the child - value) / gap).
+    """
     best_task, best = -1, np.inf
     for j in range(len(count)):
         if count[j] > 1:
             size = 0.0
-            for p in range(core.task_start[j], core.task_start[j + 1]):
-                v = core.by_task[p]
-                if alive[v]:
-                    size += np.exp(-DECAY * (work.bound[v] - value) / (limit + 1.0 - value))
+            for p in range(pairs.task_start[j], pairs.task_start[j + 1]):
+                v = pairs.by_task[p]
+                if active[v]:
+                    gap = limit + 1.0 - value
+                    size += np.exp(-SIZE_DECAY * (work.pair_bound[v] - value) / gap)
             if size < best:
                 best_task, best = j, size
     return best_task
 
 
-@numba.njit(cache=True, nogil=True)
-def _push(core, j, alive, u, stack, stack_u, size, work):
-    """One child for each agent left to task j, that of the lowest bound on top; the new size of the stack."""
+@compiled(nogil=True)
+def _push_children(pairs, j, active, u, stack, stack_u, size, work):
+    """Push one child for each agent left to task j, the one with the lowest bound on top.
+
+    Return the new number of open nodes.
+    """
     first = size
-    order = np.zeros(len(core.capacity), np.int64)
-    for p in range(core.task_start[j], core.task_start[j + 1]):
-        v = core.by_task[p]
-        if alive[v]:
+    order = np.zeros(len(pairs.capacity), np.int64)
+    for p in range(pairs.task_start[j], pairs.task_start[j + 1]):
+        v = pairs.by_task[p]
+        if active[v]:
             at = size - first
-            while at > 0 and work.bound[order[at - 1]] < work.bound[v]:
+            while at > 0 and work.pair_bound[order[at - 1]] < work.pair_bound[v]:
                 order[at] = order[at - 1]
                 at -= 1
             order[at] = v
             size += 1
     for child in range(first, size):
-        stack[child] = alive
+        stack[child] = active
         stack_u[child] = u
-        for p in range(core.task_start[j], core.task_start[j + 1]):
-            stack[child, core.by_task[p]] = 0
+        for p in range(pairs.task_start[j], pairs.task_start[j + 1]):
+            stack[child, pairs.by_task[p]] = 0
         stack[child, order[child - first]] = 1
     return size

@@ -1,81 +1,103 @@
-"""Which tasks can run together on an agent: knapsacks over its resources, for the bound of `solvers.exact.bounds.time_indexed`.
+"""Which tasks can run together on an agent: knapsacks for the time-indexed packing bound.
 
-At any tick the tasks that run on an agent fit it. If each pays a rent, the agent earns no more than the best set that fits: a
-knapsack with as many sizes as resources. Sizes are counted in whole steps, rounded down, so that dynamic programming is short;
-a set that fits still fits then, so the knapsack only gets larger and a bound built on it stays valid.
+At any tick the tasks that run on an agent fit it. If each contributes a multiplier, together they
+contribute no more than the best set that fits: a knapsack with as many sizes as resources. Two
+resources are counted in whole steps, rounded down, so that dynamic programming is short. A set that
+fits the agent fits the knapsack too, so the knapsack is a relaxation and a bound built on it stays
+valid.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.instance import Instance, Ints
-from solvers.exact.bounds.time_indexed_kernel import best_sets
-from solvers.exact.schedule_model import identical_agents
+from bench.instance import Ints
+from solvers.exact.bounds.time_indexed_kernel import solve_knapsacks
 
-STATES = 1200  # entries of a knapsack's table; steps are as fine as this allows
-
-
-class Pool(NamedTuple):
-    """Identical agents (type, capacity, no outages), or one agent with outages; they share their prices."""
-
-    agents: tuple[int, ...]
-    kind: int  # agent type
+MAX_TABLE_SIZE = 1200  # entries of a knapsack's table; steps are as fine as this allows
+MAX_RESOURCES = 2
 
 
-def same_agents(instance: Instance) -> tuple[Pool, ...]:
-    """The pools of an instance."""
-    return tuple(
-        Pool(tuple(agents), int(instance.agent_type[agents[0]]))
-        for agents in identical_agents(instance)
-    )
+class AgentKnapsacks:
+    """One knapsack per pool of agents, over the two resources that its tasks need most of.
 
+    Parameters
+    ----------
+    duration
+        (N, G) ticks of N tasks on G pools, -1 where a task cannot run.
+    demand
+        (N, G, R) units.
+    capacity
+        (G, R) units of one agent.
 
-class Knapsacks:
-    """One knapsack per pool over the two resources that its tasks need the largest shares of."""
+    Attributes
+    ----------
+    covers
+        (G, R) whether the knapsack of a pool counts a resource.
+    sizes
+        (N, G, 2) steps that a task holds of the first and second such resource.
+    capacity_steps
+        (G, 2) steps that an agent has of them.
+    """
 
     def __init__(self, duration: Ints, demand: Ints, capacity: Ints) -> None:
-        """`duration` (N, G), -1 where a task can not run; `demand` (N, G, R); `capacity` (G, R) of one agent."""
         n, pools, resources = demand.shape
         self.duration = duration
-        self.packs = np.zeros((pools, resources), dtype=bool)  # which resources the knapsacks see
-        self.pieces = np.zeros(
-            (n, pools, 2), dtype=np.int64
-        )  # steps that a task holds of the first and second of them
-        self.room = np.zeros((pools, 2), dtype=np.int64)  # steps an agent has
+        self.covers = np.zeros((pools, resources), dtype=bool)
+        self.sizes = np.zeros((n, pools, MAX_RESOURCES), dtype=np.int64)
+        self.capacity_steps = np.zeros((pools, MAX_RESOURCES), dtype=np.int64)
         for g in range(pools):
             able = duration[:, g] > 0
-            share = (
-                (demand[able, g] / np.maximum(capacity[g], 1)).mean(axis=0)
-                if able.any()
-                else np.zeros(resources)
-            )
-            seen = [r for r in np.argsort(-share, kind="stable")[:2] if share[r] > 0]
-            steps = _steps(demand[able, g][:, seen], capacity[g, seen])
-            self.packs[g, seen] = True
-            self.pieces[:, g, : len(seen)] = demand[:, g, seen] // steps
-            self.room[g, : len(seen)] = capacity[g, seen] // steps
+            share = np.zeros(resources)
+            if able.any():
+                share = (demand[able, g] / np.maximum(capacity[g], 1)).mean(axis=0)
+            largest = np.argsort(-share, kind="stable")[:MAX_RESOURCES]
+            covered = [r for r in largest if share[r] > 0]
+            steps = _step_sizes(demand[able, g][:, covered], capacity[g, covered])
+            self.covers[g, covered] = True
+            self.sizes[:, g, : len(covered)] = demand[:, g, covered] // steps
+            self.capacity_steps[g, : len(covered)] = capacity[g, covered] // steps
 
-    def worth(
-        self, grid: Ints, rents: NDArray, release: Ints, ticks: NDArray, present: Ints
+    def best_values(
+        self, grid: Ints, multipliers: NDArray, release: Ints, ticks: NDArray, available: Ints
     ) -> NDArray:
-        """(G, K) the most that tasks running together on one agent can pay per tick, of rents (N, G, K).
+        """Return the largest total of multipliers (G, K) of tasks that run on an agent together.
 
-        Takes `present` (G, K) ticks of each task in the best set off `ticks` (N, G, K).
+        Parameters
+        ----------
+        grid
+            (K + 1,) ticks.
+        multipliers
+            (N, G, K) per tick.
+        release
+            (N,) ticks; only tasks released before an interval ends run in it.
+        ticks
+            (N, G, K) For each task in the best set, `available` is subtracted from it in place.
+        available
+            (G, K) ticks.
         """
-        worth = np.zeros(rents.shape[1:], rents.dtype)
-        best_sets(
-            grid, rents, self.pieces, self.room, release, self.duration, ticks, worth, present
+        values = np.zeros(multipliers.shape[1:], multipliers.dtype)
+        solve_knapsacks(
+            grid,
+            multipliers,
+            self.sizes,
+            self.capacity_steps,
+            release,
+            self.duration,
+            ticks,
+            values,
+            available,
         )
-        return worth
+        return values
 
 
-def _steps(demand: Ints, capacity: Ints) -> Ints:
-    """(R,) the units in one step: those that divide all demands (n, R), or more where the table would exceed STATES."""
+def _step_sizes(demand: Ints, capacity: Ints) -> Ints:
+    """Return the units (R,) of one step: a common divisor of all demands (n, R) of a resource.
+
+    Steps are larger where the table would exceed MAX_TABLE_SIZE.
+    """
     steps = np.maximum(np.gcd.reduce(demand, axis=0), 1)
-    while np.prod((capacity // steps + 1).astype(float)) > STATES:
+    while np.prod((capacity // steps + 1).astype(float)) > MAX_TABLE_SIZE:
         steps[np.argmax(capacity // steps)] *= 2
     return steps

@@ -1,4 +1,4 @@
-"""The volume algorithm: ascent of a concave piecewise linear function along running averages of its subgradients."""
+"""The volume algorithm: maximise a concave piecewise linear function by averaged subgradients."""
 
 from __future__ import annotations
 
@@ -8,50 +8,70 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-SHARE = 0.1  # of the newest subgradient in the average
-FIRST_FACTOR, LARGEST_FACTOR, LEAST_FACTOR = 0.1, 2.0, 1e-5  # of Polyak's step
-GROWTH, DECAY, FAILURES = (
-    1.1,
-    0.7,
-    10,
-)  # the factor grows with a good step and falls after so many steps without a rise
-PATIENCE, STALLED = (
-    300,
-    2e-5,
-)  # the ascent ends where so many steps raise the value by less than this, relative
+NEWEST_SHARE = 0.1  # of the newest subgradient in the average
+# The factor of Polyak's step grows with a good step and falls after FAILURES steps without a rise.
+FIRST_FACTOR = 0.1
+LARGEST_FACTOR = 2.0
+LEAST_FACTOR = 1e-5
+GROWTH = 1.1
+DECAY = 0.7
+FAILURES = 10
+# The ascent ends where PATIENCE steps raise the value by less than LEAST_RISE, relative.
+PATIENCE = 300
+LEAST_RISE = 2e-5
 
 Floats = NDArray[np.float64]
-Value = Callable[[Floats], tuple[float, Floats]]
+Function = Callable[[Floats], tuple[float, Floats]]
 
 
-def ascend(value: Value, start: Floats, target: float, deadline: float) -> Floats:
-    """The best x >= 0 found by stepping from the best so far (Barahona & Anbil, Math. Programming 87, 2000).
+def maximise_concave(
+    function: Function, start: Floats, upper_bound: float, deadline: float
+) -> Floats:
+    """Return the best x >= 0 found by the volume algorithm.
 
-    `value(x)` gives the function and a subgradient at x. `target`: a value that it cannot exceed, which scales the steps
-    (Polyak 1969). `deadline`: of time.perf_counter.
+    Every step starts from the best x so far (Barahona & Anbil, Mathematical Programming 87, 2000,
+    doi:10.1007/s101070050002).
+
+    Parameters
+    ----------
+    function
+        Returns the value and a subgradient at x.
+    start
+        The first x.
+    upper_bound
+        A value that the function cannot exceed; it scales the steps (Polyak 1969).
+    deadline
+        On the clock `time.perf_counter`.
     """
     x = start
-    best, slope = value(x)
-    average, factor, failures, steps, mark = slope, FIRST_FACTOR, 0, 0, best
+    best, slope = function(x)
+    average = slope
+    factor = FIRST_FACTOR
+    failures = 0
+    steps = 0
+    last_best = best
     while time.perf_counter() < deadline:
         length = float(average @ average)
-        gap = max(target - best, 1e-3 * abs(target))
+        gap = max(upper_bound - best, 1e-3 * abs(upper_bound))
         if length <= 1e-12 * gap:
             break
-        tried = np.maximum(0.0, x + factor * gap / length * average)
-        bound, slope = value(tried)
-        if bound > best:
+        candidate = np.maximum(0.0, x + factor * gap / length * average)
+        value, slope = function(candidate)
+        if value > best:
             if slope @ average > 0:
                 factor = min(LARGEST_FACTOR, factor * GROWTH)
-            best, x, failures = bound, tried, 0
+            best = value
+            x = candidate
+            failures = 0
         else:
             failures += 1
             if failures == FAILURES:
-                factor, failures = max(factor * DECAY, LEAST_FACTOR), 0
-        average = (1 - SHARE) * average + SHARE * slope
+                factor = max(factor * DECAY, LEAST_FACTOR)
+                failures = 0
+        average = (1 - NEWEST_SHARE) * average + NEWEST_SHARE * slope
         steps += 1
         if steps % PATIENCE == 0:
-            if best - mark <= STALLED * abs(best):
+            if best - last_best <= LEAST_RISE * abs(best):
                 break
-            mark = best
+            last_best = best
     return x

@@ -1,4 +1,4 @@
-"""The command line, in-process where possible: what it lists, refuses, runs, sweeps, and how it survives a kill."""
+"""The command line: listing, bad input, old names, runs, sweeps, and resuming after a kill."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import bench.__main__ as cli
-from bench.contracts import Budget, Dataset, Learner, Policy, Solver
+from bench.cli import configuration
+from bench.cli.hydra_private import argument_parser
+from bench.contracts import Budget, Dataset, Learner, LoggedDataset, Policy, Solver
 from bench.errors import UserError
 from bench.instance import Instance, read_json, write_json
-from bench.plugins import CONF, GROUPS, members, own_packages
+from bench.plugins import CONF, GROUPS, members, own_packages, rules
 from bench.setting import Setting
+from bench.tracking import Mlflow, Off
 
 PLUGIN = '''
 """Plug-ins of a user: a policy that is slow, a solver that crashes, a constructor that objects."""
 import time
 import numpy as np
+from bench.contracts import Policy, Solver
 
-class Slow:
+class Slow(Policy):
     observe = "arrived"
     def __init__(self, seconds: float = 0.0):
         self.seconds = seconds
@@ -39,7 +43,7 @@ class Slow:
         legal = np.flatnonzero(observation.mask)
         return int(legal[rng.integers(len(legal))])
 
-class Crash:
+class Crash(Solver):
     def solve(self, instance, setting, budget, rng):
         raise RuntimeError("out of luck")
 
@@ -87,15 +91,7 @@ def tables(folder: Path) -> dict[str, pandas.DataFrame]:
     return found
 
 
-# -- configurations --------------------------------------------------------------------------------------------------
-
-OUTSIDE = {
-    "gap",
-    "lublin1",
-    "swf",
-    "philly",
-    "file",
-}  # their data is read when instances are asked for, not before
+# -- configurations ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -105,14 +101,10 @@ def test_every_yaml_composes_and_builds_what_its_group_promises(group: str, name
     with initialize_config_dir(str(CONF), version_base="1.3"):
         solver = [] if group == "solver" else ["+solver=fifo"]
         chosen = [*solver, f"{'+' if group == 'solver' else ''}{group}={name}"]
-        logs = (
-            [] if group == "logs" else ["logs=cluster-tiny-random-v0"]
-        )  # which learners from logs ask for
-        path = (
-            [f"logs.path={__file__}"] if name == "imported" else []
-        )  # a file that is there, read when episodes are asked for
+        logs = [] if group == "logs" else ["logs=cluster-tiny-random-v0"]  # for offline learners
+        path = [f"logs.path={__file__}"] if name == "imported" else []  # read for episodes only
         config = compose("config", [*chosen, *logs, *path], return_hydra_config=True)
-    assert cli._checked(config) is config
+    assert configuration.checked(config) is config
     built = instantiate(config[group], _convert_="all")
     if group == "solver":
         assert isinstance(built, Solver | Policy | Learner)
@@ -120,25 +112,27 @@ def test_every_yaml_composes_and_builds_what_its_group_promises(group: str, name
         assert isinstance(built, Dataset)
         assert built.name == name
     elif group == "logs":
+        assert isinstance(built, LoggedDataset)
         assert built.name == ("imported-v0" if name == "imported" else name)
         assert built.setting == Setting(**(config.logs.get("setting") or {}))
-        assert callable(built.episodes)
-        assert callable(built.instances)
+        if name != "imported":
+            assert isinstance(next(iter(built.instances())), Instance)
     elif group == "budget":
-        assert isinstance(built, Budget)
+        assert built == Budget(**{key: config.budget[key] for key in vars(built)})
     else:
-        assert callable(built.run)
-        assert callable(built.how_to_open)
-    assert len(members(group)[name]) > 10  # says what it is
+        assert isinstance(built, Off if name == "off" else Mlflow)
+        assert getattr(built, "uri", None) == config.tracking.get("uri")
+    assert len(members(group)[name]) > 10  # a description
 
 
-def test_the_base_configuration_names_only_what_there_is() -> None:
-    config = OmegaConf.load(CONF / "config.yaml")
-    assert set(config.baselines) <= set(members("solver"))
-    assert all("solver" not in entry for entry in config.defaults if not isinstance(entry, str))
+def test_the_baselines_are_the_rules_and_no_solver_is_chosen() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config")
+    assert list(config.baselines) == list(rules())
+    assert "solver" not in config
 
 
-def test_without_arguments_it_lists_all_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_arguments_it_lists_every_plug_in(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 0
     shown = capsys.readouterr().out
     for group in GROUPS:
@@ -148,11 +142,11 @@ def test_without_arguments_it_lists_all_there_is(capsys: pytest.CaptureFixture[s
     assert "\x1b" not in shown
 
 
-# -- bad input -------------------------------------------------------------------------------------------------------
+# -- bad input -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["+solver=sjff"], "solver=sjff: unknown. Did you mean sjf"),
         (["+solver=sjf", "dataset=smal"], "Did you mean small?"),
@@ -165,7 +159,7 @@ def test_without_arguments_it_lists_all_there_is(capsys: pytest.CaptureFixture[s
         (["+solver=sjf", "+solver.skp=true"], "solver.skp: unknown. Did you mean skip?"),
         (["+solver=sjf", "+dataset.agent=2"], "dataset.agent: unknown. Did you mean agents"),
         (["+solver=sjf", "solver.skip=maybe"], "solver.skip: true or false is needed, got 'maybe'"),
-        (["+solver=sjf", "seed=one"], "seed: a whole number is needed, got 'one'"),
+        (["+solver=sjf", "seed=one"], "seed: an integer is needed, got 'one'"),
         (["+solver=sjf", "seed=-1"], "seed: must not be negative"),
         (["+solver=sjf", "budget.seconds=soon"], "budget.seconds: a number is needed, got 'soon'"),
         (["+solver=sjf", "budget.seconds=0"], "budget.seconds: a positive number is needed"),
@@ -182,7 +176,7 @@ def test_without_arguments_it_lists_all_there_is(capsys: pytest.CaptureFixture[s
         (["+solver=cpsat", "track=online"], "cpsat plans with the future known"),
         (
             ["+solver=sjf", "dataset=swf", "dataset.path=missing.swf"],
-            "missing.swf does not exist. Needed:",
+            "missing.swf: does not exist. Needed:",
         ),
         (["+solver=sjf", "dataset.load=3"], "dataset.hashes.test: pinned"),
         (
@@ -195,19 +189,19 @@ def test_without_arguments_it_lists_all_there_is(capsys: pytest.CaptureFixture[s
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], place: Path
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str], place: Path
 ) -> None:
     base = ["dataset=tiny", "tracking=off"]
     given = {text.split("=")[0] for text in arguments}
     assert cli.main([*(text for text in base if text.split("=")[0] not in given), *arguments]) == 2
     shown = capsys.readouterr()
-    assert said in shown.err
+    assert expected in shown.err
     assert shown.err.count("\n") == 1
     assert not (place / "work" / "runs").exists()
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         (
             '{"duration": [[NaN]], "demand": [[[1]]], "capacity": [[1]], "agent_type": [0]}',
@@ -226,7 +220,7 @@ def test_bad_input_is_one_line_and_status_2(
     ],
 )
 def test_a_bad_instance_file_is_one_line_and_status_2(
-    content: str, said: str, place: Path, capsys: pytest.CaptureFixture[str]
+    content: str, expected: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (place / "bad.json").write_text(content)
     assert (
@@ -235,11 +229,11 @@ def test_a_bad_instance_file_is_one_line_and_status_2(
     )
     error = capsys.readouterr().err
     assert "bad.json" in error
-    assert said in error
+    assert expected in error
     assert error.count("\n") == 1
 
 
-def test_a_constructor_that_objects_is_one_line(
+def test_an_error_of_a_constructor_is_one_line(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main([*mine(place), "+solver=picky", *QUICK]) == 2
@@ -251,7 +245,7 @@ def test_a_trained_policy_needs_no_log(place: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err.startswith("checkpoint: no.pt does not exist")
 
 
-def test_in_a_sweep_keys_of_a_group_that_is_swept_may_be_set(place: Path) -> None:
+def test_in_a_sweep_options_of_a_swept_group_may_be_set(place: Path) -> None:
     assert (
         cli.main([*mine(place), "-m", "+solver=sjf,ljf", "solver.skip=false", "seed=0,1", *QUICK])
         == 0
@@ -275,7 +269,7 @@ def test_in_a_sweep_bad_input_is_found_before_any_job_starts(
     assert not (place / "work" / "runs").exists()
 
 
-def test_another_package_called_datasets_is_said_clearly(
+def test_another_package_called_datasets_is_an_error_that_says_so(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = place / "other" / "datasets"
@@ -287,7 +281,65 @@ def test_another_package_called_datasets_is_said_clearly(
         own_packages()
 
 
-# -- runs ------------------------------------------------------------------------------------------------------------
+# -- old names ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "option", "expected"),
+    [
+        (["+solver=ppo", "solver.lam=0.9"], "solver.gae_lambda", 0.9),
+        (["+solver=ppo", "solver.rounds=1"], "solver.message_passing_rounds", 1),
+        (["+solver=ppo_taught", "solver.imitation.together=8"], "solver.imitation.num_envs", 8),
+        (["+solver=sjf", "events=singly"], "event_order", "sequential"),
+        (["+solver=sjf", "ship=false"], "update_references", False),
+    ],
+)
+def test_old_names_are_accepted_with_a_notice(
+    old: list[str], option: str, expected: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = configuration.current_overrides(old, None)
+    (config,) = configuration.composed(argument_parser().parse_args(new))
+    assert OmegaConf.select(config, option) == expected
+    notices = capsys.readouterr().err.splitlines()
+    assert (
+        f"{old[-1]}: renamed; write {new[-1]} (the old name ends with the next version)" in notices
+    )
+    assert len(notices) == sum(one not in new for one in old)
+
+
+def test_an_old_name_that_a_plug_in_has_itself_is_not_translated(place: Path) -> None:
+    folder = place / "plug" / "conf" / "solver"
+    (folder / "slow.yaml").write_text("# mine\n_target_: my_plugin.Slow\nrounds: 1.0\n")
+    given = ["+solver=slow", "solver.rounds=0.5"]
+    assert configuration.current_overrides(given, str(folder.parent)) == given
+
+
+def test_old_names_in_a_users_own_yaml_are_accepted(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = "defaults: [ppo, _self_]\nenvs: 8\nimitation:\n  _target_: solvers.imitation.Imitation\n"
+    teacher = "  teacher: {_target_: solvers.rules.SJF}\n  lessons: file.json\n"
+    (place / "plug" / "conf" / "solver" / "mine.yaml").write_text(f"# mine\n{own}{teacher}")
+    flags = argument_parser().parse_args([*mine(place), "+solver=mine"])
+    (config,) = configuration.composed(flags)
+    assert config.solver.num_envs == 8
+    assert "envs" not in config.solver
+    assert config.solver.imitation["_target_"] == "solvers.rl.imitation.Imitation"
+    assert config.solver.imitation.demonstrations == "file.json"
+    assert capsys.readouterr().err.count("renamed; write") == 3
+
+
+def test_a_sweep_over_an_old_name_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = ["-m", "+solver=sjf", "events=singly,together", *QUICK]
+    assert cli.main(sweep) == 0
+    orders = {
+        OmegaConf.load(path).event_order for path in (place / "work").glob("runs/*/*/config.yaml")
+    }
+    assert orders == {"sequential", "batched"}
+    assert "renamed; write event_order=sequential,batched" in capsys.readouterr().err
+
+
+# -- runs ----------------------------------------------------------------------------------------
 
 
 def test_a_run_ends_in_a_table_against_reference_rules_and_random_play(
@@ -309,7 +361,7 @@ def test_a_run_ends_in_a_table_against_reference_rules_and_random_play(
         "mean JCT",
         "p99 JCT",
         "util.",
-        "decision p50",
+        "latency p50",
         "wall",
     ):
         assert column in shown
@@ -321,7 +373,7 @@ def test_a_run_ends_in_a_table_against_reference_rules_and_random_play(
     assert (place / "cache" / "baselines" / "tiny").is_dir()
 
 
-def test_a_log_says_how_to_make_it_again(place: Path) -> None:
+def test_the_card_of_a_log_holds_the_command_that_makes_it_again(place: Path) -> None:
     rows = [f"{60 * k},{60 * k + 30},{60 * k + 900 + 60 * (k % 3)},n{k % 2},1,4" for k in range(24)]
     (place / "log.csv").write_text("\n".join(["submit,start,end,agent,gpu,cpu", *rows]))
     agents = "logs.agents=[{name: n0, gpu: 9, cpu: 40}, {name: n1, gpu: 9, cpu: 40, speed: 2}]"
@@ -374,7 +426,7 @@ def test_budget_sharing_is_the_assign_track_by_itself(place: Path) -> None:
 @pytest.mark.parametrize(
     ("observe", "expected"), [("auto", "online"), ("all", "clairvoyant"), ("arrived", "online")]
 )
-def test_what_was_seen_is_recorded(place: Path, observe: str, expected: str) -> None:
+def test_the_information_is_recorded(place: Path, observe: str, expected: str) -> None:
     assert cli.main(["+solver=sjf", *QUICK, f"observe={observe}"]) == 0
     assert records(place / "work")["sjf-0"]["information"] == expected
 
@@ -387,7 +439,7 @@ def test_a_run_that_crashes_is_a_row_and_status_1(
     assert records(place / "work")["crash-0"]["status"] == "failed"
 
 
-def test_a_sweep_goes_on_after_a_bad_job_and_is_one_run_with_nested_ones(
+def test_a_sweep_continues_after_a_bad_job_and_is_one_parent_run(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep = [
@@ -427,10 +479,10 @@ def test_a_sweep_goes_on_after_a_bad_job_and_is_one_run_with_nested_ones(
     assert parent.data.metrics == {"jobs": 4.0, "failed": 2.0}
 
 
-def test_a_sweep_killed_in_the_middle_ends_with_the_rows_of_an_undisturbed_one(place: Path) -> None:
+def test_a_killed_sweep_resumes_to_the_rows_of_an_uninterrupted_one(place: Path) -> None:
     sweep = [*mine(place), "-m", "+solver=slow", "seed=0,1,2", *QUICK, "baselines=[]"]
-    (place / "calm").mkdir()
-    os.chdir(place / "calm")
+    (place / "uninterrupted").mkdir()
+    os.chdir(place / "uninterrupted")
     assert cli.main([*sweep]) == 0
     os.chdir(place / "work")
     environment = {
@@ -456,8 +508,8 @@ def test_a_sweep_killed_in_the_middle_ends_with_the_rows_of_an_undisturbed_one(p
         ).returncode
         == 0
     )
-    calm, again = tables(place / "calm"), tables(place / "work")
-    assert list(calm) == list(again)
-    assert len(calm) == 3
-    for name, table in calm.items():
+    uninterrupted, again = tables(place / "uninterrupted"), tables(place / "work")
+    assert list(uninterrupted) == list(again)
+    assert len(uninterrupted) == 3
+    for name, table in uninterrupted.items():
         pandas.testing.assert_frame_equal(table, again[name])

@@ -1,4 +1,4 @@
-"""Searches for hyperparameters: on validation instances only, on after a failure and after a kill; their trials are kept."""
+"""Hyperparameter searches: validation only, failed trials, resuming after a kill, `trials.json`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 import bench.__main__ as cli
-from bench.cli import tuning
+from bench.cli import configuration, tuning
+from bench.cli.hydra_private import argument_parser
+from bench.cli.sweeps import HyperparameterSearch
 from bench.instance import read_json
 from bench.plugins import CONF, members
 
@@ -24,8 +25,9 @@ PLUGIN = '''
 """A policy that takes the first legal action with probability `nerve`, and loses it above 0.7."""
 import time
 import numpy as np
+from bench.contracts import Policy
 
-class Moody:
+class Moody(Policy):
     observe = "arrived"
     def __init__(self, nerve: float = 0.5, pause: float = 0.0):
         self.nerve, self.pause = nerve, pause
@@ -118,7 +120,7 @@ def started(folder: Path) -> dict[str, str]:
     return {record["key"]: record["started"] for record in found if record["status"] == "finished"}
 
 
-# -- what is minimised -----------------------------------------------------------------------------------------------
+# -- what is minimised ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -143,10 +145,10 @@ def test_the_best_trial_is_the_first_with_the_smallest_value_and_none_if_all_fai
     assert tuning.best(tried[:1]) is None
 
 
-# -- what is refused -------------------------------------------------------------------------------------------------
+# -- what is refused -----------------------------------------------------------------------------
 
 
-def test_without_the_plug_in_it_says_what_to_install(
+def test_without_the_sweeper_the_error_says_what_to_install(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Plugins.instance()
@@ -198,15 +200,15 @@ def test_a_search_is_a_sweep(place: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "add -m" in capsys.readouterr().err
 
 
-# -- searches --------------------------------------------------------------------------------------------------------
+# -- searches ------------------------------------------------------------------------------------
 
 
 @needs_optuna
 @pytest.mark.parametrize("name", sorted(members("tuning")))
-def test_every_yaml_composes_to_a_search_over_keys_of_its_solver(name: str) -> None:
+def test_every_yaml_composes_to_a_search_over_options_of_its_solver(name: str) -> None:
     overrides = [f"+tuning={name}", f"+solver={name}", "dataset=tiny", "tracking=off"]
-    (config,) = cli._composed(get_args_parser().parse_args(["-m", *overrides]))
-    found = cli.Search(cli._checked(config), overrides)
+    (config,) = configuration.composed(argument_parser().parse_args(["-m", *overrides]))
+    found = HyperparameterSearch(config, overrides)
     assert found.setups[0].job.split == "validation"
     assert set(found.space) <= {f"solver.{key}" for key in config.solver}
     assert found.sampler["seed"] is not None
@@ -214,7 +216,7 @@ def test_every_yaml_composes_to_a_search_over_keys_of_its_solver(name: str) -> N
 
 
 @needs_optuna
-def test_a_search_keeps_its_trials_goes_on_after_a_failure_and_can_be_continued(
+def test_a_search_keeps_its_trials_survives_a_failed_one_and_can_be_extended(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tuning, "RESULTS", place)
@@ -236,7 +238,7 @@ def test_a_search_keeps_its_trials_goes_on_after_a_failure_and_can_be_continued(
     assert "3 jobs, 1 failed" in shown
     assert "default" in shown
     began = started(work)
-    assert cli.main(search(place, "hydra.sweeper.n_trials=4", "ship=true")) == 1
+    assert cli.main(search(place, "hydra.sweeper.n_trials=4", "update_references=true")) == 1
     again = trials(work)
     assert numbers(again)[:3] == numbers(found)
     assert len(again["trials"]) == 4
@@ -245,7 +247,7 @@ def test_a_search_keeps_its_trials_goes_on_after_a_failure_and_can_be_continued(
 
 
 @needs_optuna
-def test_all_trials_stand_under_one_run_of_the_tracker(place: Path) -> None:
+def test_all_trials_are_children_of_one_run(place: Path) -> None:
     for _ in range(2):
         assert (
             cli.main(
@@ -274,7 +276,7 @@ def test_all_trials_stand_under_one_run_of_the_tracker(place: Path) -> None:
 
 
 @needs_optuna
-def test_a_search_killed_in_the_middle_ends_with_the_trials_of_an_undisturbed_one(
+def test_a_killed_search_resumes_to_the_trials_of_an_uninterrupted_one(
     place: Path,
 ) -> None:
     calm, work = place / "calm", place / "work"

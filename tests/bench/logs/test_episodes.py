@@ -1,4 +1,4 @@
-"""Logged episodes: what is refused, and that a tape of play holds its returns, actions and states."""
+"""Logged episodes are validated and hashed, and the recorder records what was played."""
 
 from dataclasses import replace
 
@@ -7,31 +7,54 @@ import pytest
 import torch
 
 from bench.errors import UserError
-from bench.logs.episodes import Episodes, Tape, joined
+from bench.logs.episodes import EpisodeRecorder, LoggedEpisodes, concatenate
 from bench.metrics import objective
 from bench.setting import Setting
-from bench.simulator.tables import LEAVE
+from bench.simulator.tables import NO_ACTION
 from bench.simulator.tensors import TensorSimulator
+from bench.simulator.view import Layout
 from tests.solvers.learning import random_instance
 
 INSTANCES = [random_instance(np.random.default_rng(k), n=4 + k % 3) for k in range(6)]
 
 
-def played(name="played", limit=2**60, seed=0, shaped=False):
-    """A log of random legal play, and the simulator at its end."""
-    simulator = TensorSimulator(INSTANCES, Setting(), shaped=shaped, limit=limit)
-    tape, generator = Tape("random"), torch.Generator().manual_seed(seed)
+def record_random(name="random", max_decisions=2**60, seed=0, shaped=False):
+    """Return a log of uniformly random legal actions, and the simulator after the last step."""
+    simulator = TensorSimulator(INSTANCES, Setting(), shaped=shaped, max_decisions=max_decisions)
+    recorder = EpisodeRecorder("random")
+    generator = torch.Generator().manual_seed(seed)
     while simulator.playing.any():
-        chance = simulator.state.mask.double() + 1e-30
-        action = torch.multinomial(chance, 1, generator=generator)[:, 0]
-        tape.saw(simulator, action, 1.0 / simulator.state.mask.sum(dim=1).clamp(min=1).double())
-        tape.got(simulator.step(torch.where(simulator.playing, action, LEAVE)))
-    return tape.episodes(name), simulator
+        weights = simulator.state.mask.double() + 1e-30
+        action = torch.multinomial(weights, 1, generator=generator)[:, 0]
+        probability = 1.0 / simulator.state.mask.sum(dim=1).clamp(min=1).double()
+        recorder.before_step(simulator, action, probability)
+        reward = simulator.step(torch.where(simulator.playing, action, NO_ACTION))
+        recorder.after_step(reward)
+    return recorder.episodes(name), simulator
+
+
+def fixed_log(**changes):
+    """Return a small log made by hand: two episodes of 2 and 1 decisions."""
+    layout = Layout(1, 1, 1)
+    observation = np.arange(5 * layout.size, dtype=np.float32).reshape(5, layout.size)
+    observation[:, -2:] = 1
+    columns = {
+        "length": np.array([2, 1]),
+        "observation": observation,
+        "action": np.array([0, 1, 0]),
+        "reward": np.array([-1.0, -0.5, -2.0]),
+        "terminated": np.array([False, True, False]),
+        "truncated": np.array([False, False, True]),
+        "probability": np.array([0.5, 1.0, 0.25]),
+        "instance": ("a" * 64, "b" * 64),
+        "behaviour": ("x", "y"),
+    }
+    return LoggedEpisodes("fixed", layout, "total_time", **{**columns, **changes})
 
 
 @pytest.mark.parametrize("shaped", [False, True])
-def test_a_tape_holds_the_episodes_that_were_played(shaped):
-    log, simulator = played(shaped=shaped)
+def test_recorder_records_the_episodes_that_were_played(shaped):
+    log, simulator = record_random(shaped=shaped)
     assert log.length.sum() == len(log.action)
     assert log.instance == tuple(i.hash() for i in INSTANCES)
     host = simulator.host()
@@ -44,42 +67,48 @@ def test_a_tape_holds_the_episodes_that_were_played(shaped):
     assert np.allclose(log.probability, 1 / legal)
     assert log.mask[np.arange(len(log.action)), log.action].all()
     last = log.observation[log.state[np.cumsum(log.length) - 1] + 1]
-    assert not (last[:, : log.layout.tasks] > 0).any()  # nothing is left to show
+    assert not (last[:, : log.layout.tasks] > 0).any()  # no pending task is left
 
 
 def test_an_episode_that_is_cut_is_truncated_and_not_terminated():
-    log, _ = played(limit=3)
+    log, _ = record_random(max_decisions=3)
     assert (log.length == 3).all()
     assert log.truncated.sum() == 6
     assert not log.terminated.any()
 
 
 def test_restarted_environments_give_one_episode_after_the_other():
-    simulator, tape = TensorSimulator(INSTANCES[:2], Setting()), Tape("random")
+    simulator = TensorSimulator(INSTANCES[:2], Setting())
+    recorder = EpisodeRecorder("random")
     generator = torch.Generator().manual_seed(1)
-    simulator.restart(torch.tensor([0, 1]), everyone=True)
+    simulator.restart(torch.tensor([0, 1]), all_envs=True)
     for _ in range(60):
         action = torch.multinomial(simulator.state.mask.double(), 1, generator=generator)[:, 0]
-        tape.saw(simulator, action, torch.ones(2))
-        tape.got(simulator.step(action))
+        recorder.before_step(simulator, action, torch.ones(2))
+        recorder.after_step(simulator.step(action))
         simulator.restart(torch.tensor([1, 0]))
-    log = tape.episodes("again")
+    log = recorder.episodes("again")
     assert len(log.length) > 4
     names = [i.hash() for i in INSTANCES[:2]]
     assert log.instance[0] == names[0]  # environment 0 played instance 0 first, then 1 each time
     assert set(log.instance[1 : log.instance.index(names[1], 1)]) <= {names[1]}
 
 
-def test_parts_and_joins():
-    log, _ = played()
-    both = joined("both", [log.part([4, 1]), log.part([0])])
+def test_episodes_can_be_selected_and_concatenated():
+    log, _ = record_random()
+    both = concatenate("both", [log.select([4, 1]), log.select([0])])
     assert both.instance == (log.instance[4], log.instance[1], log.instance[0])
     assert np.allclose(both.returns, log.returns[[4, 1, 0]])
     assert both.hash != log.hash
-    assert both.part([2, 1, 0]).part([2, 1, 0]).hash == replace(both, name="x").hash
-    assert joined("none", [log, replace(log, probability=None)]).probability is None
+    assert both.select([2, 1, 0]).select([2, 1, 0]).hash == replace(both, name="x").hash
+    assert concatenate("none", [log, replace(log, probability=None)]).probability is None
     with pytest.raises(UserError, match="joined only where these agree"):
-        joined("unlike", [log, replace(log, objective="makespan")])
+        concatenate("unlike", [log, replace(log, objective="makespan")])
+
+
+def test_return_by_behaviour_is_the_mean_return_of_each_policy():
+    assert fixed_log().return_by_behaviour == {"x": -1.5, "y": -2.0}
+    assert fixed_log(behaviour=("x", "x")).return_by_behaviour == {"x": -1.75}
 
 
 def changed(column, at, value):
@@ -88,38 +117,71 @@ def changed(column, at, value):
     return column
 
 
+ENDS = r"\(decision 0 of episode 0\): the last decision of an episode has one of them, no other"
+
+
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        (lambda log: {"action": changed(log.action, 2, int(log.mask[2].argmin()))}, "at decision 2 of episode 0: is masked"),
-        (lambda log: {"action": changed(log.action, 1, 10**6)}, "action 1000000 at decision 1 of episode 0: must be 0 to"),
-        (lambda log: {"truncated": log.terminated}, "terminated, truncated at decision .* has one of them, no other has any"),
-        (lambda log: {"observation": changed(log.observation, int(log.length[0]), np.nan)}, "as must be the one that follows"),
-        (lambda log: {"reward": changed(log.reward, 0, np.nan)}, "reward nan at decision 0 of episode 0: must be finite"),
-        (lambda log: {"probability": changed(log.probability, 0, 0.0)}, r"probability 0.0 at .*must lie in \(0, 1\]"),
+        (
+            lambda log: {"action": changed(log.action, 2, int(log.mask[2].argmin()))},
+            r"action\[2\] \(decision 2 of episode 0\): value \d+: is masked",
+        ),
+        (
+            lambda log: {"action": changed(log.action, 1, 10**6)},
+            r"action\[1\] \(decision 1 of episode 0\): value 1000000: must be 0 to \d+$",
+        ),
+        (
+            lambda log: {"truncated": log.terminated},
+            "terminated, truncated.* has one of them, no other has any",
+        ),
+        (
+            lambda log: {"observation": changed(log.observation, int(log.length[0]), np.nan)},
+            "as must be the observation that follows",
+        ),
+        (
+            lambda log: {"reward": changed(log.reward, 0, np.nan)},
+            r"reward\[0\] \(decision 0 of episode 0\): value nan: must be finite",
+        ),
+        (
+            lambda log: {"probability": changed(log.probability, 0, 0.0)},
+            r"probability\[0\] .*: value 0.0: must lie in \(0, 1\]",
+        ),
         (lambda log: {"probability": log.probability[1:]}, "probability: shape"),
-        (lambda log: {"terminated": changed(log.terminated, 0, True)}, "the last decision has one of them, no other has any"),
+        (lambda log: {"terminated": changed(log.terminated, 0, True)}, ENDS),
         (lambda log: {"observation": log.observation[:-1]}, "observation: shape"),
         (lambda log: {"length": changed(log.length, 0, 99)}, "length: must be at least 1 each"),
-        (lambda log: {"observation": changed(log.observation, (0, 0), np.inf)}, "observation at decision 0 of episode 0"),
+        (
+            lambda log: {"observation": changed(log.observation, (0, 0), np.inf)},
+            r"observation\[0\] \(decision 0 of episode 0\): must be finite",
+        ),
     ],
-)  # fmt: skip
-def test_a_log_that_breaks_a_rule_is_refused(change, said):
-    log, _ = played()
-    with pytest.raises(UserError, match=said):
+)
+def test_a_log_that_breaks_a_rule_is_refused(change, message):
+    log, _ = record_random()
+    with pytest.raises(UserError, match=message):
         replace(log, **change(log))
 
 
-def test_nothing_that_ended_is_no_log():
-    simulator, tape = TensorSimulator(INSTANCES[:1], Setting()), Tape("random")
+def test_a_recording_without_a_completed_episode_is_refused():
+    simulator = TensorSimulator(INSTANCES[:1], Setting())
+    recorder = EpisodeRecorder("random")
+    with pytest.raises(UserError, match="no episode was completed"):
+        recorder.episodes("empty")
     action = simulator.state.mask.long().argmax(dim=1)
-    tape.saw(simulator, action, torch.ones(1))
-    tape.got(simulator.step(action))
-    with pytest.raises(UserError, match="no episode came to its end"):
-        tape.episodes("short")
+    recorder.before_step(simulator, action, torch.ones(1))
+    recorder.after_step(simulator.step(action))
+    with pytest.raises(UserError, match="no episode was completed"):
+        recorder.episodes("short")
 
 
-def test_the_same_play_is_the_same_log():
-    assert played(seed=4)[0].hash == played(seed=4)[0].hash
-    assert played(seed=4)[0].hash != played(seed=5)[0].hash
-    assert isinstance(played()[0], Episodes)
+def test_the_same_seed_gives_the_same_log():
+    assert record_random(seed=4)[0].hash == record_random(seed=4)[0].hash
+    assert record_random(seed=4)[0].hash != record_random(seed=5)[0].hash
+
+
+def test_hashes_of_stored_logs_stay_valid():
+    log = fixed_log()
+    assert log.hash == "e68d8ef662f655b81b870b1ffb27f3570f95d4d4ee2199fe24d9d6ccac12dd90"
+    bare = replace(log, name="renamed", probability=None)
+    assert bare.hash == "8b4a85919901430055afe73ce859d1005107d247312097e067b8f0d5654aa595"

@@ -1,4 +1,4 @@
-"""The runner: from instance to record, with solvers that crash, cheat, learn and are interrupted."""
+"""The runner: from job to record, with solvers that crash, cheat, train and are interrupted."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import pytest
 from bench import metrics
 from bench.analysis.anytime import MEASURES
 from bench.analysis.stats import gap, score
-from bench.contracts import Budget, Dataset, Log, Result
+from bench.contracts import Budget, Dataset, Learner, Policy, Result, Solver, TrainingLogger
 from bench.errors import UserError
 from bench.instance import Instance, read_json, write_json
 from bench.references import Reference, References
 from bench.run.job import Job
-from bench.run.record import identity
+from bench.run.record import Record, problem
 from bench.run.run_folder import RunFolder
-from bench.run.runner import Record, evaluate, run
+from bench.run.runner import evaluate, run
 from bench.schedule import Schedule
 from bench.setting import Setting
 from bench.tracking import Mlflow, Off
@@ -32,7 +32,7 @@ from bench.verify.__main__ import main as check_files
 SEARCH = ((0.0, math.inf, 6.0), (1.0, 10.0, 6.0), (3.0, 8.0, 8.0))  # seconds, objective, bound
 
 
-class Pairs:
+class Pairs(Dataset):
     """Three instances of two tasks (2 + i and 4 ticks) on one agent that holds one."""
 
     name = "pairs"
@@ -42,8 +42,8 @@ class Pairs:
             yield Instance([[2 + i], [4]], [[[1]], [[1]]], [[1]], [0], due=[3, 9], name=f"pair-{i}")
 
 
-class Serial:
-    """Runs the tasks one after another in a given order, or a random one; crashes on instance `crash`."""
+class Serial(Solver):
+    """Runs the tasks in a given order, or a random one; crashes on instance `crash`."""
 
     def __init__(
         self, order: tuple[int, int] | None = None, crash: str = "", **claims: Any
@@ -63,7 +63,7 @@ class Serial:
         return Result(Schedule.from_assignment(instance, [0, 0], start), **self.claims)
 
 
-class First:
+class First(Policy):
     """A policy that takes the first legal action."""
 
     observe = "arrived"
@@ -72,8 +72,8 @@ class First:
         return int(np.argmax(observation.mask))
 
 
-class Student:
-    """A learner that counts to three, keeps its state and may stumble."""
+class CountingLearner(Learner):
+    """A learner that counts to three, saves its state and may fail at step `stumble`."""
 
     def __init__(
         self, stumble: int | None = None, error: type[BaseException] = RuntimeError
@@ -81,15 +81,20 @@ class Student:
         self.stumble, self.error = stumble, error
 
     def fit(
-        self, data: Dataset, setting: Setting, budget: Budget, rng: np.random.Generator, log: Log
+        self,
+        data: Dataset,
+        setting: Setting,
+        budget: Budget,
+        rng: np.random.Generator,
+        logger: TrainingLogger,
     ) -> First:
-        state = log.folder / "state.json"
+        state = logger.folder / "state.json"
         done = json.loads(state.read_text()) if state.exists() else 0
         for step in range(done, 3):
             if step == self.stumble:
                 raise self.error("stumbled\nover two lines")
-            log.metrics(step, {"validation/return": float(step)})
-            log.progress(step + 1, 3)
+            logger.metrics(step, {"validation/return": float(step)})
+            logger.progress(step + 1, 3)
             state.write_text(json.dumps(step + 1))
         return First()
 
@@ -125,34 +130,40 @@ def test_recorded_numbers_equal_a_recomputation_from_the_stored_schedules(
     tmp_path: Path, go: Any
 ) -> None:
     known = References(tmp_path / "cache")
-    for problem in Pairs().instances("test"):
+    for instance in Pairs().instances("test"):
         known.improve(
-            problem,
+            instance,
             "total_time",
-            Reference(metrics.trivial_bound(problem, "total_time") + 2, 7.0, "x", "x"),
+            Reference(metrics.trivial_bound(instance, "total_time") + 2, 7.0, "x", "x"),
         )
     one = job(Serial())
     record = go(one)
     where = folder(tmp_path, one)
-    problems = [Instance.from_dict(data) for data in read_json(where / "instances.json.gz")]
+    instances = [Instance.from_dict(data) for data in read_json(where / "instances.json.gz")]
     results = [
         Result.from_dict(entry["result"]) for entry in read_json(where / "schedules.json.gz")
     ]
     table = pandas.read_parquet(where / "instances.parquet")
     values, scores, gaps = [], [], []
-    for problem, result, (_, row) in zip(problems, results, table.iterrows(), strict=True):
-        assert verify(problem, result.schedule) == []
-        value = metrics.objective(problem, result.schedule, "total_time")
-        reference, random = known.known(problem, "total_time"), known.random(problem, Setting())
+    for instance, result, (_, row) in zip(instances, results, table.iterrows(), strict=True):
+        assert verify(instance, result.schedule) == []
+        value = metrics.objective(instance, result.schedule, "total_time")
+        reference, random = known.known(instance, "total_time"), known.random(instance, Setting())
         values.append(value)
         scores.append(float(score(value, random.mean, reference.objective)))
         gaps.append(float(gap(value, reference.bound)))
         expected = {
-            "objective": value, "instance_hash": problem.hash(), "gap": gaps[-1], "score": scores[-1], "feasible": 1.0,
-            "reference": reference.objective, "reference_bound": reference.bound, "random": random.mean,
-        }  # fmt: skip
+            "objective": value,
+            "instance_hash": instance.hash(),
+            "gap": gaps[-1],
+            "score": scores[-1],
+            "feasible": 1.0,
+            "reference": reference.objective,
+            "reference_bound": reference.bound,
+            "random": random.mean,
+        }
         assert {key: row[key] for key in expected} == pytest.approx(expected)
-        for name, number in metrics.metrics(problem, result.schedule).items():
+        for name, number in metrics.metrics(instance, result.schedule).items():
             assert row[name] == pytest.approx(number, nan_ok=True)
     assert record["objective_mean"] == pytest.approx(np.mean(values))
     assert record["gap_mean"] == pytest.approx(np.mean(gaps))
@@ -215,9 +226,14 @@ def test_a_stored_record_is_compared_with_what_is_known_now(tmp_path: Path, go: 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"seed": 1}, {"budget": Budget(1.0)}, {"setting": Setting(objective="makespan")}, {"split": "validation"},
-     {"config": {"solver": {"_target_": "serial", "x": 1}, "dataset": {}}}],
-)  # fmt: skip
+    [
+        {"seed": 1},
+        {"budget": Budget(1.0)},
+        {"setting": Setting(objective="makespan")},
+        {"split": "validation"},
+        {"config": {"solver": {"_target_": "serial", "x": 1}, "dataset": {}}},
+    ],
+)
 def test_whatever_decides_a_result_decides_the_key(changes: dict[str, Any]) -> None:
     assert job(Serial()).key == job(Serial()).key
     assert job(Serial(), **changes).key != job(Serial()).key
@@ -263,7 +279,7 @@ def test_a_crash_on_one_instance_is_a_row_and_only_that_one_is_tried_again(
 
 
 def test_a_run_that_crashes_everywhere_has_failed(go: Any) -> None:
-    class Broken:
+    class Broken(Solver):
         def solve(self, *arguments: object) -> Result:
             raise MemoryError
 
@@ -272,7 +288,7 @@ def test_a_run_that_crashes_everywhere_has_failed(go: Any) -> None:
 
 
 def test_an_infeasible_schedule_is_counted_and_penalised(tmp_path: Path, go: Any) -> None:
-    class Overlap:
+    class Overlap(Solver):
         def solve(self, instance: Instance, *arguments: object) -> Result:
             return Result(Schedule.from_assignment(instance, [0, 0]), "optimal")
 
@@ -309,7 +325,7 @@ def test_a_false_claim_of_an_optimum_is_an_error(tmp_path: Path, go: Any) -> Non
 
 def test_a_learner_is_trained_measured_and_drawn(tmp_path: Path, go: Any) -> None:
     shown: list[tuple[Any, ...]] = []
-    one = job(Student(), "student")
+    one = job(CountingLearner(), "student")
     record = go(one, pictures=True, progress=lambda *state: shown.append(state))
     where = folder(tmp_path, one)
     assert ("student trains", 3, 3, "") in shown
@@ -320,17 +336,17 @@ def test_a_learner_is_trained_measured_and_drawn(tmp_path: Path, go: Any) -> Non
         assert (where / name).read_bytes().startswith(b"\x89PNG")
 
 
-def test_what_a_learner_says_at_two_times_is_all_recorded(tmp_path: Path) -> None:
+def test_facts_that_a_learner_logs_at_two_times_are_all_recorded(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    folder.learned({"logs/name": "some-v0", "learning/steps": 1})
+    folder.add_training_facts({"logs/name": "some-v0", "learning/steps": 1})
     RunFolder(tmp_path / "run").learned({"learning/steps": 2})
-    assert folder.learning() == {"logs/name": "some-v0", "learning/steps": 2}
+    assert folder.training_facts() == {"logs/name": "some-v0", "learning/steps": 2}
 
 
-def test_a_crash_in_training_is_a_failed_record_and_the_next_run_goes_on(
+def test_a_crash_in_training_is_a_failed_record_and_the_next_run_resumes(
     tmp_path: Path, go: Any
 ) -> None:
-    broken = job(Student(stumble=2), "student")
+    broken = job(CountingLearner(stumble=2), "student")
     record = go(broken)
     assert (record["status"], record["error"]) == (
         "failed",
@@ -338,18 +354,20 @@ def test_a_crash_in_training_is_a_failed_record_and_the_next_run_goes_on(
     )
     assert record["objective"] == "total_time"
     assert "in fit" in (folder(tmp_path, broken) / "traceback.txt").read_text()
-    again = go(job(Student(stumble=0), "student"))  # nothing is repeated: steps 0 and 1 are done
+    again = go(
+        job(CountingLearner(stumble=0), "student")
+    )  # nothing is repeated: steps 0 and 1 are done
     assert again["status"] == "finished"
     assert again["train_seconds"] > 0
 
 
 def test_bad_input_to_a_learner_is_the_users_error(go: Any) -> None:
     with pytest.raises(UserError, match="stumbled"):
-        go(job(Student(0, UserError), "student"))
+        go(job(CountingLearner(0, UserError), "student"))
 
 
 @pytest.mark.parametrize("solved", [0, 1, 2])
-def test_an_interrupted_run_goes_on_to_the_same_rows(tmp_path: Path, solved: int) -> None:
+def test_an_interrupted_run_resumes_to_the_same_rows(tmp_path: Path, solved: int) -> None:
     class Interrupted(Serial):
         def solve(self, instance: Instance, *arguments: Any) -> Result:
             if self.solved == solved:
@@ -410,7 +428,7 @@ def test_seconds_add_up_over_sessions(tmp_path: Path) -> None:
     assert 40 < second.seconds()["train_seconds"] < 50
 
 
-def test_who_plans_with_the_future_may_not_enter_online() -> None:
+def test_a_clairvoyant_planner_may_not_enter_online() -> None:
     setting = Setting(track="online", observe="arrived")
     with pytest.raises(UserError, match="serial plans with the future known"):
         job(Serial(), setting=setting)
@@ -423,7 +441,7 @@ def test_who_plans_with_the_future_may_not_enter_online() -> None:
 def test_rows_are_reported_in_the_instances_own_sense(tmp_path: Path, go: Any) -> None:
     """Profits 7 and 3 as costs 10 - profit: the best assignment earns 14."""
 
-    class Profits:
+    class Profits(Dataset):
         name = "profits"
 
         def instances(self, split: str) -> Iterator[Instance]:
@@ -437,7 +455,7 @@ def test_rows_are_reported_in_the_instances_own_sense(tmp_path: Path, go: Any) -
                 offset=10,
             )
 
-    class Fixed:
+    class Fixed(Solver):
         def solve(self, instance: Instance, *arguments: object) -> Result:
             return Result(Schedule.from_assignment(instance, [0, 1]), "feasible", 6.0)
 
@@ -467,7 +485,7 @@ def test_a_run_in_mlflow_has_parameters_metrics_input_and_artifacts(tmp_path: Pa
         "status": "optimal",
         "lower_bound": -math.inf,
     }
-    good, bad = job(Serial((0, 1), **claims)), job(Student(1), "student")
+    good, bad = job(Serial((0, 1), **claims)), job(CountingLearner(1), "student")
     for one in (good, bad):
         run(one, tmp_path / "runs", References(tmp_path / "cache"), tracker)
     client = tracker._store.client
@@ -491,8 +509,14 @@ def test_a_run_in_mlflow_has_parameters_metrics_input_and_artifacts(tmp_path: Pa
     assert ours.inputs.dataset_inputs[0].dataset.name == "pairs"
     stored = {file.path for file in client.list_artifacts(ours.info.run_id)}
     assert stored == {
-        "config.yaml", "curve.png", "gantt.png", "instances.json.gz", "instances.parquet", "result.json", "schedules.json.gz"
-    }  # fmt: skip
+        "config.yaml",
+        "curve.png",
+        "gantt.png",
+        "instances.json.gz",
+        "instances.parquet",
+        "result.json",
+        "schedules.json.gz",
+    }
     assert found["student"].info.status == "FAILED"
     assert found["student"].data.tags["error"].startswith("RuntimeError: stumbled")
 
@@ -508,10 +532,21 @@ def test_a_bound_with_a_proof_becomes_a_certificate_that_anyone_can_check(
     assert [data["instance"]["name"] for data in certificates] == ["pair-0", "pair-1", "pair-2"]
     first = certificates[0]
     facts = {
-        "schema": 1, "kind": "certificate", "objective_name": "total_time", "objective": 8.0, "objective_internal": 8.0,
-        "bound": 6.0, "bound_internal": 6.0, "status": "feasible", "bound_name": "alone", "proof": proof, "solver": "serial",
-        "seed": 0, "threads": 2, "budget_seconds": 60.0,
-    }  # fmt: skip
+        "schema": 1,
+        "kind": "certificate",
+        "objective_name": "total_time",
+        "objective": 8.0,
+        "objective_internal": 8.0,
+        "bound": 6.0,
+        "bound_internal": 6.0,
+        "status": "feasible",
+        "bound_name": "alone",
+        "proof": proof,
+        "solver": "serial",
+        "seed": 0,
+        "threads": 2,
+        "budget_seconds": 60.0,
+    }
     assert first.items() >= facts.items()
     assert {"versions", "git_commit", "seconds", "schedule"} <= set(first)
     assert [entry["result"]["info"] for entry in read_json(where / "schedules.json.gz")] == [
@@ -537,7 +572,7 @@ def test_without_a_proof_there_is_no_certificate(tmp_path: Path, go: Any) -> Non
 
 
 def test_the_bound_of_an_infeasible_schedule_is_certified_alone(tmp_path: Path, go: Any) -> None:
-    class Overlap:
+    class Overlap(Solver):
         def solve(self, instance: Instance, *arguments: object) -> Result:
             claims: dict[str, Any] = {"lower_bound": 6.0, "info": {"proof": {"kind": "trivial"}}}
             return Result(Schedule.from_assignment(instance, [0, 0]), "feasible", **claims)
@@ -573,7 +608,7 @@ def test_a_search_is_measured_over_time_against_the_best_known(tmp_path: Path, g
 
 
 def test_an_infeasible_search_found_nothing(tmp_path: Path, go: Any) -> None:
-    class Overlap:
+    class Overlap(Solver):
         def solve(self, instance: Instance, *arguments: object) -> Result:
             return Result(Schedule.from_assignment(instance, [0, 0]), trajectory=SEARCH)
 
@@ -609,7 +644,7 @@ def test_evaluate_in_python_needs_no_files(tmp_path: Path, monkeypatch: pytest.M
     )
 
 
-def test_records_of_one_problem_share_an_identity(go: Any) -> None:
+def test_records_of_one_problem_are_told_from_others(go: Any) -> None:
     a, b = go(job(Serial())), go(job(First(), "first", setting=Setting(observe="arrived")))
-    assert identity(a) == identity(b)
-    assert identity(a) != identity(go(job(Serial(), setting=Setting(objective="makespan"))))
+    assert problem(a) == problem(b)
+    assert problem(a) != problem(go(job(Serial(), setting=Setting(objective="makespan"))))

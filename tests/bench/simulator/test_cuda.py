@@ -1,6 +1,7 @@
-"""The simulator on CUDA in lock-step with the CPU.
+"""The simulator on CUDA gives the same states and rewards as on the CPU, step by step.
 
-With NUMBA_ENABLE_CUDASIM=1 numba plays the kernels without a GPU; `test_tensors` runs this file so.
+With NUMBA_ENABLE_CUDASIM=1 numba simulates the kernels without a GPU; `test_tensors` runs this file
+in that way.
 """
 
 import importlib.util
@@ -14,11 +15,11 @@ from torch.testing import assert_close
 from bench.instance import Instance, Outage
 from bench.setting import Setting
 from bench.simulator import IllegalAction, Simulator
-from bench.simulator.tables import LEAVE, STATUS, State
+from bench.simulator.tables import NO_ACTION, STATUS, SimulatorState
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_simulator
 from bench.speed import simulator as benchmark
-from solvers.networks.features import features
+from solvers.networks.features import featurize
 
 GPU = torch.cuda.is_available() and importlib.util.find_spec("numba_cuda") is not None
 pytestmark = [
@@ -34,17 +35,17 @@ COMMIT = {"mode": "commit", "backfill": "easy"}
 CASES = {
     "fit": ({}, {}),
     "clairvoyant and shaped": ({"track": "schedule", "observe": "all"}, {"shaped": True}),
-    "commit and backfill": (COMMIT, {"limit": 12}),
+    "commit and backfill": (COMMIT, {"max_decisions": 12}),
     "outages and quotas": ({"objective": "tardiness"}, {"outages": True, "quotas": True}),
     "the same in commit mode": (COMMIT, {"outages": True, "quotas": True}),
     "bounded slowdown": ({"objective": "bounded_slowdown"}, {"window": 4}),
-    "makespan, singly": ({"objective": "makespan", "events": "singly"}, {}),
+    "makespan, sequential": ({"objective": "makespan", "event_order": "sequential"}, {}),
     "budget": ({"track": "assign"}, {"sharing": "budget"}),
 }
 
 
 def instances(rng, sharing="time", outages=False, quotas=False):
-    """Six instances of two resources on three agents of two types."""
+    """Yield six instances of two resources on three agents of two types."""
     for _ in range(6):
         n = int(rng.integers(6, 11))
         more = {}
@@ -67,7 +68,7 @@ def instances(rng, sharing="time", outages=False, quotas=False):
 
 
 def pair(case):
-    """A Simulator and a TensorSimulator on CUDA of the same environments."""
+    """Return a Simulator and a TensorSimulator on CUDA of the same environments."""
     setting, more = CASES[case]
     kind = {name: more[name] for name in ("sharing", "outages", "quotas") if name in more}
     options = {name: value for name, value in more.items() if name not in kind}
@@ -79,28 +80,31 @@ def pair(case):
 
 
 def random_actions(simulator, rng):
-    """(B,) legal actions, LEAVE where there is none."""
+    """Return (B,) legal actions, NO_ACTION where there is none."""
     legal = [np.flatnonzero(mask) for mask in simulator.state.mask]
-    return np.array([rng.choice(choices) if len(choices) else LEAVE for choices in legal])
+    return np.array([rng.choice(choices) if len(choices) else NO_ACTION for choices in legal])
 
 
 def step(simulator, tensors, rng):
-    """The same random action in both; the rewards must be equal."""
+    """Take the same random action in both; the rewards must be equal."""
     actions = np.where(
-        simulator.terminated | simulator.truncated, LEAVE, random_actions(simulator, rng)
+        simulator.terminated | simulator.truncated, NO_ACTION, random_actions(simulator, rng)
     )
     rewards = tensors.step(torch.from_numpy(actions).to(tensors.device))
     np.testing.assert_allclose(rewards.cpu().numpy(), simulator.step(actions), rtol=1e-12)
 
 
 def assert_same(simulator, tensors):
-    for name, here, there in zip(State._fields, simulator.state, tensors.state, strict=True):
+    for name, here, there in zip(
+        SimulatorState._fields, simulator.state, tensors.state, strict=True
+    ):
         np.testing.assert_allclose(there.cpu().numpy(), here, rtol=1e-12, err_msg=name)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_steps_and_restarts_are_those_of_the_cpu(case):
-    rng, ended = np.random.default_rng(1), 0
+def test_steps_and_restarts_equal_those_of_the_cpu(case):
+    rng = np.random.default_rng(1)
+    ended = 0
     simulator, tensors = pair(case)
     assert_same(simulator, tensors)
     for _ in range(50):
@@ -119,11 +123,11 @@ def test_steps_and_restarts_are_those_of_the_cpu(case):
     assert ended > B
     new = rng.integers(0, 6, B)
     simulator.reset(np.arange(B), new)
-    tensors.restart(torch.from_numpy(new).to(tensors.device), everyone=True)
+    tensors.restart(torch.from_numpy(new).to(tensors.device), all_envs=True)
     assert_same(simulator, tensors)
 
 
-def test_copies_go_on_as_their_originals_would():
+def test_copied_environments_continue_like_their_originals():
     rng = np.random.default_rng(2)
     simulator, tensors = pair("outages and quotas")
     for _ in range(5):
@@ -144,7 +148,7 @@ def test_copies_go_on_as_their_originals_would():
 
 
 @pytest.mark.parametrize("case", ["clairvoyant and shaped", "outages and quotas"])
-def test_networks_see_the_same(case):
+def test_features_of_networks_equal_those_of_the_cpu(case):
     rng = np.random.default_rng(3)
     simulator, tensors = pair(case)
     on_cpu = TensorSimulator(simulator.instances, simulator.setting, B)
@@ -153,23 +157,23 @@ def test_networks_see_the_same(case):
         on_cpu.step(actions)
         tensors.step(actions.to(tensors.device))
         for here, there in zip(
-            features(from_simulator(on_cpu)), features(from_simulator(tensors)), strict=True
+            featurize(from_simulator(on_cpu)), featurize(from_simulator(tensors)), strict=True
         ):
             assert_close(there.cpu(), here, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", ["fit", "budget"])
-def test_random_play_is_that_of_the_cpu(case):
+def test_random_play_equals_that_of_the_cpu(case):
     simulator, tensors = pair(case)
-    for decisions, again in ((7, False), (40, True)):
-        here = simulator.play_random(np.random.default_rng(4), decisions, again)
-        there = tensors.play_random(np.random.default_rng(4), decisions, again)
+    for decisions, restart in ((7, False), (40, True)):
+        here = simulator.play_random(np.random.default_rng(4), decisions, restart)
+        there = tensors.play_random(np.random.default_rng(4), decisions, restart)
         np.testing.assert_allclose(there.cpu().numpy(), here, rtol=1e-12)
         assert_same(simulator, tensors)
     assert here[:, 0].sum() >= B
 
 
-def test_an_illegal_action_is_seen_later():
+def test_check_reports_an_illegal_action_after_a_restart():
     _, tensors = pair("fit")
     actions = tensors.state.mask.int().argmax(dim=1)
     actions[3] = 10**6
@@ -179,19 +183,19 @@ def test_an_illegal_action_is_seen_later():
         tensors.check()
 
 
-@pytest.mark.skipif(bool(config.ENABLE_CUDASIM), reason="only a GPU can be waited for")
-def test_nothing_waits_for_the_gpu():
+@pytest.mark.skipif(bool(config.ENABLE_CUDASIM), reason="CPU tensors need no synchronisation")
+def test_step_restart_and_copy_do_not_synchronise_with_the_gpu():
     _, tensors = pair("fit")
     numbers = torch.arange(B, device=tensors.device)
-    stay = torch.where(tensors.playing, tensors.state.mask.int().argmax(dim=1), LEAVE)
+    stay = torch.where(tensors.playing, tensors.state.mask.int().argmax(dim=1), NO_ACTION)
     tensors.step(stay)
-    tensors.restart(numbers % 6)  # all kernels are compiled now
+    tensors.restart(numbers % 6)  # now all kernels are compiled
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(20):
-            features(from_simulator(tensors))
+            featurize(from_simulator(tensors))
             tensors.step(
-                torch.where(tensors.playing, tensors.state.mask.int().argmax(dim=1), LEAVE)
+                torch.where(tensors.playing, tensors.state.mask.int().argmax(dim=1), NO_ACTION)
             )
             tensors.restart(numbers % 6)
             tensors.copy(numbers[:2], numbers[2:4])
@@ -201,23 +205,23 @@ def test_nothing_waits_for_the_gpu():
 
 
 @pytest.mark.skipif(bool(config.ENABLE_CUDASIM), reason="the simulator of CUDA has no streams")
-def test_kernels_run_on_the_stream_that_torch_uses():
+def test_kernels_run_on_the_current_stream_of_torch():
     rng = np.random.default_rng(5)
     simulator, tensors = pair("fit")
     torch.cuda.synchronize()
     with torch.cuda.stream(torch.cuda.Stream()):
-        torch.cuda._sleep(10**8)  # what runs on another stream would be done long before
+        torch.cuda._sleep(10**8)  # kernels on another stream would finish before
         for _ in range(5):
             step(simulator, tensors, rng)
         assert_same(simulator, tensors)
     assert tensors.state.env[:, STATUS].is_cuda
 
 
-def test_the_speed_of_random_play_is_a_row(monkeypatch):
+def test_the_benchmark_of_random_play_on_a_gpu_returns_a_row(monkeypatch):
     monkeypatch.setattr(benchmark, "GPU_ENVIRONMENTS", B)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
-    drawn = [benchmark.build(np.random.default_rng(6), "quotas")]
-    row = benchmark.on_gpu("quotas", drawn, rounds=1, mine=1e6)
+    drawn = [benchmark.draw_instance(np.random.default_rng(6), "quotas")]
+    row = benchmark.gpu_row("quotas", drawn, rounds=1, cpu_rate=1e6)
     assert row["decisions_per_second"] > 0
     assert (row["environments"], row["note"], row["per_cpu_second"]) == (B, "a GPU", None)

@@ -1,4 +1,4 @@
-"""The simulator over tensors on the CPU, and what can be said of CUDA without a GPU."""
+"""The simulator over CPU tensors, and the checks of CUDA that need no GPU."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from bench.instance import Instance
 from bench.setting import Setting
 from bench.simulator import IllegalAction, Simulator, batch
 from bench.simulator.batch import random_seeds
-from bench.simulator.tables import ILLEGAL, INSTANCE, LEAVE, STATUS, TIME
+from bench.simulator.tables import ILLEGAL, INSTANCE, NO_ACTION, STATUS, TIME
 from bench.simulator.tensors import TensorSimulator
 
 SETTINGS = [
@@ -40,10 +40,12 @@ def instances(count=5):
 
 
 def random_actions(tensors, rng):
-    """(B,) legal actions, LEAVE where the episode is over."""
+    """Return (B,) legal actions, NO_ACTION where the episode is over."""
     legal = [np.flatnonzero(mask) for mask in tensors.state.mask.numpy()]
     playing = tensors.playing.tolist()
-    return np.array([rng.choice(legal[b]) if playing[b] else LEAVE for b in range(tensors.n_envs)])
+    return np.array(
+        [rng.choice(legal[b]) if playing[b] else NO_ACTION for b in range(tensors.num_envs)]
+    )
 
 
 def assert_same(simulator, tensors):
@@ -52,11 +54,12 @@ def assert_same(simulator, tensors):
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: f"{setting.mode} {setting.track}")
-@pytest.mark.parametrize("many", [False, True])
-def test_it_is_the_simulator_step_for_step(setting, many, monkeypatch):
-    if many:  # environments are spread over threads
-        monkeypatch.setattr("bench.simulator.tensors.MANY", 1)
-    rng, more = np.random.default_rng(1), {"n_envs": 12, "window": 6, "limit": 6}
+@pytest.mark.parametrize("parallel", [False, True])
+def test_every_step_equals_that_of_the_simulator(setting, parallel, monkeypatch):
+    if parallel:  # the environments are distributed to threads
+        monkeypatch.setattr("bench.simulator.tensors.MIN_ENVS_FOR_THREADS", 1)
+    rng = np.random.default_rng(1)
+    more = {"num_envs": 12, "window": 6, "max_decisions": 6}
     simulator = Simulator(list(instances()), setting, **more)
     tensors = TensorSimulator(list(instances()), setting, **more)
     truncated = 0
@@ -76,15 +79,15 @@ def test_it_is_the_simulator_step_for_step(setting, many, monkeypatch):
     assert torch.equal(tensors.scale, torch.from_numpy(simulator.scale))
 
 
-def test_restart_only_where_an_episode_is_over():
-    tensors = TensorSimulator(list(instances()), Setting(), 3, limit=4)
-    tensors.restart(torch.tensor([0, 1, 2]), everyone=True)
+def test_restart_resets_only_environments_whose_episode_is_over():
+    tensors = TensorSimulator(list(instances()), Setting(), 3, max_decisions=4)
+    tensors.restart(torch.tensor([0, 1, 2]), all_envs=True)
     first = tensors.state.mask.int().argmax(dim=1)
-    tensors.step(torch.where(torch.tensor([True, False, False]), first, LEAVE))
-    assert tensors.status.tolist() == [0, ILLEGAL, ILLEGAL]  # LEAVE is for what is over
+    tensors.step(torch.where(torch.tensor([True, False, False]), first, NO_ACTION))
+    assert tensors.status.tolist() == [0, ILLEGAL, ILLEGAL]  # NO_ACTION is illegal before the end
     tensors.restart(torch.tensor([3, 3, 3]))
     assert tensors.state.env[:, INSTANCE].tolist() == [0, 1, 2]
-    tensors.restart(torch.tensor([4, 3, 3]), everyone=True)
+    tensors.restart(torch.tensor([4, 3, 3]), all_envs=True)
     assert tensors.state.env[:, INSTANCE].tolist() == [4, 3, 3]
     while tensors.playing.all():
         tensors.step(torch.from_numpy(random_actions(tensors, np.random.default_rng(0))))
@@ -96,7 +99,7 @@ def test_restart_only_where_an_episode_is_over():
     assert tensors.playing.all()
 
 
-def test_an_illegal_action_stays_to_be_seen():
+def test_check_reports_an_illegal_action_after_a_restart():
     tensors = TensorSimulator(list(instances()), Setting())
     actions = tensors.state.mask.int().argmax(dim=1)
     actions[2] = tensors.state.mask.shape[1]
@@ -106,11 +109,11 @@ def test_an_illegal_action_stays_to_be_seen():
     assert tensors.state.env[2, STATUS] == ILLEGAL
     with pytest.raises(IllegalAction, match="environment 2: a masked action"):
         tensors.check()
-    tensors.restart(torch.zeros(5, dtype=torch.int64), everyone=True)
+    tensors.restart(torch.zeros(5, dtype=torch.int64), all_envs=True)
     tensors.check()
 
 
-def test_copies_are_true_copies():
+def test_copied_environments_share_nothing_with_their_originals():
     rng = np.random.default_rng(2)
     tensors = TensorSimulator(list(instances()), Setting(), 6)
     tensors.step(torch.from_numpy(random_actions(tensors, rng)))
@@ -119,7 +122,7 @@ def test_copies_are_true_copies():
         assert torch.equal(array[[4, 5]], array[[0, 1]])
     before = [array[:2].clone() for array in tensors.state]
     actions = torch.from_numpy(random_actions(tensors, rng))
-    tensors.copy(torch.tensor([2]), torch.tensor([3]))  # a copy of another: the first two stay
+    tensors.copy(torch.tensor([2]), torch.tensor([3]))  # the first two do not change
     for array, old in zip(tensors.state, before, strict=True):
         assert torch.equal(array[:2], old)
     actions[3:] = actions[[2, 0, 1]]
@@ -129,7 +132,7 @@ def test_copies_are_true_copies():
         assert torch.equal(array[3:], array[[2, 0, 1]])
 
 
-def test_memory_is_shared_on_the_cpu():
+def test_cpu_tensors_share_the_memory_of_the_simulator():
     tensors = TensorSimulator(list(instances()), Setting())
     host = tensors.host()
     assert tensors.state.env.data_ptr() == host.state.env.ctypes.data
@@ -139,42 +142,44 @@ def test_memory_is_shared_on_the_cpu():
     assert host.state.env[0, TIME] == 77
 
 
-def test_random_play_is_that_of_the_simulator():
-    simulator, tensors = (
-        Simulator(list(instances()), Setting(), 9),
-        TensorSimulator(list(instances()), Setting(), 9),
-    )
+def test_random_play_equals_that_of_the_simulator():
+    simulator = Simulator(list(instances()), Setting(), 9)
+    tensors = TensorSimulator(list(instances()), Setting(), 9)
     here = simulator.play_random(np.random.default_rng(5), decisions=30, restart=True)
     there = tensors.play_random(np.random.default_rng(5), decisions=30, restart=True)
     assert np.array_equal(here, there.numpy())
     assert_same(simulator, tensors)
 
 
-def test_cuda_is_not_loaded_where_it_is_not_used():
+def test_numba_cuda_is_not_imported_for_cpu_tensors():
     program = "import sys, bench.simulator.tensors; assert 'numba.cuda' not in sys.modules"
     subprocess.run(
         [sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3], timeout=300
     )
 
 
-@pytest.mark.skipif(bool(config.ENABLE_CUDASIM), reason="is run by itself already")
-def test_the_kernels_of_cuda_do_the_same_without_a_gpu():
-    """`test_cuda` with numba's simulator of CUDA, which has to be chosen before numba is loaded."""
+@pytest.mark.skipif(bool(config.ENABLE_CUDASIM), reason="this process already runs test_cuda")
+def test_test_cuda_passes_with_the_simulation_of_cuda():
+    """Numba's simulation of CUDA has to be chosen before numba is imported."""
     pytest.importorskip("numba.cuda", reason="numba has no CUDA target here")
     file = Path(__file__).with_name("test_cuda.py")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", str(file)],
-        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}, capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed, 2 skipped" in done.stdout
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(config.ENABLE_CUDASIM), reason="the simulator of CUDA compiles nothing")
+@pytest.mark.skipif(bool(config.ENABLE_CUDASIM), reason="the simulation of CUDA compiles nothing")
 @pytest.mark.parametrize("name", ["step", "restart", "play_random"])
-def test_the_kernels_compile_for_a_gpu(name, monkeypatch):
-    """To the PTX of an H100 (compute capability 9.0), which needs numba-cuda's compiler and no GPU."""
+def test_the_cuda_kernels_compile(name, monkeypatch):
+    """Compile to PTX of an H100 (compute capability 9.0): it needs numba-cuda and no GPU."""
     pytest.importorskip("numba_cuda", reason="numba-cuda is not installed (extra cuda or cuda12)")
     from numba import cuda
 

@@ -1,4 +1,4 @@
-"""The flat vector: what a policy reads of it is what it reads of the simulator, with everything an instance can have."""
+"""The flat vectors of logged datasets hold the same observation as the simulator."""
 
 import numpy as np
 import pytest
@@ -7,19 +7,19 @@ import torch
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import Layout, from_simulator, layout_of, return_scale
-from solvers.networks.features import features
-from tests.solvers.learning import random_instance, rough, without_clock
+from solvers.networks.features import featurize
+from tests.solvers.learning import budget_instance, complex_instance, random_instance
 
 SETTINGS = {
     "schedule": (random_instance, Setting(objective="tardiness")),
-    "online": (rough, Setting(track="online", observe="arrived")),
-    "assign": (without_clock, Setting(track="assign")),
+    "online": (complex_instance, Setting(track="online", observe="arrived")),
+    "assign": (budget_instance, Setting(track="assign")),
     "slowdown": (random_instance, Setting(objective="bounded_slowdown")),
 }
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_features_of_a_flat_vector_are_those_of_the_simulator(name):
+def test_features_of_a_flat_vector_equal_those_of_the_simulator(name):
     make, setting = SETTINGS[name]
     rng = np.random.default_rng(3)
     simulator = TensorSimulator([make(np.random.default_rng(k)) for k in range(5)], setting)
@@ -30,24 +30,24 @@ def test_features_of_a_flat_vector_are_those_of_the_simulator(name):
         assert flat.shape == (5, layout.size)
         assert flat.dtype == torch.float32
         assert torch.isfinite(flat).all()
-        for one, other in zip(features(layout.view(flat)), features(view), strict=True):
+        for one, other in zip(featurize(layout.view(flat)), featurize(view), strict=True):
             assert torch.allclose(one.float(), other.float(), rtol=1e-4, atol=1e-5)
         assert torch.equal(layout.view(flat).mask, view.mask)
         assert torch.allclose(layout.scale(flat).double(), return_scale(simulator), rtol=1e-6)
         simulator.play_random(rng, 1)
 
 
-def test_what_lies_where():
+def test_the_layout_of_a_flat_vector():
     layout = Layout(3, 2, 4)
     assert layout.actions == 7
     assert layout.size == 5 * 3 + 6 + 24 + 12 + 8 + 8 + 4 * 2 + 1 + 7
     zeros = torch.zeros(2, layout.size)
     assert not layout.view(zeros).shown.any()
     assert not layout.view(zeros).mask.any()
-    assert all(torch.isfinite(column.float()).all() for column in features(layout.view(zeros)))
+    assert all(torch.isfinite(column.float()).all() for column in featurize(layout.view(zeros)))
 
 
-def test_the_scale_turns_what_is_left_into_a_return():
+def test_the_return_scale_of_bounded_slowdown_counts_tasks():
     instances = [random_instance(np.random.default_rng(k)) for k in range(2)]
     mean = TensorSimulator(instances, Setting(objective="bounded_slowdown"))
     assert torch.equal(

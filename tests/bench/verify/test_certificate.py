@@ -29,8 +29,8 @@ from bench.verify.proofs import proved
 from bench.verify.second_model import search
 from datasets.gangs import Gangs
 from solvers.cpsat import CpSat
-from solvers.exact.annealing import fastest
-from solvers.exact.bounds import root as relax
+from solvers.exact.annealing import greedy_schedule
+from solvers.exact.bounds import relaxation_bounds
 from solvers.exact.objective_terms import Terms
 
 Certificate = dict[str, Any]
@@ -630,8 +630,8 @@ def earnings(problem: Problem, proof: dict[str, Any], tick: int) -> int:
 def test_packing_by_our_relaxation_is_confirmed(told: Any) -> None:
     gangs = next(Gangs("gangs", 8, [4, 4], loads=[1.05]).instances("test"))
     result = CpSat(threads=1).solve(gangs, Setting(), Budget(4.0), np.random.default_rng(0))
-    packing = relax(
-        gangs, Terms.of(gangs, "total_time"), "total_time", fastest(gangs), 60.0
+    packing = relaxation_bounds(
+        gangs, Terms.of(gangs, "total_time"), "total_time", greedy_schedule(gangs), 60.0
     ).bounds[-1]
     assert packing.name == "packing"
     root, bound = json.loads(json.dumps(packing.proof)), float(packing.value)

@@ -1,4 +1,4 @@
-"""A scheduler's own log: what becomes of good rows, and what is said of the others."""
+"""A scheduler's own log: good rows become decisions, the others are rejected with a reason."""
 
 import numpy as np
 import pandas
@@ -8,7 +8,7 @@ from bench.errors import UserError
 from datasets.logs import minari_files
 from datasets.logs.imported import ImportedLogs
 
-pytestmark = pytest.mark.usefixtures("_place")
+pytestmark = pytest.mark.usefixtures("_cache")
 AGENTS = [{"name": "a", "gpu": 4, "cpu": 16}, {"name": "b", "gpu": 2, "cpu": 16, "speed": 0.5}]
 GOOD = """submit,start,end,agent,gpu,cpu
 0,0,600,a,2,4
@@ -26,8 +26,8 @@ BAD = """130,x,900,a,4,8
 
 
 @pytest.fixture
-def _place(tmp_path, monkeypatch):
-    """Logs are kept in a folder of the test's own."""
+def _cache(tmp_path, monkeypatch):
+    """Keep logs in a folder of this test."""
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
 
 
@@ -50,7 +50,7 @@ def test_rows_become_decisions(tmp_path):
         [10, 20],
         [10, 19],
         [4, -1],
-    ]  # on a as long as there; b is half as fast, and too small
+    ]  # ticks on a and b; b is half as fast, and too small for the last job
     assert first.resources == ("cpu", "gpu")
     assert log.instance == (first.hash(), second.hash())
     pairs = [
@@ -62,7 +62,7 @@ def test_rows_become_decisions(tmp_path):
     assert minari_files.read(tmp_path / "cache" / "logs" / "mine-v0").hash == log.hash
 
 
-def test_parquet_other_names_and_dates(tmp_path):
+def test_parquet_files_other_column_names_and_dates_are_read(tmp_path):
     table = pandas.read_csv(pandas.io.common.StringIO(GOOD))
     for name in ("submit", "start", "end"):
         table[name] = (
@@ -84,8 +84,8 @@ def test_parquet_other_names_and_dates(tmp_path):
 
 def test_rejected_rows_are_reported(tmp_path):
     logs = imported(tmp_path / "log.csv", GOOD + BAD)
-    told = []
-    log = logs.episodes(lambda done, total, note: told.append(note))
+    notes = []
+    log = logs.episodes(lambda label, done, total, note: notes.append(note))
     assert log.hash == imported(tmp_path / "good.csv").episodes().hash
     assert [row for row, _ in logs.rejected] == [5, 6, 7, 8, 9]
     assert [reason.split()[0] for _, reason in logs.rejected] == [
@@ -95,22 +95,22 @@ def test_rejected_rows_are_reported(tmp_path):
         "agent",
         "a",
     ]
-    assert told[0].startswith(
+    assert notes[0].startswith(
         "5 rows rejected: row 5: start is missing or no number and no ISO date; row 6"
     )
 
 
-def test_more_than_an_agent_has_room_for_is_rejected(tmp_path):
-    """At 500 agent a runs 4 of its 4 GPUs until 600 or so; a tick's overlap is the clock's."""
+def test_a_row_that_its_agent_has_no_room_for_is_rejected(tmp_path):
+    """At 500 agent a uses 4 of its 4 GPUs until 600; an overlap of one tick is allowed."""
     full = GOOD.replace("0,0,600,a,2,4", "0,0,600,a,4,4") + "210,500,800,a,1,1\n220,590,650,a,4,1\n"
     logs = imported(tmp_path / "log.csv", full)
     logs.episodes()
     assert logs.rejected == [
-        (5, "its agent has no room for its whole units beside the rows running there")
+        (5, "its agent has no room for its integer units beside the rows running there")
     ]
 
 
-def test_agents_that_are_numbers_stay_names_where_some_are_missing(tmp_path):
+def test_integer_agent_names_stay_names_where_some_are_missing(tmp_path):
     text = GOOD.replace(",a,", ",1,").replace(",b,", ",2,") + "500,600,700,,1,1\n"
     logs = imported(
         tmp_path / "log.csv", text, agents=[{**AGENTS[0], "name": 1}, {**AGENTS[1], "name": "2"}]
@@ -119,8 +119,8 @@ def test_agents_that_are_numbers_stay_names_where_some_are_missing(tmp_path):
     assert logs.rejected == [(5, "agent is none of 1, 2")]
 
 
-def test_demands_are_counted_in_whole_units(tmp_path):
-    """Half a GPU is one: what shared the last one with others has no room, instead of being made to wait."""
+def test_demands_are_rounded_up_to_integer_units(tmp_path):
+    """Half a GPU counts as one, so the third job at the same time has no room."""
     halves = "submit,start,end,agent,gpu,cpu\n" + "".join(
         f"{t},{t},{t + 600},b,0.5,2\n" for t in range(4)
     )
@@ -130,19 +130,19 @@ def test_demands_are_counted_in_whole_units(tmp_path):
     assert [row for row, _ in logs.rejected] == [2, 3, 4]
     assert (
         logs.rejected[0][1]
-        == "its agent has no room for its whole units beside the rows running there"
+        == "its agent has no room for its integer units beside the rows running there"
     )
     assert logs.rejected[2][1] == "a demand is negative or more than its agent has"
     (instance,) = logs.instances()
     assert (instance.demand[:, 1, instance.resources.index("gpu")] == 1).all()
 
 
-def test_a_name_that_minari_would_not_take(tmp_path):
-    with pytest.raises(UserError, match=r"logs.name: 'mine' must be letters.*mine-v0"):
+def test_a_name_that_minari_does_not_accept_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"logs.name: value 'mine': must be letters.*mine-v0"):
         ImportedLogs("mine", str(tmp_path / "log.csv"), AGENTS)
 
 
-def test_what_began_late_starts_when_it_could(tmp_path):
+def test_a_late_start_is_replayed_at_the_earliest_time(tmp_path):
     late = GOOD.replace("700,900", "1700,1900")  # the agent was free at 600
     assert np.array_equal(
         imported(tmp_path / "a.csv", late).episodes().action,
@@ -151,7 +151,7 @@ def test_what_began_late_starts_when_it_could(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "settings", "said"),
+    ("text", "settings", "message"),
     [
         (
             GOOD.replace("agent", "node"),
@@ -180,20 +180,20 @@ def test_what_began_late_starts_when_it_could(tmp_path):
         (
             GOOD,
             {"agents": [{"name": "a", "gpu": 2.5}]},
-            r"agents\[0\].gpu: a whole number of units is needed, got 2.5",
+            r"agents\[0\].gpu: an integer number of units is needed, got 2.5",
         ),
-        (GOOD, {"agents": [{"name": "a", "gpu": "two"}]}, r"agents\[0\].gpu: a whole number"),
+        (GOOD, {"agents": [{"name": "a", "gpu": "two"}]}, r"agents\[0\].gpu: an integer number"),
         (GOOD, {"columns": {"submt": "queued"}}, "logs.columns: 'submt' is none of submit, start"),
         ("", {}, "cannot be read"),
         (GOOD[:30], {}, "log.csv has no rows"),
     ],
 )
-def test_a_file_that_cannot_be_used(tmp_path, text, settings, said):
-    with pytest.raises(UserError, match=said):
+def test_a_file_that_cannot_be_used_is_refused(tmp_path, text, settings, message):
+    with pytest.raises(UserError, match=message):
         imported(tmp_path / "log.csv", text, **settings).episodes()
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"does not exist"):
         ImportedLogs("mine-v0", str(tmp_path / "no.csv"), AGENTS).episodes()
     with pytest.raises(UserError, match=r"logs.path: give the file"):

@@ -1,168 +1,107 @@
-"""Recorded logs: every kind of behaviour, its probabilities, and a log that is what its settings say."""
+"""Recorded logs are recorded once, belong to their settings, and can be joined."""
 
-from dataclasses import replace
-
-import numpy as np
 import pytest
 
-from bench import metrics
-from bench.contracts import Budget, Result
+from bench import plugins
 from bench.errors import UserError
-from bench.schedule import Schedule
 from bench.setting import Setting
-from bench.simulator import Simulator
 from datasets.logs import minari_files
-from datasets.logs.recorded import Behaviour, JoinedLogs, RecordedLogs, Recorder
+from datasets.logs.recorded import Behaviour, JoinedLogs, RecordedLogs
+from datasets.logs.recorder import Recorder
 from solvers.allox import AlloX
-from solvers.cpsat import CpSat
-from solvers.offline.learners import BC
 from solvers.ppo import PPO
 from solvers.rules import SJF, WSPT, Random
-from tests.solvers.learning import Fixed, random_instance, small
+from tests.solvers.learning import FixedDataset, random_instance, small_learner
 
-DATA = Fixed(random_instance, 12)
+DATA = FixedDataset(random_instance, 12)
+FORMER_HASHES = {  # that version 0.1 wrote into the cards of these logs
+    "cluster-medium-medium-v0": "e08182a9bd47419b",
+    "cluster-medium-random-v0": "d99c2a619426fe4c",
+    "cluster-medium-replay-v0": "b7bc101d2b5787be",
+    "cluster-medium-rules-v0": "bc39e0bfc0d3fa67",
+    "cluster-small-expert-v0": "b0e035e59322a456",
+    "cluster-small-expert_4096-v0": "58fc5c2dd62877ac",
+    "cluster-small-medium-v0": "e429a5389c5085b9",
+    "cluster-small-noisy_expert-v0": "4f16e7c61b4b4efe",
+    "cluster-small-random-v0": "56c9421441804128",
+    "cluster-small-replay-v0": "47b90f9cfca33724",
+    "cluster-small-rules-v0": "6480cb563abbceaa",
+    "cluster-tiny-random-v0": "9bc883c7cd7a0b24",
+}
 
 
 def logs(folder, name="some-v0", **behaviours):
+    """Return a recorded log in the cache `folder`."""
     made = RecordedLogs(name, DATA, behaviours)
     made.cache = folder
     return made
 
 
-def test_random_play_has_its_probabilities_and_returns(tmp_path):
-    log = logs(tmp_path, random=Behaviour(Random(), 30)).episodes()
-    assert len(log.length) == 30
-    assert np.allclose(log.probability, 1 / log.mask.sum(axis=1))
-    assert log.instance[:12] == tuple(i.hash() for i in DATA.instances("train"))
-    assert log.instance[12:24] == log.instance[:12]  # again from the first one
-    assert set(log.behaviour) == {"random"}
-    assert (log.returns < 0).all()
+def must_not_record(label, done, total, note):
+    pytest.fail("recorded again")
 
 
-def test_a_rule_does_what_it_does_and_noise_makes_it_random(tmp_path):
-    log = logs(tmp_path, sjf=Behaviour(SJF(), 12)).episodes()
-    assert (log.probability == 1.0).all()
-    for e, instance in enumerate(DATA.instances("train")):
-        simulator = Simulator([instance], Setting(), window=log.layout.tasks)
-        for t in range(log.first[e], log.first[e] + log.length[e]):
-            seen = simulator.observation(0)
-            action = simulator.flat(SJF().act(seen, np.random.default_rng(0)), seen)
-            assert _named(action, simulator) == _named(int(log.action[t]), simulator, log.layout)
-            simulator.step(np.array([action]))
-    noisy = logs(tmp_path, "noisy-v0", sjf=Behaviour(SJF(), 200, noise=0.4)).episodes()
-    legal = noisy.mask.sum(axis=1)
-    followed = noisy.probability > 0.4 / legal + 1e-9
-    assert np.allclose(noisy.probability, np.where(followed, 0.6 + 0.4 / legal, 0.4 / legal))
-    chosen = legal > 1
-    expected = (0.6 + 0.4 / legal[chosen]).mean()
-    assert followed[chosen].mean() == pytest.approx(expected, abs=4 * np.sqrt(0.25 / chosen.sum()))
-
-
-def _named(action, simulator, layout=None):
-    agents = layout.agents if layout else simulator.tables.agents.shape[1]
-    last = layout.actions - 1 if layout else simulator.n_actions - 1
-    return "wait" if action == last else divmod(action, agents)
-
-
-def test_an_expert_is_optimal_and_its_probabilities_share_what_starts_together(tmp_path):
-    log = logs(tmp_path, cpsat=Behaviour(CpSat(), 12, seconds=10.0)).episodes()
-    for e, instance in enumerate(DATA.instances("train")):
-        proved = CpSat().solve(
-            instance, Setting(), Budget(seconds=10.0, threads=1), np.random.default_rng(0)
-        )
-        assert proved.status == "optimal"
-        scale = Simulator([instance], Setting()).scale[0]
-        optimum = metrics.objective(instance, proved.schedule, "total_time")
-        assert -log.returns[e] * scale == pytest.approx(optimum)
-    assert ((log.probability == 1.0) | (log.probability <= 0.5)).all()
-
-
-class Lazy:
-    """A solver that leaves tasks out."""
-
-    def solve(self, instance, setting, budget, rng):
-        return Result(Schedule.empty(), "unknown")
-
-
-def test_a_plan_that_leaves_tasks_out_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"no whole schedule of .*raise seconds"):
-        logs(tmp_path, lazy=Behaviour(Lazy(), 2)).episodes()
-
-
-def test_a_learner_is_trained_first_and_a_replay_holds_all_that_it_saw(tmp_path):
-    learner = small(PPO, steps=8, minibatch=64, decoding="greedy", shaped=False)
-    log = logs(tmp_path, ppo=Behaviour(learner, 20, decisions=1000)).episodes()
-    assert len(log.length) == 20
-    assert (log.probability < 1.0).any()  # it draws its actions
-    replay = logs(
-        tmp_path, "replay-v0", ppo=Behaviour(learner, 0, decisions=1000, replay=True)
-    ).episodes()
-    assert 1000 - 16 * 20 < len(replay.action) <= 1024
-    assert replay.terminated.sum() == len(replay.length)
-    anew = small(PPO, steps=8, minibatch=64, decoding="greedy", shaped=False)
-    again = logs(
-        tmp_path, "replay-v0", ppo=Behaviour(anew, 0, decisions=1000, replay=True)
-    ).episodes()
-    assert again.hash == replay.hash  # read, not refused for other settings
-    assert learner.tape is None
-    few = logs(
-        tmp_path, "few-v0", ppo=Behaviour(learner, 5, decisions=1000, replay=True)
-    ).episodes()
-    assert replace(few, name="x").hash == replay.part(range(5)).hash
-    shaped = logs(
-        tmp_path,
-        "shaped-v0",
-        ppo=Behaviour(replace(learner, shaped=True), 5, decisions=1000, replay=True),
-    )
-    with pytest.raises(UserError, match=r"set policy.shaped=false for shaped-v0"):
-        shaped.episodes()
-    with pytest.raises(UserError, match=r"SJF does not learn"):
-        logs(tmp_path, "no-v0", sjf=Behaviour(SJF(), 5, replay=True)).episodes()
-    with pytest.raises(UserError, match=r"BC does not play while it learns"):
-        logs(tmp_path, "no-v0", bc=Behaviour(BC(logs=None), 5, replay=True)).episodes()
-
-
-def test_planners_remember_what_they_planned_for_one_episode_only(tmp_path):
-    """Episodes are played side by side; each is what it would be alone, and the log is read again as the one recorded."""
-    data = Fixed(lambda rng: random_instance(rng, n=8), 5)
-    setting = {"track": "online", "observe": "arrived"}
-    together = RecordedLogs("all-v0", data, {"allox": Behaviour(AlloX(), 5)}, setting)
-    together.cache = tmp_path
-    log = together.episodes()
-    for e, instance in enumerate(data.instances("train")):
-        alone = RecordedLogs(
-            f"one-v{e}",
-            Fixed(lambda rng, one=instance: one, 1),
-            {"allox": Behaviour(AlloX(), 1)},
-            setting,
-        )
-        alone.cache = tmp_path
-        assert alone.episodes().returns.tolist() == log.part([e]).returns.tolist()
-    assert together.episodes().hash == log.hash
-
-
-def test_a_log_is_recorded_once_and_taken_for_no_other(tmp_path):
+def test_a_log_is_recorded_once_and_belongs_to_its_settings(tmp_path):
     first = logs(tmp_path, random=Behaviour(Random(), 10))
-    told = []
-    log = first.episodes(lambda done, total, note: told.append(done))
-    assert told == [10]
-    assert first.episodes(lambda *heard: pytest.fail("recorded again")).hash == log.hash
-    assert logs(tmp_path, random=Behaviour(Random(), 10)).episodes().hash == log.hash
+    reports = []
+    log = first.episodes(lambda label, done, total, note: reports.append((label, done, total)))
+    assert reports == [("records some-v0", 10, 10)]
+    assert first.episodes(must_not_record).hash == log.hash
+    again = logs(tmp_path, random=Behaviour(Random(), 10))
+    assert again.episodes(must_not_record).hash == log.hash
     with pytest.raises(UserError, match=r"recorded from other settings.*delete the folder"):
         logs(tmp_path, random=Behaviour(Random(), 11)).episodes()
     with pytest.raises(UserError, match=r"recorded from other settings"):
         logs(tmp_path, random=Behaviour(WSPT(), 10)).episodes()
 
 
-def test_the_same_seed_records_the_same_log():
-    def record(seed):
-        return Recorder("x", DATA, Setting(), seed).record("random", Behaviour(Random(), 12)).hash
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        Behaviour(AlloX(), 2),
+        Behaviour(
+            small_learner(PPO, steps=8, minibatch=64, decoding="greedy", shaped=False),
+            0,
+            decisions=200,
+            replay=True,
+        ),
+    ],
+    ids=["planning policy", "learner"],
+)
+def test_settings_stay_the_same_when_the_policy_was_played_or_trained(tmp_path, behaviour):
+    made = logs(tmp_path, policy=behaviour)
+    before = made.settings
+    made.episodes()
+    assert made.settings == before
+    assert made.episodes(must_not_record).behaviour[0] == "policy"
 
-    assert record(1) == record(1)
-    assert record(1) != record(2)
+
+def test_settings_do_not_depend_on_the_module_of_a_class(monkeypatch):
+    made = RecordedLogs("x-v0", DATA, {"rule": Behaviour(SJF(), 1)})
+    before = made.settings
+    monkeypatch.setattr(SJF, "__module__", "elsewhere")
+    assert made.settings == before
+    assert RecordedLogs("x-v0", DATA, {"rule": Behaviour(WSPT(), 1)}).settings != before
 
 
-def test_several_behaviours_and_several_logs_are_one(tmp_path):
+@pytest.mark.parametrize("name", FORMER_HASHES)
+def test_a_log_of_the_former_version_is_accepted(tmp_path, name):
+    stored = Recorder(name, DATA, Setting(), 0).record("random", Behaviour(Random(), 2))
+    made = plugins.load("logs", name)
+    made.cache = tmp_path
+    minari_files.write(made.folder, stored, {"settings": FORMER_HASHES[name]})
+    assert made.episodes(must_not_record).hash == stored.hash
+    made.seed += 1
+    with pytest.raises(UserError, match=r"recorded from other settings"):
+        made.episodes(must_not_record)
+
+
+def test_former_names_of_a_setting_are_accepted():
+    former = RecordedLogs("x-v0", DATA, {}, {"mode": "fit", "events": "singly"})
+    assert former.setting == Setting(event_order="sequential")
+
+
+def test_several_behaviours_and_several_logs_are_joined(tmp_path):
     both = logs(tmp_path, "both-v0", sjf=Behaviour(SJF(), 4), random=Behaviour(Random(), 8))
     assert both.episodes().behaviour == ("sjf",) * 4 + ("random",) * 8
     rules = logs(tmp_path, "rules-v0", wspt=Behaviour(WSPT(), 6))
@@ -176,20 +115,31 @@ def test_several_behaviours_and_several_logs_are_one(tmp_path):
     assert {i.hash() for i in mixed.instances()} >= set(log.instance)
     with pytest.raises(UserError, match=r"shares.rules: 7 episodes asked for, rules-v0 has 6"):
         JoinedLogs("x-v0", {"rules": rules}, {"rules": 7}).episodes()
-    with pytest.raises(UserError, match=r"shares: rule is no part"):
-        JoinedLogs("x-v0", {"rules": rules}, {"rule": 7})
-    with pytest.raises(
-        UserError, match=r"shares.rules: at least 1 episode is needed, got 0; leave the part out"
-    ):
-        JoinedLogs("x-v0", {"rules": rules}, {"rules": 0})
-    blind = RecordedLogs(
-        "blind-v0", DATA, {"random": Behaviour(Random(), 4)}, {"observe": "arrived"}
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"rule": 7}, r"shares: rule is not a part; the parts are rules"),
+        ({"rules": 0}, r"shares.rules: at least 1 episode is needed, got 0; leave the part out"),
+    ],
+)
+def test_impossible_shares_are_refused(shares, message):
+    rules = RecordedLogs("rules-v0", DATA, {"wspt": Behaviour(WSPT(), 6)})
+    with pytest.raises(UserError, match=message):
+        JoinedLogs("x-v0", {"rules": rules}, shares)
+
+
+def test_logs_of_different_settings_cannot_be_joined():
+    rules = RecordedLogs("rules-v0", DATA, {"wspt": Behaviour(WSPT(), 6)})
+    online = RecordedLogs(
+        "online-v0", DATA, {"random": Behaviour(Random(), 4)}, {"observe": "arrived"}
     )
     with pytest.raises(
         UserError,
-        match=r"parts.blind: was played with .*observe='arrived'.* only where these agree",
+        match=r"parts.online: was played with .*observe='arrived'.* only where these agree",
     ):
-        JoinedLogs("x-v0", {"rules": rules, "blind": blind})
+        JoinedLogs("x-v0", {"rules": rules, "online": online})
 
 
 @pytest.mark.parametrize(
@@ -201,13 +151,13 @@ def test_several_behaviours_and_several_logs_are_one(tmp_path):
         {"episodes": 1, "decisions": 0},
     ],
 )
-def test_a_behaviour_that_means_nothing(settings):
+def test_behaviour_settings_outside_their_range_are_refused(settings):
     with pytest.raises(
         UserError, match=r"logs.behaviours: (noise|episodes|seconds|decisions) must"
     ):
         Behaviour(SJF(), **settings)
 
 
-def test_a_seed_that_means_nothing():
+def test_a_negative_seed_is_refused():
     with pytest.raises(UserError, match=r"logs.seed: must not be negative, got -1"):
         RecordedLogs("x-v0", DATA, {"random": Behaviour(Random(), 4)}, seed=-1)

@@ -1,4 +1,4 @@
-"""Policies that follow a plan: legal and repeatable in every kind of play; a new plan only at what is unforeseen."""
+"""Replanning policies: legal and reproducible in every setting; they replan only when needed."""
 
 from pathlib import Path
 
@@ -7,19 +7,20 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-import bench.__main__  # noqa: F401 - knows the resolvers of conf/
 from bench.contracts import Budget, Policy
 from bench.instance import Instance, Outage
+from bench.plugins import register_resolvers
 from bench.rollout import PolicySolver
 from bench.setting import Setting
 from bench.verify import verify
-from solvers.dispatch.plan import Planner
+from solvers.dispatch.plan import ReplanningPolicy
 
 CONF = Path(__file__).parents[3] / "conf"
 
 
-def planners():
-    """Name -> every policy of conf/solver that plans."""
+def replanning_policies():
+    """Return name -> policy for every replanning policy of conf/solver."""
+    register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         names = sorted(file.stem for file in (CONF / "solver").glob("*.yaml"))
         configs = {
@@ -27,13 +28,18 @@ def planners():
             for name in names
         }
         plugins = {name: instantiate(config) for name, config in configs.items()}
-    return {name: plugin for name, plugin in plugins.items() if isinstance(plugin, Planner)}
+    return {
+        name: plugin for name, plugin in plugins.items() if isinstance(plugin, ReplanningPolicy)
+    }
 
 
-PLANNERS = planners()
+POLICIES = replanning_policies()
+ONLINE = {"track": "online", "observe": "arrived"}
 SETTINGS = {
     "fit": Setting(track="online", observe="arrived"),
-    "singly": Setting(track="online", observe="arrived", events="singly", objective="tardiness"),
+    "sequential": Setting(
+        track="online", observe="arrived", event_order="sequential", objective="tardiness"
+    ),
     "commit": Setting(track="online", observe="arrived", mode="commit"),
     "easy": Setting(track="online", observe="arrived", mode="commit", backfill="easy"),
     "schedule": Setting(observe="arrived"),
@@ -46,7 +52,7 @@ def play(policy, problem, setting=SETTINGS["fit"]):
 
 
 def problem(seed, n=20):
-    """Tasks on five agents, two of them alike, with outages, quotas and wrong estimates."""
+    """Return tasks on five agents of two types, with outages, quotas and wrong estimates."""
     rng = np.random.default_rng(seed)
     duration = rng.integers(1, 15, (n, 2))
     duration[rng.random(n) < 0.2, 1] = -1
@@ -69,33 +75,34 @@ def problem(seed, n=20):
 
 
 def certain(**fields):
-    """One resource, one task at a time per agent, estimates exact."""
+    """Return an instance with one task at a time per agent and, by default, exact estimates."""
     n, t = np.shape(fields["duration"])
     plain = {"demand": np.ones((n, t, 1)), "capacity": np.ones((t, 1)), "agent_type": range(t)}
     return Instance.from_dict(plain | fields)
 
 
-def test_there_are_planners():
-    assert len(PLANNERS) >= 2
-    assert all(
-        isinstance(planner, Policy) and planner.observe == "arrived"
-        for planner in PLANNERS.values()
-    )
+def test_replanning_policies_are_online_policies_and_no_baselines():
+    assert len(POLICIES) >= 2
+    for policy in POLICIES.values():
+        assert isinstance(policy, Policy)
+        assert policy.observe == "arrived"
+        assert not policy.baseline
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("name", PLANNERS)
-def test_play_is_legal_complete_and_repeatable(name, setting):
+@pytest.mark.parametrize("name", POLICIES)
+def test_rollouts_are_legal_complete_and_reproducible(name, setting):
     for seed in range(3):
-        first, second = (play(PLANNERS[name], problem(seed), SETTINGS[setting]) for _ in range(2))
+        first, second = (play(POLICIES[name], problem(seed), SETTINGS[setting]) for _ in range(2))
         assert verify(problem(seed), first.schedule) == []
         assert first.schedule.to_dict() == second.schedule.to_dict()
 
 
-@pytest.mark.parametrize("name", PLANNERS)
-def test_budget_sharing_is_played_by_the_rule_to_fall_back_on(name):
+@pytest.mark.parametrize("name", POLICIES)
+def test_budget_sharing_is_decided_by_the_fallback_rule(name):
     rng = np.random.default_rng(0)
-    costs, use = rng.integers(1, 50, (12, 3)), rng.integers(1, 5, (12, 3, 1))
+    costs = rng.integers(1, 50, (12, 3))
+    use = rng.integers(1, 5, (12, 3, 1))
     gap = Instance(
         duration=costs,
         demand=use,
@@ -103,57 +110,55 @@ def test_budget_sharing_is_played_by_the_rule_to_fall_back_on(name):
         agent_type=[0, 1, 2],
         sharing="budget",
     )
-    result = play(PLANNERS[name], gap, Setting(track="assign"))
+    result = play(POLICIES[name], gap, Setting(track="assign"))
+    expected = play(POLICIES[name].fallback, gap, Setting(track="assign"))
     assert result.status == "feasible"
+    assert result.schedule.to_dict() == expected.schedule.to_dict()
     assert verify(gap, result.schedule) == []
 
 
-@pytest.fixture(params=PLANNERS)
+@pytest.fixture(params=POLICIES)
 def planned_at(request, monkeypatch):
-    """A function that plays `certain(**fields)` and returns the ticks at which the policy made a plan."""
-    planner, ticks = PLANNERS[request.param], []
-    steps = planner.steps
+    """Return a function that plays `certain(**fields)` and returns the ticks of replanning."""
+    policy = POLICIES[request.param]
+    plan_tasks = policy.plan_tasks
+    ticks = []
 
-    def noted(observation, keys):
+    def recorded(observation, keys):
         ticks.append(observation.time)
-        return steps(observation, keys)
+        return plan_tasks(observation, keys)
 
     def run(**fields):
         instance = certain(**fields)
-        assert verify(instance, play(planner, instance).schedule) == []
+        assert verify(instance, play(policy, instance).schedule) == []
         return ticks
 
-    monkeypatch.setattr(planner, "steps", noted)
+    monkeypatch.setattr(policy, "plan_tasks", recorded)
     return run
 
 
-TASKS = [
-    [3, 9],
-    [4, 9],
-    [9, 5],
-    [2, 9],
-    [9, 6],
-]  # on agent 0: task 3, 0, 1, ending at 2, 5, 9; on agent 1: 2 and 4, at 5, 11
+# Optimal: tasks 3, 0, 1 on agent 0, which end at 2, 5, 9; tasks 2 and 4 on agent 1, at 5 and 11.
+TASKS = [[3, 9], [4, 9], [9, 5], [2, 9], [9, 6]]
 
 
-def test_one_plan_does_where_nothing_unforeseen_happens(planned_at):
+def test_one_plan_suffices_without_unforeseen_events(planned_at):
     assert planned_at(duration=TASKS) == [0]
 
 
-def test_tasks_that_look_alike_are_interchangeable(planned_at):
+def test_tasks_of_equal_features_are_interchangeable(planned_at):
     assert planned_at(duration=[[3, 4]] * 6) == [0]
 
 
-def test_an_arrival_needs_a_new_plan(planned_at):
+def test_an_arrival_causes_replanning(planned_at):
     assert planned_at(duration=[*TASKS, [9, 1]], release=[0, 0, 0, 0, 0, 5]) == [0, 5]
 
 
 @pytest.mark.parametrize(("actual", "ticks"), [(3, [0, 3]), (7, [0, 5, 7])], ids=["early", "late"])
-def test_an_end_that_differs_from_its_estimate_needs_a_new_plan(planned_at, actual, ticks):
+def test_an_end_that_differs_from_its_estimate_causes_replanning(planned_at, actual, ticks):
     duration = np.array(TASKS)
     duration[2, 1] = actual
     assert planned_at(duration=duration, estimate=TASKS) == ticks
 
 
-def test_an_agent_that_goes_away_needs_a_new_plan(planned_at):
+def test_an_unannounced_outage_causes_replanning(planned_at):
     assert planned_at(duration=TASKS, outages=[(1, 5, 6, False)]) == [0, 5, 6]

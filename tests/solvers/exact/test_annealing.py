@@ -1,4 +1,4 @@
-"""The local search: always feasible, never worse than its start, the same for the same seed, and near the optimum."""
+"""Annealing is feasible, never worse than its start, reproducible, and finds small optima."""
 
 from __future__ import annotations
 
@@ -6,36 +6,36 @@ import numpy as np
 import pytest
 
 from bench.instance import Instance
+from bench.left_shift import active
 from bench.metrics import objective
+from bench.schedule import Schedule
 from bench.setting import OBJECTIVES, Setting
 from bench.verify import verify
-from solvers.exact.annealing import fastest, improve
-from solvers.exact.objective_terms import Terms, completion
-from tests.solvers.test_cpsat import any_plan, brute_force, random_instance
+from solvers.exact.annealing import greedy_schedule, improve_schedule
+from solvers.exact.objective_terms import Terms, completion_times
+from tests.solvers.brute_force import brute_force, random_schedule, random_small_instance
 
-LONG = 600.0  # seconds that `patience` never needs
+NO_LIMIT = 600.0  # seconds, which `patience` never needs
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_small_instances_are_solved_to_the_optimum(seed: int) -> None:
-    """Serial generation reaches an optimum of every regular objective; with six tasks the search should find it."""
+    """Serial generation reaches an optimum of every regular objective.
+
+    With six tasks the search should find it.
+    """
     rng = np.random.default_rng([41, seed])
-    instance = random_instance(rng, "time")
+    instance = random_small_instance(rng, "time")
     for name, optimum in brute_force(instance).items():
-        best = improve(
-            instance,
-            Terms.of(instance, name),
-            any_plan(instance, Setting(), rng),
-            LONG,
-            rng,
-            patience=4,
-        )
+        terms = Terms.of(instance, name)
+        first = random_schedule(instance, Setting(), rng)
+        best = improve_schedule(instance, terms, first, NO_LIMIT, rng, patience=4)
         assert verify(instance, best) == []
         assert objective(instance, best, name) == pytest.approx(optimum, rel=1e-9), name
 
 
-def crowd(rng: np.random.Generator, n: int, quotas: bool) -> Instance:
-    """n gangs with memory on four unrelated agents, one of them away for a while."""
+def contended_instance(rng: np.random.Generator, n: int, quotas: bool) -> Instance:
+    """Return n gang tasks with memory on four unrelated agents, two of them with an outage."""
     parts = {"tenant": rng.integers(0, 3, n), "quota": np.full((3, 2), 9)} if quotas else {}
     release = rng.integers(0, 3 * n, n)
     return Instance(
@@ -53,37 +53,42 @@ def crowd(rng: np.random.Generator, n: int, quotas: bool) -> Instance:
 
 @pytest.mark.parametrize("quotas", [False, True])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_better_than_its_start_and_told_of_every_step(name: str, quotas: bool) -> None:
+def test_the_result_is_better_than_the_start_and_every_improvement_is_reported(
+    name: str, quotas: bool
+) -> None:
     rng = np.random.default_rng([42, quotas])
-    instance = crowd(rng, 25, quotas)
-    terms, first, seen = Terms.of(instance, name), fastest(instance), []
+    instance = contended_instance(rng, 25, quotas)
+    terms = Terms.of(instance, name)
+    first = greedy_schedule(instance)
+    values = []
     assert verify(instance, first) == []
 
-    def found(schedule) -> None:
+    def on_improvement(schedule: Schedule) -> None:
         assert verify(instance, schedule) == []
-        seen.append(terms.value(completion(schedule)))
+        values.append(terms.value(completion_times(schedule)))
 
-    best = improve(instance, terms, first, LONG, rng, found, patience=1)
-    assert seen == sorted(set(seen), reverse=True)
-    assert seen[-1] == terms.value(completion(best)) < terms.value(completion(first))
+    best = improve_schedule(instance, terms, first, NO_LIMIT, rng, on_improvement, patience=1)
+    assert values == sorted(set(values), reverse=True)
+    assert values[-1] == terms.value(completion_times(best))
+    assert values[-1] < terms.value(completion_times(first))
 
 
 def test_the_same_seed_gives_the_same_schedule() -> None:
-    instance = crowd(np.random.default_rng(43), 15, True)
+    instance = contended_instance(np.random.default_rng(43), 15, True)
     terms = Terms.of(instance, "total_time")
+    first = greedy_schedule(instance)
     one, two = (
-        improve(
-            instance, terms, fastest(instance), LONG, np.random.default_rng(5), patience=2
-        ).to_dict()
+        improve_schedule(instance, terms, first, NO_LIMIT, np.random.default_rng(5), patience=2)
         for _ in range(2)
     )
-    assert one == two
+    assert one.to_dict() == two.to_dict()
 
 
-def test_without_time_the_start_comes_back_left_shifted() -> None:
+def test_without_time_the_start_is_returned_left_shifted() -> None:
     rng = np.random.default_rng(44)
-    instance = random_instance(rng, "time")
-    terms, plan = Terms.of(instance, "total_time"), any_plan(instance, Setting(), rng)
-    best = improve(instance, terms, plan, 0.0, rng)
+    instance = random_small_instance(rng, "time")
+    terms = Terms.of(instance, "total_time")
+    start = random_schedule(instance, Setting(), rng)
+    best = improve_schedule(instance, terms, start, 0.0, rng)
     assert verify(instance, best) == []
-    assert terms.value(completion(best)) <= terms.value(completion(plan))
+    assert best.to_dict() == active(instance, start).to_dict()

@@ -1,10 +1,10 @@
-"""Imitation: which actions are right, what the critic is told, what the teacher is asked, and that it can be learnt."""
+"""Behavioural cloning: demonstrated actions, returns, stored schedules, and what is learned."""
 
 import numpy as np
 import pytest
 import torch
 
-from bench.contracts import Budget, Result
+from bench.contracts import Budget, Result, Solver
 from bench.errors import UserError
 from bench.instance import Instance
 from bench.left_shift import active
@@ -14,39 +14,47 @@ from bench.schedule import Schedule
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from solvers.cpsat import CpSat
-from solvers.networks.pairwise import PairNetwork
+from solvers.networks.pairwise import PairwiseNetwork
 from solvers.ppo import PPO
-from solvers.rl.imitation import FILE, Imitation, Lessons
+from solvers.rl.imitation import FILE, OLD_FILE, DemonstrationReplay, Imitation
 from solvers.rl.rollouts import play_greedily
 from solvers.rules import LJF
-from tests.solvers.learning import Fixed, Notes, random_instance, rough, three_tasks, without_clock
+from tests.solvers.learning import (
+    FixedDataset,
+    MemoryLogger,
+    budget_instance,
+    complex_instance,
+    random_instance,
+    three_tasks,
+)
 
 GENERATOR = torch.Generator().manual_seed(0)
 
 
-class Counting:
-    """A teacher that counts how often it is asked."""
+class Counting(Solver):
+    """A teacher that counts the instances it solves."""
 
     def __init__(self, solver=None) -> None:
-        self.solver, self.asked = solver or CpSat(threads=1), 0
+        self.solver = solver or CpSat(threads=1)
+        self.solved = 0
 
     def solve(self, instance, setting, budget, rng) -> Result:
-        self.asked += 1
+        self.solved += 1
         return self.solver.solve(instance, setting, budget, rng)
 
 
-def taught(instances, setting, count=None):
-    """Lessons on CP-SAT's schedules, and these."""
+def demonstrated(instances, setting, count=None):
+    """Return a replay of CP-SAT's schedules, and the schedules."""
     schedules = [
         CpSat(threads=1).solve(i, setting, Budget(1.0), np.random.default_rng(0)).schedule
         for i in instances
     ]
     simulator = TensorSimulator(instances, setting, count or len(instances))
-    return Lessons(schedules, simulator), schedules
+    return DemonstrationReplay(schedules, simulator), schedules
 
 
-def made(instance, agent, start):
-    """The schedule that starts the three tasks there and then."""
+def schedule_of(instance, agent, start):
+    """Return the schedule that starts the three tasks on these agents at these ticks."""
     start = np.array(start)
     return Schedule(
         np.arange(3),
@@ -56,30 +64,38 @@ def made(instance, agent, start):
     )
 
 
+def scheduled_actions(replay):
+    """Return the flat actions that follow the schedule in environment 0."""
+    return replay.scheduled_actions()[0].nonzero().flatten().tolist()
+
+
 @pytest.mark.parametrize(
-    "make", [random_instance, rough, without_clock], ids=["plain", "quotas and outages", "no clock"]
+    "make",
+    [random_instance, complex_instance, budget_instance],
+    ids=["plain", "quotas and outages", "budget sharing"],
 )
-def test_a_lesson_replays_the_schedule_and_tells_the_critic_its_return(make):
-    setting = Setting(track="assign") if make is without_clock else Setting()
+def test_a_replay_reproduces_the_schedule_and_its_return(make):
+    setting = Setting(track="assign") if make is budget_instance else Setting()
     instances = [make(np.random.default_rng(seed)) for seed in range(6)]
-    lessons, schedules = taught(instances, setting)
-    lesson = lessons.replay(torch.arange(6), PairNetwork(8), 1.0, GENERATOR)
-    host = lessons.simulator.host()
+    replay, schedules = demonstrated(instances, setting)
+    batch = replay.replay(torch.arange(6), PairwiseNetwork(8), 1.0, GENERATOR)
+    host = replay.simulator.host()
     for b, (instance, schedule) in enumerate(zip(instances, schedules, strict=True)):
         value = objective(instance, schedule, setting.objective)
         replayed = objective(instance, host.schedule(b), setting.objective)
         assert replayed <= value
-        assert float(lesson.target[b]) == pytest.approx(-replayed / host.scale[b])
-    assert (lesson.right & ~lesson.seen.mask).sum() == 0
-    assert lesson.right.any(dim=1).all()
+        assert float(batch.target[b]) == pytest.approx(-replayed / host.scale[b])
+    assert (batch.scheduled & ~batch.features.mask).sum() == 0
+    assert batch.scheduled.any(dim=1).all()
 
 
 def test_a_queue_that_leaves_gaps_is_replayed_as_it_is():
-    """In commit mode the chosen task waits until it fits: left-shifted, the schedule would need an order that is none."""
-    setting, rng = (
-        Setting(track="online", observe="arrived", mode="commit"),
-        np.random.default_rng(0),
-    )
+    """In commit mode the chosen task waits until it fits.
+
+    No order of service leads to the left-shifted schedule.
+    """
+    setting = Setting(track="online", observe="arrived", mode="commit")
+    rng = np.random.default_rng(0)
     instances = [
         Instance(
             rng.integers(1, 30, (20, 1)),
@@ -95,8 +111,10 @@ def test_a_queue_that_leaves_gaps_is_replayed_as_it_is():
         (active(i, s).start < s.start).any() for i, s in zip(instances, schedules, strict=True)
     )
     simulator = TensorSimulator(instances, setting, len(instances))
-    lesson = Lessons(schedules, simulator).replay(torch.arange(6), PairNetwork(8), 1.0, GENERATOR)
-    assert lesson.right.any(dim=1).all()
+    batch = DemonstrationReplay(schedules, simulator).replay(
+        torch.arange(6), PairwiseNetwork(8), 1.0, GENERATOR
+    )
+    assert batch.scheduled.any(dim=1).all()
     host = simulator.host()
     for b, schedule in enumerate(schedules):
         replayed = host.schedule(b)
@@ -106,72 +124,90 @@ def test_a_queue_that_leaves_gaps_is_replayed_as_it_is():
         )
 
 
-def test_every_order_of_one_tick_is_right():
+def test_all_tasks_that_start_at_one_tick_follow_the_schedule():
     instance = three_tasks(0)
-    lessons = Lessons(
-        [made(instance, [0, 1, 0], [0, 0, 50])], TensorSimulator([instance], Setting())
+    replay = DemonstrationReplay(
+        [schedule_of(instance, [0, 1, 0], [0, 0, 50])], TensorSimulator([instance], Setting())
     )
-    assert lessons.right()[0].nonzero().flatten().tolist() == [0 * 2 + 0, 1 * 2 + 1]
+    assert scheduled_actions(replay) == [0 * 2 + 0, 1 * 2 + 1]
 
 
-def test_waiting_is_right_where_the_schedule_starts_nothing():
+def test_waiting_follows_a_schedule_that_starts_nothing_now():
     instance = three_tasks(0)
     simulator = TensorSimulator([instance], Setting())
-    lessons = Lessons(
-        [made(instance, [0, 0, 0], [0, 20, 40])], simulator
-    )  # left-shifted, but all on agent 0: one by one
-    assert lessons.right()[0].nonzero().flatten().tolist() == [0 * 2 + 0]
+    # all on agent 0, which holds one: one by one even if left-shifted
+    replay = DemonstrationReplay([schedule_of(instance, [0, 0, 0], [0, 20, 40])], simulator)
+    assert scheduled_actions(replay) == [0 * 2 + 0]
     simulator.step(torch.tensor([0]))
     assert simulator.state.mask[0, 1], "task 1 could start on agent 1"
-    assert lessons.right()[0].nonzero().flatten().tolist() == [simulator.state.mask.shape[1] - 1]
+    assert scheduled_actions(replay) == [simulator.state.mask.shape[1] - 1]
 
 
-def test_an_answer_is_kept_and_not_asked_for_again(tmp_path):
-    instances, teacher = (
-        [random_instance(np.random.default_rng(seed)) for seed in range(5)],
-        Counting(),
-    )
-    first = Imitation(teacher=teacher, instances=3, lessons=str(tmp_path / "kept.json.gz"))
-    made, spent = first.ask(instances, Setting(), Notes(tmp_path))
-    assert (teacher.asked, sorted(made), spent > 0) == (3, [0, 1, 2], True)
-    more = Imitation(teacher=teacher, instances=5, lessons=str(tmp_path / "kept.json.gz"))
-    again, cost = more.ask(instances, Setting(), Notes(tmp_path))
-    assert (teacher.asked, sorted(again)) == (5, [0, 1, 2, 3, 4])
-    assert cost > spent  # what was paid before counts as well
-    more.ask(instances, Setting(objective="makespan"), Notes(tmp_path))
-    assert teacher.asked == 10, "another objective is another question"
+def test_a_stored_schedule_is_not_computed_again(tmp_path):
+    instances = [random_instance(np.random.default_rng(seed)) for seed in range(5)]
+    teacher, logger = Counting(), MemoryLogger(tmp_path)
+    path = str(tmp_path / "kept.json.gz")
+    three = Imitation(teacher=teacher, instances=3, demonstrations=path)
+    found, spent = three.collect_demonstrations(instances, Setting(), logger)
+    assert (teacher.solved, sorted(found), spent > 0) == (3, [0, 1, 2], True)
+    five = Imitation(teacher=teacher, instances=5, demonstrations=path)
+    again, cost = five.collect_demonstrations(instances, Setting(), logger)
+    assert (teacher.solved, sorted(again)) == (5, [0, 1, 2, 3, 4])
+    assert cost > spent  # the CPU seconds of stored schedules count as well
+    five.collect_demonstrations(instances, Setting(objective="makespan"), logger)
+    assert teacher.solved == 10, "another objective needs other schedules"
+
+
+def test_the_file_of_an_earlier_version_is_read(tmp_path):
+    instances, teacher = [random_instance(np.random.default_rng(0))], Counting()
+    imitation, logger = Imitation(teacher=teacher), MemoryLogger(tmp_path)
+    found, _ = imitation.collect_demonstrations(instances, Setting(), logger)
+    (tmp_path / FILE).rename(tmp_path / OLD_FILE)
+    again, _ = imitation.collect_demonstrations(instances, Setting(), logger)
+    assert teacher.solved == 1
+    assert again[0].start.tolist() == found[0].start.tolist()
 
 
 def test_a_teacher_without_a_schedule_is_one_clear_error(tmp_path):
-    class Silent:
+    class Silent(Solver):
         def solve(self, instance, setting, budget, rng) -> Result:
             return Result(Schedule.empty(), "unknown")
 
     with pytest.raises(UserError, match=r"imitation\.teacher: no schedule .*imitation\.seconds"):
-        Imitation(teacher=Silent()).ask(
-            [random_instance(np.random.default_rng(0))], Setting(), Notes(tmp_path)
+        Imitation(teacher=Silent()).collect_demonstrations(
+            [random_instance(np.random.default_rng(0))], Setting(), MemoryLogger(tmp_path)
         )
 
 
-def test_a_pupil_gets_close_to_its_teacher_before_it_plays(tmp_path):
-    data = Fixed(lambda rng: random_instance(rng, 5, 2), 48)
+def test_a_pretrained_policy_is_close_to_its_teacher(tmp_path):
+    data = FixedDataset(lambda rng: random_instance(rng, 5, 2), 48)
     learner = PPO(
-        device="cpu", width=16, rounds=1, envs=16, steps=4, minibatch=64, lr=1e-9,
-        imitation=Imitation(teacher=CpSat(threads=1), seconds=0.3, epochs=12, together=16, minibatch=64),
-    )  # fmt: skip
-    notes = Notes(tmp_path)
+        device="cpu",
+        width=16,
+        message_passing_rounds=1,
+        num_envs=16,
+        steps=4,
+        minibatch=64,
+        lr=1e-9,
+        imitation=Imitation(
+            teacher=CpSat(threads=1), seconds=0.3, epochs=12, num_envs=16, minibatch=64
+        ),
+    )
+    logger = MemoryLogger(tmp_path)
     policy = learner.fit(
-        data, Setting(), Budget(decisions=64, threads=1), np.random.default_rng(0), notes
+        data, Setting(), Budget(decisions=64, threads=1), np.random.default_rng(0), logger
     )
     train = list(data.instances("train"))
     torch.manual_seed(0)
-    best, untrained = (
+    pretrained, untrained = (
         play_greedily(network, TensorSimulator(train, Setting())).numpy()
-        for network in (policy.network, PairNetwork(16, 1))
+        for network in (policy.network, PairwiseNetwork(16, 1))
     )
-    teacher = Imitation(teacher=CpSat(threads=1), seconds=0.3).ask(train, Setting(), notes)[0]
+    teacher = Imitation(teacher=CpSat(threads=1), seconds=0.3)
+    schedules, _ = teacher.collect_demonstrations(train, Setting(), logger)
     scale = TensorSimulator(train, Setting()).scale.numpy()
-    goal = np.array([-objective(i, teacher[k], "total_time") for k, i in enumerate(train)]) / scale
-    assert (goal - best).mean() < 0.4 * (goal - untrained).mean()
+    costs = np.array([objective(i, schedules[k], "total_time") for k, i in enumerate(train)])
+    goal = -costs / scale
+    assert (goal - pretrained).mean() < 0.4 * (goal - untrained).mean()
     assert (tmp_path / FILE).exists()
-    assert notes.facts["learning/cpu_seconds"] > 0.3
+    assert logger.facts["learning/cpu_seconds"] > 0.3

@@ -1,0 +1,181 @@
+"""One job: everything it needs, built from a checked configuration."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from bench.cli import report
+from bench.cli.configuration import BAD_INPUT, build, name_of_solver, parse, plain
+from bench.contracts import Budget, Dataset, Plugin, check_plugin
+from bench.errors import UserError, one_line
+from bench.instance import Instance
+from bench.plugins import CONF
+from bench.references import References
+from bench.rollout import setting_of
+from bench.run import instance_set
+from bench.run.job import Job
+from bench.run.record import Record
+from bench.run.runner import run
+from bench.setting import Setting
+
+SETTING = ("objective", "mode", "backfill", "event_order")
+
+
+def run_alone(config: DictConfig) -> int:
+    """Run one job and print its table; return the exit status."""
+    setup = JobSetup.of(config, name_of_solver(config, config.hydra.runtime.choices))
+    with report.Bars() as bars:
+        setup.compare(bars)
+        record = setup.run(bars)
+        baselines = setup.compare(bars)
+    console = report.output()
+    folder = setup.job.folder(setup.runs)
+    report.show(console, [record], baselines, folder)
+    if config.update_references:
+        command = f"python -m bench {' '.join(config.hydra.overrides.task)}"
+        job = setup.job
+        print(setup.references.ship(job.dataset.name, job.instances, config.objective, command))
+    report.say(console, f"Run: {folder}", setup.tracker.how_to_open())
+    return int(record["status"] == "failed" or bool(record["errors"]))
+
+
+@dataclass(frozen=True)
+class JobSetup:
+    """A job with references and tracker."""
+
+    config: DictConfig
+    job: Job
+    references: References
+    tracker: Any
+
+    @classmethod
+    def of(cls, config: DictConfig, name: str) -> JobSetup:
+        """Build everything.
+
+        Raises
+        ------
+        UserError, InstanceError, SettingError
+            For what the user got wrong.
+        """
+        values = plain(config)
+        plugin = build("solver", config.solver)
+        check_plugin("solver", plugin)
+        if plugin.logs is not None:
+            plugin.logs.cache = Path(config.cache) if config.cache else None
+            plugin.logs.command = _logs_command(config)
+        dataset, instances = _load(json.dumps(values["dataset"]), config.split)
+        setting = _setting(config, plugin, instances)
+        budget: Budget = build("budget", config.budget)
+        kept = {key: values[key] for key in ("solver", "dataset")}
+        job = Job(
+            name, plugin, dataset, instances, setting, budget, config.seed, config.split, kept
+        )
+        reference = config.reference
+        references = References(
+            config.cache or _user_cache(),
+            build("reference.solver", reference.solver),
+            reference.seconds,
+            budget.threads,
+            reference.solver["_target_"].rsplit(".", 1)[-1].lower(),
+            reference.shipped,
+        )
+        return cls(config, job, references, build("tracking", config.tracking))
+
+    @property
+    def runs(self) -> Path:
+        """The folder of all runs."""
+        return Path(self.config.runs)
+
+    def run(self, bars: report.Bars, parent: Any = None) -> Record:
+        """Return the record of the job."""
+        self.tracker.prepare()
+        rerun = self.config.rerun
+        return run(self.job, self.runs, self.references, self.tracker, parent, rerun, progress=bars)
+
+    def compare(self, bars: report.Bars) -> list[Record]:
+        """Compute missing references; return the records of the baselines on the same instances.
+
+        Baselines are kept in the cache.
+        """
+        self.references.ensure(self.job.instances, self.job.setting, bars)
+        runs = self.references.cache / "baselines"
+        off = build("tracking", OmegaConf.load(CONF / "tracking" / "off.yaml"))
+        jobs = list(self._baselines())
+        records = []
+        for i, job in enumerate(jobs):
+            bars("baselines", i, len(jobs), job.solver)
+            records.append(run(job, runs, self.references, off, pictures=False))
+        bars("baselines", len(jobs), len(jobs), "")
+        return records
+
+    def _baselines(self) -> Iterator[Job]:
+        for name in self.config.baselines:
+            config = OmegaConf.load(CONF / "solver" / f"{name}.yaml")
+            plugin = build(f"baselines.{name}", config)
+            setting = _setting(self.config, plugin, self.job.instances)
+            kept = {"solver": plain(config), "dataset": self.job.config["dataset"]}
+            yield replace(
+                self.job,
+                solver=name,
+                plugin=plugin,
+                setting=setting,
+                budget=Budget(),
+                seed=0,
+                config=kept,
+            )
+
+
+def _setting(config: DictConfig, plugin: Plugin, instances: Sequence[Instance]) -> Setting:
+    """Replace `auto`: the track follows from the instances, what is observed from the plug-in."""
+    matching = "assign" if instances[0].sharing == "budget" else "schedule"
+    track = matching if config.track == "auto" else config.track
+    observe = config.observe
+    if observe == "auto":
+        observe = "arrived" if track == "online" else "all"
+    setting = Setting(track=track, observe=observe, **{key: config[key] for key in SETTING})
+    return setting_of(plugin, setting) if config.observe == "auto" else setting
+
+
+@functools.cache
+def _load(dataset: str, split: str) -> tuple[Dataset, tuple[Instance, ...]]:
+    """Return the data set of a configuration (as JSON) and its checked instances.
+
+    They are read once per process.
+    """
+    data: Dataset = build("dataset", OmegaConf.create(json.loads(dataset)))
+    try:
+        instances = tuple(data.instances(split))
+    except BAD_INPUT:
+        raise
+    except Exception as error:
+        raise UserError(f"dataset: {data.name} cannot be read ({one_line(error)})") from error
+    if not instances:
+        raise UserError(f"dataset: {data.name} has no instances in split={split}")
+    instance_set.check(split, instances, data.hashes)
+    return data, instances
+
+
+def _logs_command(config: DictConfig) -> str:
+    """Return the command that makes the log of a configuration again, with its overrides."""
+    overrides = (config.hydra if "hydra" in config else HydraConfig.get()).overrides.task
+    of_logs = [
+        str(one.input_line)
+        for one in parse(overrides)
+        if one.key_or_group.partition(".")[0] == "logs"
+    ]
+    return shlex.join(["python", "-m", "bench", "+solver=bc", *of_logs])
+
+
+def _user_cache() -> Path:
+    import pooch
+
+    return Path(pooch.os_cache("dl-scheduling-bench"))

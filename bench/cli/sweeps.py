@@ -1,0 +1,184 @@
+"""Sweeps (`-m`): many jobs under one MLflow run, and searches over hyperparameters."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from bench.cli import report, tuning
+from bench.cli.configuration import (
+    BAD_INPUT,
+    is_search,
+    name_of_solver,
+    plain,
+    values_of_solver,
+    varied,
+)
+from bench.cli.jobs import JobSetup
+from bench.errors import one_line
+from bench.instance import read_json, write_json
+from bench.run import provenance
+from bench.run.record import Record, problem
+from bench.settings_hash import settings_hash
+
+
+def run_job(config: DictConfig) -> float | None:
+    """Run one job of a sweep and leave its record for the end; called by Hydra.
+
+    Returns
+    -------
+    float or None
+        What a search minimises; None for a job that failed.
+    """
+    hydra_config = HydraConfig.get()
+    choices = hydra_config.runtime.choices
+    name = name_of_solver(config, choices)
+    folder = Path(config.runs) / "sweeps" / config.sweep
+    value = None
+    record: Record
+    try:
+        setup = JobSetup.of(config, name)
+        shown = choices["hydra/launcher"] == "basic"  # not from many processes at once
+        with report.Bars(shown=shown) as bars:
+            record = setup.run(bars, _parent(setup.tracker, config.sweep, folder))
+        value = tuning.value(record, setup.job.instances[0].sense)
+    except Exception as error:  # one bad job is a row
+        record = {
+            "solver": name,
+            "dataset": config.dataset.name,
+            "seed": config.seed,
+            "errors": 1,
+            "feasible": 0.0,
+            "status": "failed",
+            "error": str(error) if isinstance(error, BAD_INPUT) else one_line(error),
+        }
+    number = hydra_config.job.num
+    write_json(folder / f"{number}.json", {**record, "values": values_of_solver(config)})
+    print(f"[{number}] {report.one_line(record)}", flush=True)
+    return value
+
+
+def sweep_of(configs: Sequence[DictConfig], overrides: Sequence[str]) -> Sweep:
+    """Return the sweep over checked configurations, a search where the sweeper suggests jobs."""
+    if is_search(configs[0]):
+        return HyperparameterSearch(configs[0], overrides)
+    return Sweep(configs)
+
+
+class Sweep:
+    """The jobs of a `-m` command: one MLflow run above them, one table at the end.
+
+    All are built before the first one starts, so that bad input is found early.
+    """
+
+    def __init__(self, configs: Sequence[DictConfig]) -> None:
+        self.setups = [
+            JobSetup.of(config, name_of_solver(config, config.hydra.runtime.choices))
+            for config in configs
+        ]
+        self.key = settings_hash(sorted([one.job.key, one.job.solver] for one in self.setups))
+        self.problems = {problem(one.job.identity): one for one in self.setups}
+
+    @property
+    def folder(self) -> Path:
+        """Where the jobs leave their records."""
+        return self.setups[0].runs / "sweeps" / self.key
+
+    def prepare(self) -> None:
+        """Prepare, once and before any parallel work, what all jobs share.
+
+        That is the schema of the store, the run above the jobs, references and baselines.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.glob("*.json"):
+            if path.stem.isdigit():
+                path.unlink()
+        self.setups[0].tracker.prepare()
+        _parent(self.setups[0].tracker, self.key, self.folder)
+        with report.Bars() as bars:
+            for setup in self.problems.values():
+                setup.compare(bars)
+
+    def finish(self) -> int:
+        """Print the table over all jobs; return the status: 1 where one failed or is missing."""
+        numbers = sorted(
+            int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdigit()
+        )
+        records = {number: read_json(self.folder / f"{number}.json") for number in numbers}
+        failed = [one for one in records.values() if one["status"] == "failed" or one["errors"]]
+        console = report.output()
+        tracker = self.setups[0].tracker
+        parent = _parent(tracker, self.key, self.folder)
+        more = self.show(console, records, parent)
+        parent.summary({"jobs": len(records), "failed": len(failed), **more})
+        parent.finish("finished")
+        done = f"{len(records)} jobs, {len(failed)} failed. Runs: {self.setups[0].runs}"
+        report.say(console, done, tracker.how_to_open())
+        return int(bool(failed) or not records)
+
+    def show(self, console: Any, records: Mapping[int, Record], parent: Any) -> dict[str, float]:
+        """Print the jobs' table; return further metrics for the run above them."""
+        with report.Bars() as bars:
+            baselines = [one for setup in self.problems.values() for one in setup.compare(bars)]
+        report.show(console, list(records.values()), baselines, self.folder)
+        return {}
+
+
+class HyperparameterSearch(Sweep):
+    """A sweep whose jobs are suggested one after another by the results so far.
+
+    It begins with the solver's own values. Optuna starts anew each time: with a seed it makes the
+    same suggestions, and finished trials are found by their folders. `bench.cli.tuning` says what
+    it writes.
+    """
+
+    def __init__(self, config: DictConfig, overrides: Sequence[str]) -> None:
+        super().__init__([config])
+        parameters = varied(config, overrides)
+        self.space = {key: str(one.input_line).partition("=")[2] for key, one in parameters.items()}
+        self.sampler = plain(config.hydra.sweeper.sampler)
+        self.command = shlex.join(["python", "-m", "bench", "-m", *overrides])
+        jobs = config.hydra.sweeper.get("n_jobs")
+        self.key = settings_hash([self.key, self.space, self.sampler, jobs])
+
+    def prepare(self) -> None:
+        """Prepare as any sweep, then run with the solver's own values."""
+        super().prepare()
+        (setup,) = self.setups
+        with report.Bars() as bars:
+            record = setup.run(bars, _parent(setup.tracker, self.key, self.folder))
+        self.default: dict[str, Any] = {**record, "values": values_of_solver(setup.config)}
+        print(f"[default] {report.one_line(record)}", flush=True)
+
+    def show(self, console: Any, records: Mapping[int, Record], parent: Any) -> dict[str, float]:
+        """Print the trials, best first, and write `trials.json`."""
+        (setup,) = self.setups
+        sense = setup.job.instances[0].sense
+        budget = setup.job.budget
+        found = tuning.report(
+            self.default, records, sense, self.space, self.sampler, budget, self.command
+        )
+        path = self.folder / "trials.json"
+        tuning.write(path, found)
+        parent.artifact(path)
+        report.trials(console, found)
+        report.say(console, f"Trials: {path}")
+        if setup.config.update_references:
+            name = setup.config.hydra.runtime.choices.get("tuning", setup.job.solver)
+            report.say(console, f"Stored: {tuning.store(name, found)}")
+        values = {
+            "default": found["default"]["value"],
+            "best": (found["best"] or {}).get("value"),
+        }
+        return {key: value for key, value in values.items() if value is not None}
+
+
+def _parent(tracker: Any, key: str, folder: Path) -> Any:
+    """Return the run above a sweep, the same one from every job."""
+    tags = {"git_commit": provenance.git_commit()}
+    return tracker.parent(key, f"sweep-{key[:8]}", tags, folder)

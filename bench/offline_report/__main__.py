@@ -1,0 +1,59 @@
+"""`python -m bench.offline_report`: write the offline evaluation report.
+
+It reads runs (`--runs`), adds them to a data file (`--data`) and writes the page (`--page`) from
+that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.instance import read_json, write_json
+from bench.offline_report.page import page
+from bench.offline_report.runs import collect, is_offline, merge, under_current_names
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Collect and merge runs and write the page; return the exit status, 2 without offline runs."""
+    options = _parser().parse_args(arguments)
+    known = read_json(options.data) if options.data.exists() else []
+    new = collect(options.runs) if options.runs.is_dir() else []
+    runs = merge([under_current_names(run) for run in known], new)
+    if not any(map(is_offline, runs)):
+        print(
+            f"no finished run that was trained on a log in {options.runs} or {options.data}; run "
+            "one, such as python -m bench +solver=bc logs=cluster-tiny-random-v0",
+            file=sys.stderr,
+        )
+        return 2
+    if new:
+        write_json(options.data, runs)
+    command = (
+        f"python -m bench.offline_report --runs RUNS --data {options.data} --page {options.page}"
+    )
+    options.page.write_text(page(runs, command))
+    print(options.page)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.offline_report", description="Write the offline evaluation report."
+    )
+    options = {
+        "--runs": ("runs", "folder of finished runs"),
+        "--data": ("offline.json.gz", "runs collected so far; new ones are added"),
+        "--page": ("offline.md", "the page to write"),
+    }
+    for name, (default, text) in options.items():
+        parser.add_argument(
+            name, type=Path, default=Path(default), help=f"{text} (default %(default)s)"
+        )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""Reading and checking a scheduler's table of jobs, for `datasets.logs.imported`."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.errors import UserError
+from bench.instance import MAX_INTEGER
+
+if TYPE_CHECKING:
+    import pandas
+
+COLUMNS = ("submit", "start", "end", "agent")  # times: seconds, or dates and times
+TIMES = COLUMNS[:3]
+
+
+@dataclass(frozen=True)
+class JobTable:
+    """A CSV or Parquet file of jobs.
+
+    Attributes
+    ----------
+    path
+        The file.
+    agents
+        The agents by their names: capacity by resource, and `speed`.
+    resources
+        The resources, each of which is a column of demands.
+    columns
+        Name used here -> name in the file, where they differ.
+    tick_seconds
+        Seconds per tick.
+    """
+
+    path: Path
+    agents: Mapping[str, Mapping[str, Any]]
+    resources: Sequence[str]
+    columns: Mapping[str, str]
+    tick_seconds: float
+
+    def read(self) -> tuple[pandas.DataFrame, list[tuple[int, str]]]:
+        """Return the good rows and the rejected ones.
+
+        Returns
+        -------
+        table
+            The good rows by submission; times in seconds from the first submission, demands as
+            integers.
+        rejected
+            (row, reason) of each row that breaks a rule, by row; rows count from 0.
+
+        Raises
+        ------
+        UserError
+            Where the file cannot be read, is empty or lacks a column.
+        """
+        table = self._standard_form(self._read_file())
+        reasons = self._reasons(table)
+        bad = np.zeros(len(table), dtype=bool)
+        rejected: list[tuple[int, str]] = []
+        for reason, rows in reasons.items():
+            rejected += [(int(row), reason) for row in np.flatnonzero(rows.to_numpy() & ~bad)]
+            bad |= rows.to_numpy()
+        crowded = self._crowded(table, np.flatnonzero(~bad))
+        rejected += [
+            (row, "its agent has no room for its integer units beside the rows running there")
+            for row in crowded
+        ]
+        bad[crowded] = True
+        good = table[~bad].sort_values(["submit", "start"], kind="stable")
+        good[list(TIMES)] -= good["submit"].min()
+        return good, sorted(rejected)
+
+    def _read_file(self) -> pandas.DataFrame:
+        """Return the rows as they stand in the file."""
+        import pandas
+
+        path = self.path.expanduser()
+        try:
+            if path.suffix in (".parquet", ".pq"):
+                return pandas.read_parquet(path)
+            return pandas.read_csv(path)
+        except Exception as error:  # each reader raises its own kinds for a damaged file
+            raise UserError(
+                f"logs.path: {path} cannot be read ({str(error).splitlines()[0]})"
+            ) from None
+
+    def _standard_form(self, table: pandas.DataFrame) -> pandas.DataFrame:
+        """Return the needed columns under the names used here, as numbers and agent names."""
+        if table.empty:
+            raise UserError(f"logs.path: {self.path} has no rows")
+        names = {self.columns.get(name, name): name for name in (*COLUMNS, *self.resources)}
+        missing = [name for name in names if name not in table]
+        if missing:
+            raise UserError(
+                f"logs: {self.path} has no column {missing[0]!r}; it has "
+                f"{', '.join(map(str, table))}. Name it in logs.columns"
+            )
+        table = table[list(names)].rename(columns=names)
+        table["agent"] = table["agent"].map(_agent_name)
+        for name in (*TIMES, *self.resources):
+            table[name] = _numbers(table[name], dates=name in TIMES)
+        demands = table[list(self.resources)]
+        table[list(self.resources)] = demands.where(demands < 0, np.ceil(demands))
+        return table
+
+    def _reasons(self, table: pandas.DataFrame) -> dict[str, pandas.Series]:
+        """Return the rows (bool) that break each rule, by the reason in words."""
+        import pandas
+
+        missing = {
+            f"{name} is missing or no number{' and no ISO date' if name in TIMES else ''}": table[
+                name
+            ].isna()
+            for name in (*TIMES, *self.resources)
+        }
+        speeds = [agent.get("speed", 1.0) for agent in self.agents.values()]
+        slowest = (table["end"] - table["submit"].min()) * (max(speeds) / min(speeds))
+        too_late = slowest / self.tick_seconds > MAX_INTEGER
+        misfits = ~pandas.Series(self._demands_fit(table), index=table.index)
+        return {
+            **missing,
+            "started before it was submitted": table["start"] < table["submit"],
+            "ended before it began": table["end"] <= table["start"],
+            f"it may end after more than {MAX_INTEGER:,} ticks; raise logs.tick_seconds": too_late,
+            f"agent is none of {', '.join(self.agents)}": ~table["agent"].isin(list(self.agents)),
+            "a demand is negative or more than its agent has": misfits,
+        }
+
+    def _demands_fit(self, table: pandas.DataFrame) -> list[bool]:
+        """Return whether the demands of each row are within the capacity of its agent.
+
+        True for an agent that is unknown, which another rule rejects.
+        """
+        fits = []
+        demands = table[list(self.resources)].to_numpy()
+        for name, demand in zip(table["agent"], demands, strict=True):
+            agent = self.agents.get(name)
+            pairs = zip(self.resources, demand, strict=True)
+            fits.append(agent is None or all(0 <= need <= agent.get(key, 0) for key, need in pairs))
+        return fits
+
+    def _crowded(self, table: pandas.DataFrame, rows: NDArray[np.int64]) -> list[int]:
+        """Return those of `rows` that did not fit on their agent beside earlier rows."""
+        times = table[["start", "end"]].to_numpy()
+        demands = table[list(self.resources)].to_numpy()
+        free = {
+            name: np.array([agent.get(key, 0) for key in self.resources], dtype=float)
+            for name, agent in self.agents.items()
+        }
+        running: dict[str, list[tuple[float, int]]] = {  # heaps of (end, row)
+            name: [] for name in self.agents
+        }
+        agents = table["agent"].tolist()
+        crowded = []
+        for row in rows[np.lexsort((rows, times[rows, 0]))].tolist():
+            agent = agents[row]
+            while running[agent] and running[agent][0][0] <= times[row, 0] + self.tick_seconds:
+                free[agent] += demands[heapq.heappop(running[agent])[1]]
+            if (demands[row] > free[agent]).any():
+                crowded.append(row)
+            else:
+                heapq.heappush(running[agent], (times[row, 1], row))
+                free[agent] -= demands[row]
+        return crowded
+
+
+def is_number(value: Any) -> bool:
+    """Return whether `value` is a finite number and not a bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _agent_name(value: Any) -> str:
+    """Return an agent's name; pandas reads integer names as floats where some are missing."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _numbers(column: pandas.Series, dates: bool) -> pandas.Series:
+    """Return a column as finite floats, NaN for anything else; dates become seconds."""
+    import pandas
+
+    is_date = pandas.api.types.is_datetime64_any_dtype(column)
+    found = pandas.to_numeric(column, errors="coerce")
+    if dates and len(column) and (is_date or found.isna().all()):
+        times = pandas.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
+        found = (times - pandas.Timestamp(0, tz="utc")).dt.total_seconds()
+    return found.astype(float).where(lambda x: x.abs() < math.inf)

@@ -1,0 +1,39 @@
+"""Plug-ins are found by their yaml files alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench import plugins
+from bench.contracts import Policy
+
+RULES = [
+    *("drf", "edf", "eft", "f1", "fifo", "fifo_skip", "hrrn", "ljf", "max_min", "min_min", "sjf"),
+    *("sufferage", "tetris", "unicep", "wfp3", "wspt"),
+]
+
+
+def test_rules_are_the_dispatch_rules_of_conf() -> None:
+    found = plugins.rules()
+    assert list(found) == RULES  # no planner, no random play, no rule as it was published
+    assert all(isinstance(rule, Policy) and rule.baseline for rule in found.values())
+
+
+def test_a_new_yaml_is_a_new_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "solver").mkdir()
+    (tmp_path / "solver" / "mine.yaml").write_text("_target_: solvers.rules.SJF\nskip: false\n")
+    (tmp_path / "solver" / "random.yaml").write_text("_target_: solvers.rules.Random\n")
+    (tmp_path / "solver" / "old.yaml").write_text("_target_: solvers.rules.WFP3\npublished: true\n")
+    monkeypatch.setattr(plugins, "CONF", tmp_path)
+    found = plugins.rules()
+    assert list(found) == ["mine"]
+    assert vars(found["mine"])["skip"] is False
+
+
+def test_a_plug_in_is_built_with_its_defaults_and_changes() -> None:
+    solver = plugins.load("solver", "cpsat", threads=1)
+    assert (solver.threads, type(solver.warm_start).__name__) == (1, "BestRule")
+    assert plugins.load("dataset", "tiny").name == "tiny"
+    assert plugins.load("logs", "cluster-tiny-random-v0").data.name == "tiny"
