@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+from bench.capabilities import CAPABILITIES
+
 TOPS = ("bench", "datasets", "solvers")
 LAYERS = (  # parts of bench, lowest first; a part imports its own layer and those below
     {"compiled", "errors", "instance", "observation", "renamed", "schedule", "setting"},
@@ -26,7 +28,7 @@ DOORS = {  # library -> prefixes of the modules that may import it
     "mlflow": ("bench.tracking",),
     "hydra": ("bench.__main__", "bench.cli", "bench.plugins"),
     "hydra._internal": ("bench.cli.hydra_private",),
-    "d3rlpy": ("solvers.offline", "solvers.networks.decision_transformer"),
+    "d3rlpy": ("solvers.offline.d3rlpy_adapter", "solvers.networks.decision_transformer"),
 }
 DYNAMIC = (
     "bench.speed.__main__",  # imports the benchmark that is named on the command line
@@ -63,6 +65,16 @@ def imports(file: Path, known: Mapping[str, Path]) -> set[str]:
     return found
 
 
+def _lookups(known: Mapping[str, Path]) -> Iterator[str]:
+    """A capability is declared with a default: nothing asks whether a plug-in has it."""
+    for name, file in known.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and _called(node) in ("getattr", "hasattr"):
+                attribute = node.args[1]
+                if isinstance(attribute, ast.Constant) and attribute.value in CAPABILITIES:
+                    yield f"{name} looks up the capability {attribute.value} by {_called(node)}"
+
+
 def _called(node: ast.Call) -> str:
     function = node.func
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
@@ -74,7 +86,7 @@ def problems(root: Path) -> list[str]:
     graph = {name: imports(file, known) for name, file in known.items()}
     checks = (_layers, _circles, _packages, _plug_ins, _doors)
     found = [text for check in checks for text in check(graph)]
-    return sorted([*found, *_targets(root, known), *_long_files(root, known)])
+    return sorted([*found, *_targets(root, known), *_long_files(root, known), *_lookups(known)])
 
 
 def part(name: str) -> str:

@@ -75,7 +75,11 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
     assert [link for link in outside if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if page.name != "changelog.md"],  # that one names what was renamed
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
 def test_every_module_that_a_page_names_exists(page: Path) -> None:
     text = page.read_text()
     named = set(re.findall(r"python -m (bench(?:\.\w+)*)", text))

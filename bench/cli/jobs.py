@@ -43,7 +43,7 @@ def run_alone(config: DictConfig) -> int:
     if config.update_references:
         command = f"python -m bench {' '.join(config.hydra.overrides.task)}"
         job = setup.job
-        print(setup.references.ship(job.dataset.name, job.instances, config.objective, command))
+        print(setup.references.store(job.dataset.name, job.instances, config.objective, command))
     report.say(console, f"Run: {folder}", setup.tracker.how_to_open())
     return int(record["status"] == "failed" or bool(record["errors"]))
 

@@ -1,8 +1,9 @@
-"""`python -m bench.references [NAME ...]`: prove the shipped references again, from scratch.
+"""`python -m bench.references [NAME ...]`: compute the shipped references again and compare.
 
-Runs the command that each file records for each objective, with an empty cache and without the shipped files, and compares:
-what was proved must be proved again at the same value, and nothing may contradict what is shipped. With --write the files then
-hold what was found now, and what was shipped only where that was better.
+For each file and objective it runs the recorded command with an empty cache and without the shipped
+files. Every optimum that the file holds as proven must be proven again at the same value, and no
+result may contradict the file. With --write the files then hold the new references, and the old
+ones only where those were better.
 """
 
 from __future__ import annotations
@@ -15,24 +16,19 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from bench.contracts import Result
 from bench.instance import read_json
-from bench.references import SHIPPED, Reference, References, plain
+from bench.references import SHIPPED, Reference, References
 from bench.schedule import Schedule
 
-OWN = (
-    "ship=",
-    "cache=",
-    "runs=",
-    "rerun=",
-    "reference.",
-)  # what a recorded command may say, and is said here
+# Options of a recorded command that are replaced or left out here; `ship` is the old name of
+# `update_references` and stands in the recorded commands.
+REPLACED = ("ship=", "update_references=", "cache=", "runs=", "rerun=", "reference.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a line per file and objective; exit status 1 where something contradicts, failed or was not proved again."""
+    """Print a line per file and objective; return 1 where a command failed or a mismatch exists."""
     names = sorted(path.stem for path in SHIPPED.glob("*.json"))
     parser = argparse.ArgumentParser(prog="python -m bench.references", description=__doc__)
     parser.add_argument("name", nargs="*", help=f"of {', '.join(names)} (default: all)")
@@ -43,69 +39,77 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in options.name:
         if name not in names:
             parser.error(f"name: {name!r} must be one of {', '.join(names)}")
-    wrong = [again(name, options.write) for name in options.name or names]
-    return int(any(wrong))
+    failed = [recompute(name, options.write) for name in options.name or names]
+    return int(any(failed))
 
 
-def again(name: str, write: bool) -> bool:
-    """Prove one file again; whether anything is wrong."""
+def recompute(name: str, write: bool) -> bool:
+    """Compute one file again; return whether a command failed or a mismatch exists."""
     path = SHIPPED / f"{name}.json"
-    data, wrong = read_json(path), False
+    data = read_json(path)
+    failed = False
     for objective, command in sorted(data["commands"].items()):
-        held = {
+        shipped = {
             digest: Reference(**known[objective])
             for digest, known in data["references"].items()
             if objective in known
         }
         with tempfile.TemporaryDirectory() as folder:
             status = run(command, Path(folder))
-            found = {digest: cached(Path(folder), digest, objective) for digest in held}
+            computed = References(Path(folder) / "cache")
+            found = {digest: computed.cached(digest, objective) for digest in shipped}
         lines = [
-            f"{digest[:12]}: {why}"
-            for digest, old in held.items()
-            if (why := objection(old, found[digest]))
+            f"{digest[:12]}: {text}"
+            for digest, old in shipped.items()
+            if (text := mismatch(old, found[digest]))
         ]
         if status:
             lines.append(f"exit status {status} of: {command}")
-        proved, before = (sum(one.proved for one in side.values()) for side in (found, held))
-        counts = f"{proved} of {len(held)} proved from scratch ({before} were)"
+        proven = sum(one.proved for one in found.values())
+        before = sum(one.proved for one in shipped.values())
+        counts = f"{proven} of {len(shipped)} optima proven ({before} in the file)"
         print(f"{name} {objective}: {counts}", *lines, sep="\n  ", flush=True)
-        wrong |= bool(lines)
+        failed |= bool(lines)
         if write and not lines:
             for digest, new in found.items():
-                data["references"][digest][objective] = plain(
-                    new if new.proved else new.merge(held[digest])
-                )
+                best = new if new.proved else new.merge(shipped[digest])
+                data["references"][digest][objective] = best.to_dict()
             path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
-    return wrong
+    return failed
 
 
 def run(command: str, folder: Path) -> int:
-    """The exit status of a recorded command that knows nothing yet and keeps all it finds in `folder`."""
-    words = [word for word in shlex.split(command)[3:] if not word.startswith(OWN)]
-    own = [
+    """Run a recorded command without any known reference; return its exit status.
+
+    Its cache and its runs are in `folder`.
+    """
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *recomputation(command, folder)],
+        stdout=subprocess.DEVNULL,
+        check=False,
+    ).returncode
+
+
+def recomputation(command: str, folder: Path) -> list[str]:
+    """Return the options of `python -m bench` that compute a recorded command's results anew."""
+    words = [word for word in shlex.split(command)[3:] if not word.startswith(REPLACED)]
+    return [
+        *words,
         f"cache={folder}/cache",
         f"runs={folder}/runs",
         "reference.shipped=false",
         "reference.seconds=0",
     ]
-    return subprocess.run(
-        [sys.executable, "-m", "bench", *words, *own], stdout=subprocess.DEVNULL, check=False
-    ).returncode
 
 
-def cached(folder: Path, digest: str, objective: str) -> Reference:
-    """What the run in `folder` found out about an instance."""
-    file: dict[str, Any] = References(folder / "cache").read(digest)
-    return Reference(**file["references"].get(objective, {}))
-
-
-def objection(old: Reference, new: Reference) -> str:
-    """What is wrong with a new finding beside the shipped one; empty where nothing is."""
+def mismatch(old: Reference, new: Reference) -> str:
+    """Return, in words, how a new reference conflicts with the shipped one; empty: it does not."""
     claim = Result(Schedule.empty(), "optimal" if new.proved else "feasible", new.bound)
-    if why := old.contradiction(new.objective, True, claim):
-        return f"CONTRADICTION: {why}"
-    return "not proved again" if old.proved and not new.proved else ""
+    if text := old.contradiction(new.objective, True, claim):
+        return f"CONTRADICTION: {text}"
+    if old.proved and not new.proved:
+        return "the file holds a proven optimum, which was not proven again"
+    return ""
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bench.analysis import stats
 from bench.errors import one_line
 from bench.instance import Instance, read_json
-from bench.references import shipped
+from bench.references import shipped_reference
 from bench.renamed import current_setting
 from bench.run.evaluation import Entry, evaluate_entry
 from bench.run.instance_set import set_hash
@@ -103,7 +103,7 @@ def recompute_schedules(
     columns = recorded[["reference", "reference_bound", "reference_proved"]]
     known = columns.to_numpy(dtype=float, na_value=math.nan)  # (I, 3)
     for i, one in enumerate(held):  # a stored reference counts before one that a run recorded
-        best = shipped(hashes[i], name)
+        best = shipped_reference(hashes[i], name)
         if math.isfinite(best.objective):
             known[i] = one.original(best.objective), one.original(best.bound), best.proved
     reference, bounds, proved = known.T

@@ -41,7 +41,7 @@ class Simulator:
         B; default I. Environment b starts with instance b mod I.
     window
         K, the number of tasks that networks observe and flat actions name; default the largest N.
-        Dispatching rules see the whole queue.
+        Dispatching rules observe the whole queue.
     shaped
         Whether rewards are paid at assignment instead of over time (training only).
     max_decisions

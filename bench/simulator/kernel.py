@@ -120,7 +120,7 @@ def is_legal(t, s, b, j, a):
 def wait_is_legal(t, s, b):
     """Return whether `wait` is legal.
 
-    It is if a task is running or a known event lies ahead: an arrival that the policy sees, or the
+    It is if a task is running or a known event lies ahead: an arrival that is observed, or the
     start or end of an announced outage. It never is in commit mode and with `budget` sharing.
     """
     if t.commit or t.budget_sharing:

@@ -28,7 +28,7 @@ Bytes = NDArray[np.uint8]
 N_TASKS, N_AGENTS = range(2)
 # InstanceTables.task: ORDER is the index in the instance; DUE is NEVER without due dates
 ORDER, RELEASE, WEIGHT, DUE, TENANT, KIND = range(6)
-# InstanceTables.task_on_type: ticks, -1 = not eligible; VISIBLE is the duration policies see
+# InstanceTables.task_on_type: ticks, -1 = not eligible; VISIBLE is the duration in observations
 DURATION, VISIBLE, DEMAND = range(3)
 # InstanceTables.agents
 TYPE, CAPACITY = range(2)
@@ -84,7 +84,7 @@ class InstanceTables(NamedTuple):
     budget_sharing: bool  # no clock
     commit: bool  # commit mode
     easy_backfill: bool
-    observe_all: bool  # policies see unreleased tasks and true durations
+    observe_all: bool  # policies observe unreleased tasks and true durations
     sequential_events: bool  # a decision after each event of a tick, arrivals first
     shaped: bool  # rewards are paid at assignment (training only)
     max_decisions: int  # an episode is truncated after as many decisions

@@ -39,7 +39,7 @@ def rows(
     Parameters
     ----------
     threads
-        Not used: everything runs in one thread.
+        Not used here: the command has limited the threads already.
     rounds
         Measurements, of which the fastest counts, after a first one that is not counted.
     steps

@@ -88,7 +88,7 @@ def rows(threads: int, rounds: int = 5, instances: int = 256, only: str = "") ->
     Parameters
     ----------
     threads
-        Not used: everything runs in one thread.
+        Not used here: the command has limited the threads already.
     rounds
         Calls per measurement, of which the fastest counts.
     instances

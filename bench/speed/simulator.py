@@ -69,7 +69,7 @@ def rows(threads: int, environments: int = ENVIRONMENTS, rounds: int = 10) -> li
     Parameters
     ----------
     threads
-        Number of threads of the simulator.
+        To which the command has limited numba and torch; 1: ratios are by processor time.
     environments
         Number of environments on the CPU.
     rounds

@@ -1,4 +1,4 @@
-"""`python -m bench.tracking replay FOLDER...`: write to MLflow what runs could not."""
+"""`python -m bench.tracking replay FOLDER...`: write to MLflow what runs have spooled."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bench.errors import UserError
+from bench.errors import one_line
 from bench.tracking.run import SPOOL, replay
-from bench.tracking.store import line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m bench.tracking replay FOLDER...`; exit status 2 where something stays spooled."""
+    """Replay the spools of the named folders; return 2 where something stays spooled."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.tracking", description="Write what runs have spooled to MLflow."
     )
@@ -27,10 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             print(f"{folder}: {replay(folder, options.uri)} records written")
         except Exception as error:
-            print(
-                f"{folder}: {error if isinstance(error, UserError) else line(error)}",
-                file=sys.stderr,
-            )
+            print(f"{folder}: {one_line(error)}", file=sys.stderr)
             status = 2
     return status
 

@@ -1,4 +1,4 @@
-"""One run: what it logs goes to the store, or to the spool in its folder where the store fails; `replay` writes a spool."""
+"""One tracked run: it writes to the store, or to the spool in its folder where the store fails."""
 
 from __future__ import annotations
 
@@ -18,24 +18,36 @@ from typing import Any
 
 from filelock import FileLock
 
-from bench.errors import UserError
-from bench.tracking.store import Store, absolute, line
+from bench.errors import UserError, one_line
+from bench.tracking.store import Store, absolute
 
-SPOOL = "mlflow_spool.jsonl"  # file in a run's folder: what could not be written yet, one JSON record a line
-BATCH = 1000  # metric points MLflow takes in one call
-LONGEST = 6000  # characters of a parameter
+# A file in a run's folder: first a header with the store and what opens the run, then one JSON
+# record per line, each the arguments of one method of `Store`.
+SPOOL = "mlflow_spool.jsonl"
+MAX_POINTS = 1000  # metric points that MLflow takes in one call
+MAX_PARAM_LENGTH = 6000  # characters of a parameter
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
 _log = logging.getLogger(__name__)
 
 
-class Run:
-    """One MLflow run. Leaving its `with` block ends it: finished, or failed with the exception's message."""
+class TrackedRun:
+    """One MLflow run; leaving its `with` block ends it, as failed where an exception leaves it.
+
+    Attributes
+    ----------
+    id
+        MLflow's run id, empty while nothing could be written.
+    folder
+        The run's own folder.
+    opening
+        What the store needs to open the run: key, name, tags, start (ms since 1970), parent.
+    """
 
     def __init__(
         self, store: Store, folder: Path, opening: dict[str, Any], flush_seconds: float
     ) -> None:
-        self.id = ""  # MLflow's run id; empty while nothing could be written
+        self.id = ""
         self.folder = folder
         self.opening = opening
         self._store = store
@@ -45,13 +57,13 @@ class Run:
         self._spooling = False
         self._open = True
         self._lock = threading.RLock()
-        self._sampler: Sampler | None = None
+        self._sampler: SystemMetricsSampler | None = None
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / SPOOL).exists():
             self._replay()
         self._write()
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> TrackedRun:
         return self
 
     def __exit__(
@@ -60,27 +72,30 @@ class Run:
         if kind is None:
             self.finish("finished")
         else:
-            self.finish(
-                "failed" if issubclass(kind, Exception) else "killed", f"{kind.__name__}: {error}"
-            )
+            status = "failed" if issubclass(kind, Exception) else "killed"
+            self.finish(status, f"{kind.__name__}: {error}")
 
     def params(self, config: Mapping[str, Any]) -> None:
-        """Log a nested configuration as parameters `a.b.c`; those the run has already (after a kill) are left alone."""
-        self._write(
-            "params", values={clean(key): cut(value) for key, value in flatten(config).items()}
-        )
+        """Log a nested configuration as parameters `a.b.c`.
+
+        Those that the run has already (after a kill) stay as they are.
+        """
+        values = {allowed_name(key): shorten_param(value) for key, value in flatten(config).items()}
+        self._write("params", values=values)
 
     def metrics(self, step: int, values: Mapping[str, Any]) -> None:
-        """Buffer step metrics; missing and non-finite values are left out. One call to MLflow takes up to 1000 points."""
-        time_ms = now()
+        """Log step metrics, without missing and infinite values.
+
+        They are buffered: one call to MLflow takes up to 1000 points.
+        """
+        time_ms = now_ms()
         with self._lock:
             self._buffer += [
-                (clean(key), value, time_ms, int(step)) for key, value in finite(values).items()
+                (allowed_name(key), value, time_ms, int(step))
+                for key, value in finite(values).items()
             ]
-            if (
-                len(self._buffer) >= BATCH
-                or time.monotonic() - self._flushed >= self._flush_seconds
-            ):
+            age = time.monotonic() - self._flushed
+            if len(self._buffer) >= MAX_POINTS or age >= self._flush_seconds:
                 self._flush()
 
     def summary(self, values: Mapping[str, Any]) -> None:
@@ -101,11 +116,14 @@ class Run:
         )
 
     def artifact(self, path: str | Path, folder: str = "") -> None:
-        """Log a file or a folder, under `folder` of the run's artifacts; it must stay where it is until it is written."""
+        """Log a file or a folder, under `folder` of the run's artifacts.
+
+        It must stay where it is until it is written.
+        """
         self._write("artifact", path=str(Path(path).absolute()), folder=folder)
 
     def finish(self, status: str, error: str | None = None) -> None:
-        """End the run as finished, failed or killed; what could not be written before is tried once more."""
+        """End the run as finished, failed or killed, and try once more to write the spool."""
         if not self._open:
             return
         self._open = False
@@ -113,28 +131,32 @@ class Run:
             self._sampler.stop()
         with self._lock:
             self._flush()
-            self._write("finish", status=STATUS[status], error=error, end=now())
+            self._write("finish", status=STATUS[status], error=error, end=now_ms())
             if self._spooling:
                 self._replay()
 
     def sample_system(self, seconds: float) -> None:
-        """Log system metrics every `seconds`, and at the end, until the run ends; needs psutil."""
-        self._sampler = Sampler(self, seconds)
+        """Log system metrics every `seconds` until the run ends, and then once more."""
+        self._sampler = SystemMetricsSampler(self, seconds)
 
     def _flush(self) -> None:
         while self._buffer:
-            batch, self._buffer = self._buffer[:BATCH], self._buffer[BATCH:]
+            batch = self._buffer[:MAX_POINTS]
+            self._buffer = self._buffer[MAX_POINTS:]
             self._write("metrics", points=batch)
         self._flushed = time.monotonic()
 
     def _write(self, record: str = "", **values: Any) -> None:
-        """The only way out: to the store while it answers, else to the spool. Without a record: make sure the run exists."""
+        """Call the method `record` of the store, or spool the call where the store has failed.
+
+        Without a record only open the run.
+        """
         with self._lock:
             if not self._spooling:
                 try:
                     self.id = self.id or self._store.open(self.folder, self.opening)
                     if record:
-                        getattr(self._store, record)(self.id, **values)
+                        self._store.write(self.id, record, values)
                     return
                 except Exception as error:
                     self._start_spooling(error)
@@ -147,9 +169,13 @@ class Run:
         self._spooling = True
         if not (self.folder / SPOOL).exists():
             _append(self.folder, {"store": asdict(self._store), "opening": self.opening})
-        again = f"python -m bench.tracking replay {self.folder}"
-        _log.warning("MLflow at %s failed (%s); kept in %s, to write it later: %s",
-                     self._store.uri, line(error), self.folder / SPOOL, again)  # fmt: skip
+        _log.warning(
+            "MLflow at %s failed (%s); kept in %s, to write it later: %s",
+            self._store.uri,
+            one_line(error, 200),
+            self.folder / SPOOL,
+            f"python -m bench.tracking replay {self.folder}",
+        )
 
     def _replay(self) -> None:
         try:
@@ -159,10 +185,13 @@ class Run:
             self._start_spooling(error)
 
 
-class Sampler:
-    """A thread that logs MLflow's system metrics into a run, the step being the seconds since the run began."""
+class SystemMetricsSampler:
+    """A thread that logs MLflow's system metrics into a run.
 
-    def __init__(self, run: Run, seconds: float) -> None:
+    The step is the number of seconds since the run began.
+    """
+
+    def __init__(self, run: TrackedRun, seconds: float) -> None:
         self._monitor = run._store.system_monitor(run.id)
         self._run = run
         self._seconds = seconds
@@ -183,33 +212,47 @@ class Sampler:
             values = {
                 f"system/{key}": value for key, value in self._monitor.aggregate_metrics().items()
             }
-            self._run.metrics((now() - self._run.opening["start"]) // 1000, values)
+            self._run.metrics((now_ms() - self._run.opening["start"]) // 1000, values)
             for monitor in self._monitor.monitors:
                 monitor.clear_metrics()
 
 
+# -- the spool -------------------------------------------------------------------------------------
+
+
 def replay(folder: str | Path, uri: str = "") -> int:
-    """Write what a run's folder has spooled, in order, and remove the spool; the number of records written.
+    """Write the spool of a run's folder to the store, in order, and remove it.
 
-    Args:
-        uri: another store than the one that failed.
+    Parameters
+    ----------
+    uri
+        Another store than the one that failed; empty: the same.
 
-    Raises:
-        UserError: where there is no spool. Whatever the store raises: what was not written by then stays spooled.
+    Returns
+    -------
+    int
+        The number of records written.
+
+    Raises
+    ------
+    UserError
+        Where there is no spool.
+    Exception
+        Whatever the store raises; the records that are not written by then stay spooled.
     """
     folder = Path(folder)
     with FileLock(folder / f"{SPOOL}.lock"):
-        head, *records = _read_spool(folder)
-        store = Store(**{**head["store"], **({"uri": absolute(uri)} if uri else {})})
-        left = list(records)
+        header, *records = _read_spool(folder)
+        store = Store(**{**header["store"], **({"uri": absolute(uri)} if uri else {})})
+        remaining = list(records)
         try:
-            run_id = store.open(folder, head["opening"])
-            while left:
-                record = dict(left[0])
-                getattr(store, record.pop("record"))(run_id, **record)
-                left.pop(0)
+            run_id = store.open(folder, header["opening"])
+            while remaining:
+                values = dict(remaining[0])
+                store.write(run_id, values.pop("record"), values)
+                remaining.pop(0)
         except Exception:
-            _write_spool(folder, [head, *left])
+            _write_spool(folder, [header, *remaining])
             raise
         (folder / SPOOL).unlink()
     return len(records)
@@ -221,7 +264,7 @@ def _append(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def _read_spool(folder: Path) -> list[dict[str, Any]]:
-    """The spooled records; a line cut short by a kill is left out."""
+    """Return the header and the records, without a line that a kill has cut short."""
     if not (folder / SPOOL).exists():
         raise UserError(f"{folder}: nothing is spooled there (no {SPOOL})")
     records = []
@@ -237,37 +280,44 @@ def _write_spool(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
     partial.replace(folder / SPOOL)
 
 
-def flatten(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} as {"a.b": 1}; lists stay whole."""
+# -- values in the form that MLflow takes ----------------------------------------------------------
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return {"a": {"b": 1}} as {"a.b": 1}; lists stay whole."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{above}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
-            flat[f"{above}{key}"] = value
+            flat[f"{prefix}{key}"] = value
     return flat
 
 
 def finite(values: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers among `values`."""
+    """Return the finite numbers among `values`."""
     real = {key: float(value) for key, value in values.items() if isinstance(value, numbers.Real)}
     return {key: value for key, value in real.items() if math.isfinite(value)}
 
 
-def clean(key: str) -> str:
-    """A key in the characters MLflow takes."""
-    return re.sub(r"[^\w\-. /:]", "_", key)[:250]
+def allowed_name(name: str) -> str:
+    """Return `name` with each character that MLflow does not allow replaced by `_`."""
+    return re.sub(r"[^\w\-. /:]", "_", name)[:250]
 
 
-def cut(value: Any) -> str:
-    """A parameter's text; a too long one is cut, and its hash and length keep it told apart from others."""
+def shorten_param(value: Any) -> str:
+    """Return a parameter as a string that is short enough for MLflow.
+
+    A longer one is cut, and ends with its length and hash, so that different values stay different.
+    """
     text = value if isinstance(value, str) else json.dumps(value, default=str)
-    if len(text) <= LONGEST:
+    if len(text) <= MAX_PARAM_LENGTH:
         return text
-    mark = f"... ({len(text)} characters, sha256 {hashlib.sha256(text.encode()).hexdigest()[:16]})"
-    return text[: LONGEST - len(mark)] + mark
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    end = f"... ({len(text)} characters, sha256 {digest})"
+    return text[: MAX_PARAM_LENGTH - len(end)] + end
 
 
-def now() -> int:
-    """Milliseconds since 1970."""
+def now_ms() -> int:
+    """Return the time in milliseconds since 1970."""
     return time.time_ns() // 1_000_000

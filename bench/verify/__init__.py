@@ -91,14 +91,16 @@ def _killed_at_end(instance: Instance, task: Ints, agent: Ints, end: Ints) -> ND
     """Return (P,): whether an outage of the agent starts at `end` and may kill a running task.
 
     An outage that was not announced always may. An announced one may only where the estimate of
-    the task was wrong: else the task would not have been started.
+    the task was wrong: a task that cannot end before the outage by its estimate is not started.
     """
     announced = {(outage.agent, outage.start): outage.announced for outage in instance.outages}
     at_end = [announced.get(pair) for pair in zip(agent.tolist(), end.tolist(), strict=True)]
     not_announced = np.array([value is False for value in at_end], dtype=bool)
     known = np.array([value is True for value in at_end], dtype=bool)
     agent_type = instance.agent_type[agent]
-    misestimated = instance.estimate[task, agent_type] != instance.duration[task, agent_type]
+    misestimated: NDArray[np.bool_] = (
+        instance.estimate[task, agent_type] != instance.duration[task, agent_type]
+    )
     return not_announced | (known & misestimated)
 
 

@@ -1,13 +1,14 @@
-"""A certificate (the form is in `bench.run.record`): what a solver claims of one instance, and what becomes of every claim.
+"""Checks every claim that a certificate makes about one instance.
 
-The schedule is verified and costed in plain Python; the bound is checked by its proof, and where a part of it has none, by a
-second model (`bench.verify.second_model`). Nothing is shared with the solvers.
+`bench.run.record.Certificate` defines the form. The schedule is verified and costed in plain
+Python. The bound is checked by its proof, and where a part of it has none, by a second model
+(`bench.verify.second_model`). No code is shared with the solvers.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -16,21 +17,30 @@ from bench.instance import Instance
 from bench.schedule import Schedule
 from bench.verify import verify
 from bench.verify.fields import ProofError, UncheckableError
-from bench.verify.problem import Costs, Number, Problem
-from bench.verify.proofs import KINDS, proved
-from bench.verify.second_model import search
+from bench.verify.problem import ExactObjective, ExactProblem, Number
+from bench.verify.proofs import KINDS, proven_bound
+from bench.verify.second_model import solve_second_model
 
 SCHEMA = 1
-FIELDS = ("schema", "kind", "instance", "objective_name", "schedule", "objective", "objective_internal", "bound",
-          "bound_internal", "status", "proof")  # fmt: skip
-NUMBERS = ("objective", "objective_internal", "bound", "bound_internal")
-TREE = "search"  # the kind of proof that has no end of its own
-CHECKED, CONFIRMED, UNCHECKED, WRONG = (
-    "checked",
-    "confirmed by second model",
-    "could not be checked",
-    "WRONG",
+FIELDS = (
+    "schema",
+    "kind",
+    "instance",
+    "objective_name",
+    "schedule",
+    "objective",
+    "objective_internal",
+    "bound",
+    "bound_internal",
+    "status",
+    "proof",
 )
+NUMBERS = ("objective", "objective_internal", "bound", "bound_internal")
+SEARCH = "search"  # the kind of proof that cannot be checked beyond its root
+CHECKED = "checked"
+CONFIRMED = "confirmed by second model"
+UNCHECKED = "could not be checked"
+INVALID = "INVALID"
 EQUAL = Fraction(1, 10**9)  # relative difference below which fractional values are the same
 
 
@@ -39,19 +49,29 @@ class CertificateError(ValueError):
 
 
 class Finding(NamedTuple):
-    """What became of one claim."""
+    """The outcome of checking one claim."""
 
     part: str  # schedule | objective | bound | search | status
-    verdict: str  # CHECKED | CONFIRMED | UNCHECKED | WRONG
-    words: str
+    outcome: str  # CHECKED | CONFIRMED | UNCHECKED | INVALID
+    details: str
 
     def __str__(self) -> str:
-        return f"{self.part:<10}{self.verdict}: {self.words}"
+        return f"{self.part:<10}{self.outcome}: {self.details}"
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate whose form is right. Objective and bound are internal (minimised) values; None where none is claimed."""
+    """A certificate of the right form, whose claims are not checked yet.
+
+    Objective and bound are internal (minimised) values, None where none is claimed.
+
+    Attributes
+    ----------
+    own_objective, own_bound
+        The same two in the instance's own sense and scale, as claimed.
+    title
+        Instance, objective, solver and seed in words.
+    """
 
     instance: Instance
     objective_name: str
@@ -60,248 +80,286 @@ class Certificate:
     bound: float
     status: str
     proof: Mapping[str, Any]
-    own: tuple[float | None, float]  # objective and bound in the instance's own sense, as claimed
+    own_objective: float | None
+    own_bound: float
     title: str
 
     @classmethod
     def from_dict(cls, data: Any) -> Certificate:
-        """Raises CertificateError, or the error of the instance or schedule."""
-        if not isinstance(data, Mapping) or data.get("kind") != "certificate":
-            raise CertificateError(
-                "kind: this is no certificate; of an instance and a schedule, name both files"
-            )
-        schema = data.get("schema")
-        if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-            raise CertificateError(
-                f"schema: a whole number of at least 1 is needed, got {schema!r}"
-            )
-        if schema > SCHEMA:
-            raise CertificateError(
-                f"schema: {schema} is newer than {SCHEMA}, the newest this version reads; upgrade"
-            )
-        for name in FIELDS:
-            if name not in data:
-                raise CertificateError(f"{name}: missing")
-        claimed = data["schedule"] is not None
-        for name in NUMBERS:
-            if (data[name] is not None or claimed or name.startswith("bound")) and not _is_number(
-                data[name]
-            ):
-                raise CertificateError(f"{name}: a finite number is needed, got {data[name]!r}")
-        _check_proof("proof", data["proof"])
+        """Read the JSON form.
+
+        Raises
+        ------
+        CertificateError, InstanceError, ScheduleError
+            Where it, its instance or its schedule is malformed.
+        """
+        _check_form(data)
         instance = Instance.from_dict(data["instance"])
-        about = [
+        title = [
             instance.name or "unnamed instance",
             data["objective_name"],
             f"by {data.get('solver')}, seed {data.get('seed')}",
         ]
         return cls(
-            instance, data["objective_name"], Schedule.from_dict(data["schedule"]) if claimed else None,
-            data["objective_internal"], data["bound_internal"], data["status"], data["proof"],
-            (data["objective"], data["bound"]), ", ".join(map(str, about)),
-        )  # fmt: skip
+            instance=instance,
+            objective_name=data["objective_name"],
+            schedule=None if data["schedule"] is None else Schedule.from_dict(data["schedule"]),
+            objective=data["objective_internal"],
+            bound=data["bound_internal"],
+            status=data["status"],
+            proof=data["proof"],
+            own_objective=data["objective"],
+            own_bound=data["bound"],
+            title=", ".join(map(str, title)),
+        )
 
 
 def check(certificate: Certificate, seconds: float) -> Iterator[Finding]:
-    """What becomes of every claim; the second model may take `seconds`.
+    """Yield the outcome for every claim; the second model may take `seconds`.
 
-    Raises:
-        CertificateError: for an objective the instance does not have.
+    Raises
+    ------
+    CertificateError
+        For an objective that the instance does not have.
     """
-    problem = Problem(certificate.instance)
+    problem = ExactProblem(certificate.instance)
     try:
-        costs = Costs(problem, certificate.objective_name)
+        objective = ExactObjective(problem, certificate.objective_name)
     except ValueError as error:
         raise CertificateError(str(error)) from None
     value = None
-    for finding, cost in _schedule(certificate, problem, costs):
+    for finding, cost in _check_schedule(certificate, problem, objective):
         value = cost if cost is not None else value
         yield finding
-    found = list(_bound(certificate, problem, costs, value, seconds))
-    yield from found
+    findings = list(_check_bound(certificate, problem, objective, value, seconds))
+    yield from findings
     if certificate.status == "optimal":
-        yield _status(certificate, costs, value, found)
+        yield _check_status(certificate, objective, value, findings)
 
 
-# -- the schedule ----------------------------------------------------------------------------------------------------
+# -- the schedule ----------------------------------------------------------------------------------
 
 
-def _schedule(
-    certificate: Certificate, problem: Problem, costs: Costs
+def _check_schedule(
+    certificate: Certificate, problem: ExactProblem, objective: ExactObjective
 ) -> Iterator[tuple[Finding, Number | None]]:
-    """Feasible, and as cheap as claimed; with the second finding comes the exact cost of a feasible schedule."""
+    """Yield whether the schedule is feasible, then whether it has the claimed objective.
+
+    The second finding comes with the exact cost of the schedule; it is left out where the schedule
+    is infeasible.
+    """
     if certificate.schedule is None:
         yield Finding("schedule", UNCHECKED, "there is none, only a bound is claimed"), None
         return
     violations = verify(certificate.instance, certificate.schedule)
     if violations:
         more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
-        yield Finding("schedule", WRONG, violations[0] + more), None
+        yield Finding("schedule", INVALID, violations[0] + more), None
         return
     yield Finding("schedule", CHECKED, f"feasible, {problem.n} tasks on {problem.m} agents"), None
-    value, claimed, own = (
-        costs.schedule(certificate.schedule, problem.n),
-        certificate.objective,
-        certificate.own[0],
-    )
-    assert claimed is not None  # from_dict saw to it
+    value = objective.schedule_cost(certificate.schedule)
+    claimed = certificate.objective
+    own = certificate.own_objective
+    assert claimed is not None  # checked by _check_form
     assert own is not None
-    if not _same(claimed, value, costs):
-        yield (
-            Finding(
-                "objective",
-                WRONG,
-                f"{claimed:.10g} claimed (internal), the schedule costs {float(value):.10g}",
-            ),
-            value,
-        )
-    elif not _same(own, Fraction(certificate.instance.original(claimed)), costs):
-        scaled = certificate.instance.original(claimed)
-        yield (
-            Finding(
-                "objective",
-                WRONG,
-                f"{own:.10g} claimed, {claimed:.10g} is {scaled:.10g} in the instance's own sense",
-            ),
-            value,
-        )
+    if not _same(claimed, value, objective):
+        details = f"{claimed:.10g} claimed (internal), the schedule costs {float(value):.10g}"
+        yield Finding("objective", INVALID, details), value
+    elif details := _scale_mismatch(certificate.instance, claimed, own, objective):
+        yield Finding("objective", INVALID, details), value
     else:
         yield Finding("objective", CHECKED, f"{certificate.objective_name} {own:.10g}"), value
 
 
-# -- the bound -------------------------------------------------------------------------------------------------------
+def _scale_mismatch(
+    instance: Instance, internal: float, own: float, objective: ExactObjective
+) -> str:
+    """Return, in words, how `own` differs from `internal` in the instance's own sense and scale.
+
+    An empty text means that they agree.
+    """
+    expected = instance.original(internal)
+    if _same(own, Fraction(expected), objective):
+        return ""
+    return f"{own:.10g} claimed, {internal:.10g} is {expected:.10g} in the instance's own sense"
 
 
-def _bound(
-    certificate: Certificate, problem: Problem, costs: Costs, value: Number | None, seconds: float
+# -- the bound -------------------------------------------------------------------------------------
+
+
+def _check_bound(
+    certificate: Certificate,
+    problem: ExactProblem,
+    objective: ExactObjective,
+    value: Number | None,
+    seconds: float,
 ) -> Iterator[Finding]:
-    """The bound is what it says in the instance's own sense, not above the objective, and shown by its proof."""
-    claimed, own = certificate.bound, certificate.own[1]
-    scaled = certificate.instance.original(claimed)
-    if not _same(own, Fraction(scaled), costs):
-        yield Finding(
-            "bound",
-            WRONG,
-            f"{own:.10g} claimed, {claimed:.10g} is {scaled:.10g} in the instance's own sense",
-        )
+    """Yield whether the bound has the right scale, is not above `value`, and has a valid proof.
+
+    `value` is the exact cost of the schedule, None without a feasible one.
+    """
+    claimed = certificate.bound
+    proof = certificate.proof
+    if details := _scale_mismatch(certificate.instance, claimed, certificate.own_bound, objective):
+        yield Finding("bound", INVALID, details)
         return
-    if value is not None and not _at_least(value, Fraction(claimed), costs):
-        yield Finding(
-            "bound",
-            WRONG,
-            f"{claimed:.10g} claimed (internal), but the schedule costs {float(value):.10g}",
-        )
+    if value is not None and not _at_least(value, Fraction(claimed), objective):
+        details = f"{claimed:.10g} claimed (internal), but the schedule costs {float(value):.10g}"
+        yield Finding("bound", INVALID, details)
         return
-    kind, proof = certificate.proof["kind"], certificate.proof
-    if kind == TREE:
-        shown = yield from _root(certificate, problem, costs)
-        if shown is None or not _at_least(shown, Fraction(claimed), costs):
-            yield second_opinion(certificate, problem, costs, value, seconds)
+    if proof["kind"] == SEARCH:
+        shown = yield from _check_root(certificate, problem, objective)
+        if shown is None or not _at_least(shown, Fraction(claimed), objective):
+            yield check_by_second_model(certificate, problem, objective, value, seconds)
         return
     try:
-        shown = proved(problem, costs, proof)
+        shown = proven_bound(problem, objective, proof)
     except ProofError as error:
-        yield Finding("bound", WRONG, str(error))
+        yield Finding("bound", INVALID, str(error))
     except UncheckableError as error:
         yield Finding("bound", UNCHECKED, str(error))
-        yield second_opinion(certificate, problem, costs, value, seconds)
+        yield check_by_second_model(certificate, problem, objective, value, seconds)
     else:
-        fine = _at_least(shown, Fraction(claimed), costs)
-        words = f"{claimed:.10g} claimed (internal), the proof ({kind}) shows {float(shown):.10g}"
-        yield Finding("bound", CHECKED if fine else WRONG, words)
-
-
-def _root(certificate: Certificate, problem: Problem, costs: Costs) -> Any:
-    """Check what a tree search started from; returns the bound it shows, if any."""
-    root = certificate.proof.get("root")
-    if root is None:
-        yield Finding(
-            "bound",
-            UNCHECKED,
-            f"{certificate.bound:.10g} (internal) was proved by tree search, which leaves no proof",
+        proven = _at_least(shown, Fraction(claimed), objective)
+        details = (
+            f"{claimed:.10g} claimed (internal), "
+            f"the proof ({proof['kind']}) shows {float(shown):.10g}"
         )
+        yield Finding("bound", CHECKED if proven else INVALID, details)
+
+
+def _check_root(
+    certificate: Certificate, problem: ExactProblem, objective: ExactObjective
+) -> Generator[Finding, None, Number | None]:
+    """Yield whether the proof at the root of a tree search is valid; return the bound it shows.
+
+    Returns None where there is no such proof or it is not valid.
+    """
+    root = certificate.proof.get("root")
+    claimed = f"{certificate.bound:.10g}"
+    if root is None:
+        details = f"{claimed} (internal) was proved by tree search, which leaves no proof"
+        yield Finding("bound", UNCHECKED, details)
         return None
     try:
-        shown = proved(problem, costs, root)
+        shown = proven_bound(problem, objective, root)
     except ProofError as error:
-        yield Finding("bound", WRONG, str(error).replace("proof.", "proof.root.", 1))
+        yield Finding("bound", INVALID, str(error).replace("proof.", "proof.root.", 1))
         return None
     except UncheckableError as error:
         yield Finding("bound", UNCHECKED, str(error))
         return None
-    words = f"the root ({root['kind']}) shows {float(shown):.10g} of {certificate.bound:.10g} (internal)"
-    yield Finding(
-        "bound",
-        CHECKED,
-        words + ("" if shown >= certificate.bound else "; the rest was proved by tree search"),
-    )
+    details = f"the root ({root['kind']}) shows {float(shown):.10g} of {claimed} (internal)"
+    if shown < certificate.bound:
+        details += "; the rest was proved by tree search"
+    yield Finding("bound", CHECKED, details)
     return shown
 
 
-def second_opinion(
-    certificate: Certificate, problem: Problem, costs: Costs, value: Number | None, seconds: float
+def check_by_second_model(
+    certificate: Certificate,
+    problem: ExactProblem,
+    objective: ExactObjective,
+    value: Number | None,
+    seconds: float,
 ) -> Finding:
-    """What the second model says of a bound: confirmed, refuted by a schedule, or undecided in `seconds`."""
+    """Return whether the second model confirms a bound, refutes it by a schedule, or neither."""
     claimed = certificate.bound
     try:
-        opinion = search(problem, costs, seconds, value)
+        result = solve_second_model(problem, objective, seconds, value)
     except UncheckableError as error:
         return Finding("search", UNCHECKED, str(error))
     best: Number | None = None
-    if opinion.schedule is not None and not verify(certificate.instance, opinion.schedule):
-        best = costs.schedule(opinion.schedule, problem.n)
-    found = (
-        f"its best schedule costs {float(best):.10g}"
-        if best is not None
-        else "it found no schedule"
+    if result.schedule is not None and not verify(certificate.instance, result.schedule):
+        best = objective.schedule_cost(result.schedule)
+    found = "it found no schedule"
+    if best is not None:
+        found = f"its best schedule costs {float(best):.10g}"
+    details = (
+        f"{claimed:.10g} claimed (internal), "
+        f"the second model's bound is {result.bound:.10g}, {found}"
     )
-    words = f"{claimed:.10g} claimed (internal), the second model's bound is {opinion.bound:.10g}, {found}"
-    if best is not None and not _at_least(best, Fraction(claimed), costs):
-        return Finding("search", WRONG, words)
-    slack = 0 if costs.whole else 1e-6 * abs(claimed)  # HiGHS counts in floating point
-    if opinion.bound >= claimed - slack:
-        return Finding("search", CONFIRMED, words)
-    return Finding("search", UNCHECKED, f"{words}, within {seconds:g} s")
+    if best is not None and not _at_least(best, Fraction(claimed), objective):
+        return Finding("search", INVALID, details)
+    slack = 0 if objective.integral else 1e-6 * abs(claimed)  # HiGHS computes in floating point
+    if result.bound >= claimed - slack:
+        return Finding("search", CONFIRMED, details)
+    return Finding("search", UNCHECKED, f"{details}, within {seconds:g} s")
 
 
-def _status(
-    certificate: Certificate, costs: Costs, value: Number | None, found: list[Finding]
+def _check_status(
+    certificate: Certificate,
+    objective: ExactObjective,
+    value: Number | None,
+    findings: list[Finding],
 ) -> Finding:
-    """Objective and bound meet; that is as sure as the bound is."""
+    """Return whether objective and bound meet, with the outcome that the bound has."""
     bound = Fraction(certificate.bound)
-    if value is None or not _same(math.ceil(bound) if costs.whole else bound, value, costs):
-        return Finding("status", WRONG, "claimed optimal, but objective and bound do not meet")
-    if any(finding.verdict == WRONG for finding in found):
-        return Finding("status", UNCHECKED, "objective and bound meet, but the bound is WRONG")
-    return Finding("status", found[-1].verdict, "objective and bound meet, the plan is optimal")
+    if objective.integral:
+        bound = Fraction(math.ceil(bound))
+    if value is None or not _same(bound, value, objective):
+        return Finding("status", INVALID, "claimed optimal, but objective and bound do not meet")
+    if any(finding.outcome == INVALID for finding in findings):
+        details = f"objective and bound meet, but the bound is {INVALID}"
+        return Finding("status", UNCHECKED, details)
+    details = "objective and bound meet, the schedule is optimal"
+    return Finding("status", findings[-1].outcome, details)
 
 
-# -- numbers ---------------------------------------------------------------------------------------------------------
+# -- numbers ---------------------------------------------------------------------------------------
 
 
-def _at_least(value: Number, other: Number, costs: Costs) -> bool:
-    """value >= other; fractional values may be rounded."""
-    slack = 0 if costs.whole else EQUAL * abs(Fraction(other))
+def _at_least(value: Number, other: Number, objective: ExactObjective) -> bool:
+    """Return value >= other, up to rounding where costs are fractional."""
+    slack = 0 if objective.integral else EQUAL * abs(Fraction(other))
     return value >= other - slack
 
 
-def _same(claimed: Number | float, value: Number, costs: Costs) -> bool:
+def _same(claimed: Number | float, value: Number, objective: ExactObjective) -> bool:
     exact = Fraction(claimed)
-    return _at_least(exact, value, costs) and _at_least(value, exact, costs)
+    return _at_least(exact, value, objective) and _at_least(value, exact, objective)
 
 
-def _is_number(value: Any) -> bool:
+# -- the form --------------------------------------------------------------------------------------
+
+
+def _check_form(data: Any) -> None:
+    """Raise CertificateError where the JSON form is malformed, except for instance and schedule."""
+    if not isinstance(data, Mapping) or data.get("kind") != "certificate":
+        raise CertificateError(
+            "kind: this is no certificate; of an instance and a schedule, name both files"
+        )
+    schema = data.get("schema")
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise CertificateError(f"schema: an integer of at least 1 is needed, got {schema!r}")
+    if schema > SCHEMA:
+        raise CertificateError(
+            f"schema: {schema} is newer than {SCHEMA}, the newest this version reads; upgrade"
+        )
+    for name in FIELDS:
+        if name not in data:
+            raise CertificateError(f"{name}: missing")
+    for name in NUMBERS:
+        value = data[name]
+        needed = data["schedule"] is not None or name.startswith("bound")
+        if (needed or value is not None) and not _is_finite_number(value):
+            raise CertificateError(f"{name}: a finite number is needed, got {value!r}")
+    _check_kind("proof", data["proof"])
+
+
+def _is_finite_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _check_proof(where: str, proof: Any) -> None:
-    """Raises CertificateError where a proof, or the root of a tree search, has no kind that is known."""
+def _check_kind(field: str, proof: Any) -> None:
+    """Raise CertificateError where a proof, or the root of a tree search, is of no known kind."""
     if not isinstance(proof, Mapping) or "kind" not in proof:
-        raise CertificateError(f"{where}.kind: missing")
-    kinds = [*KINDS, *([TREE] if where == "proof" else [])]
+        raise CertificateError(f"{field}.kind: missing")
+    kinds = [*KINDS, *([SEARCH] if field == "proof" else [])]
     if proof["kind"] not in kinds:
         raise CertificateError(
-            f"{where}.kind: {str(proof['kind'])[:40]!r} is unknown; this version checks {', '.join(kinds)}"
+            f"{field}.kind: {str(proof['kind'])[:40]!r} is unknown; "
+            f"this version checks {', '.join(kinds)}"
         )
-    if proof["kind"] == TREE and proof.get("root") is not None:
-        _check_proof(f"{where}.root", proof["root"])
+    if proof["kind"] == SEARCH and proof.get("root") is not None:
+        _check_kind(f"{field}.root", proof["root"])

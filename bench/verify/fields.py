@@ -51,9 +51,7 @@ def read_field(proof: Proof, name: str) -> Any:
     return proof[name]
 
 
-def check_table(
-    field: str, value: Any, shape: tuple[int, ...], least: int | None = None
-) -> Any:
+def check_table(field: str, value: Any, shape: tuple[int, ...], least: int | None = None) -> Any:
     """Return `value` if it is a nested list of integers of this shape, none below `least`.
 
     The shape () means a single integer.

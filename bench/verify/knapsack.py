@@ -82,9 +82,13 @@ class KnapsackSolver:
             size, profit = items[i]
             added = (use[i] << top) + sum(x << low for x, low in zip(size, offsets, strict=True))
             self._count(len(states))
-            extended = [(s + added, p + profit) for s, p in states.items()]
+            extended = [
+                (state, p + profit)
+                for s, p in states.items()
+                if not (state := s + added) & overflow
+            ]
             for state, reached in extended:
-                if not state & overflow and states.get(state, -1) < reached:
+                if states.get(state, -1) < reached:
                     states[state] = reached
                     best = max(best, reached)
             if following is not None and use[following]:

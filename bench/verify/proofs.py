@@ -1,17 +1,19 @@
-"""Proofs of lower bounds, checked in exact arithmetic. Plain Python; nothing is shared with the solvers that found them.
+"""Proofs of lower bounds, checked in exact arithmetic.
 
-A proof is a JSON object with a `kind`. `proved` gives the bound it shows, which is right whatever its numbers are, so that a
-tampered proof shows less, never too much. S (`scale`) is a positive whole number by which all dual values are multiplied.
+A proof is a JSON object with a `kind`. `proven_bound` returns the bound that it proves, which is
+valid whatever its numbers are: a proof with wrong numbers proves less, never too much. S (`scale`)
+is a positive integer by which all dual values are multiplied. Plain Python, which shares no code
+with the solvers that found the proofs.
 
-| kind | for | what it says |
+| kind | for | the bound |
 |---|---|---|
-| trivial | all | every task alone, from its release, on its fastest agent; for makespan also the work against the capacity |
-| knapsack_multipliers | `budget` sharing | multipliers u_j of "j has one agent"; a knapsack per agent is left |
-| capacity_prices | `time` sharing, sums | a price per unit and tick of each agent; every task goes where it is cheapest |
-| packing_prices | `time` sharing, sums | also rents of each task; an agent earns those of the best set that fits it together |
-| assignment_duals | total_time, `time` sharing | duals of the assignment of tasks to positions counted from the last |
-| energy_duals | makespan | prices of "the work released from h on fits what is there until the end" |
-| search | all | a tree search got to this bound; only its `root`, a proof of another kind, can be checked |
+| trivial | all | every task alone from its release on; for makespan also the energy bound |
+| knapsack_multipliers | `budget` sharing | multipliers of "j has one agent"; a knapsack per agent |
+| capacity_prices | `time` sharing, sums | duals of each agent's capacity per unit and tick |
+| packing_prices | `time` sharing, sums | also duals of each task; a knapsack per agent and tick |
+| assignment_duals | total_time, `time` sharing | tasks assigned to positions from the last on |
+| energy_duals | makespan | duals of "the work released from h on fits between h and the end" |
+| search | all | a tree search; only its `root`, a proof of another kind, can be checked |
 """
 
 from __future__ import annotations
@@ -25,45 +27,54 @@ from bench.verify.fields import (
     Proof,
     ProofError,
     UncheckableError,
-    checked,
-    listed,
-    optional,
-    scale_of,
-    table,
+    check_table,
+    read_list,
+    read_optional_table,
+    read_scale,
+    read_table,
 )
-from bench.verify.knapsack import Knapsacks
-from bench.verify.prices import capacity_prices, packing_prices
-from bench.verify.problem import Costs, Number, Problem, dot
+from bench.verify.knapsack import Item, KnapsackSolver
+from bench.verify.problem import ExactObjective, ExactProblem, Number, dot
+from bench.verify.time_indexed import capacity_dual_bound, packing_dual_bound
 
 
-def proved(problem: Problem, costs: Costs, proof: Proof) -> Number:
-    """The bound a proof shows, exactly (rounded up where every schedule costs a whole number).
+def proven_bound(problem: ExactProblem, objective: ExactObjective, proof: Proof) -> Number:
+    """Return the bound that a proof proves, rounded up where every schedule has an integer cost.
 
-    Raises:
-        ProofError: where it is none. UncheckableError: where it cannot be checked.
+    Raises
+    ------
+    ProofError
+        Where it proves nothing.
+    UncheckableError
+        Where it cannot be checked.
     """
-    check = KINDS.get(proof["kind"])
-    if check is None:
+    bound_of = KINDS.get(proof["kind"])
+    if bound_of is None:
         raise UncheckableError(f"proofs of kind {proof['kind']} cannot be checked")
-    bound = check(problem, costs, proof)
-    return math.ceil(bound) if costs.whole else bound
+    bound = bound_of(problem, objective, proof)
+    return math.ceil(bound) if objective.integral else bound
 
 
-# -- every task for itself -------------------------------------------------------------------------------------------
+# -- every task alone ------------------------------------------------------------------------------
 
 
-def trivial(problem: Problem, costs: Costs, proof: Proof) -> Number:
-    """No task ends before r_j + min_a p_ja; and the work released from r on takes at least work / capacity from r on."""
-    alone = costs.total([r + p for r, p in zip(problem.release, problem.shortest, strict=True)])
-    return max([alone, *_energy(problem)]) if costs.worst else alone
+def trivial_bound(problem: ExactProblem, objective: ExactObjective, proof: Proof) -> Number:
+    """Return the cost of C_j = r_j + min_a p_ja; for makespan also the energy bounds."""
+    completion = [r + p for r, p in zip(problem.release, problem.shortest, strict=True)]
+    alone = objective.cost(completion)
+    return max([alone, *_energy_bounds(problem)]) if objective.is_maximum else alone
 
 
-def _energy(problem: Problem) -> Iterator[Number]:
-    """r + (least unit-ticks of the tasks released from r on) / (units of all agents), for every resource and release."""
+def _energy_bounds(problem: ExactProblem) -> Iterator[Number]:
+    """Yield r + (work released from r on) / (units of all agents), per resource and release r.
+
+    The work of a task is the least number of unit-ticks that it takes on any agent.
+    """
     for i in range(problem.r):
-        units, work = max(1, sum(row[i] for row in problem.capacity)), 0
+        units = max(1, sum(row[i] for row in problem.capacity))
+        work = 0
         least = [
-            min(p * problem.demand(j, a)[i] for a, p in problem.length[j].items())
+            min(p * problem.demand(j, a)[i] for a, p in problem.durations[j].items())
             for j in range(problem.n)
         ]
         for j in sorted(range(problem.n), key=lambda j: -problem.release[j]):
@@ -71,172 +82,191 @@ def _energy(problem: Problem) -> Iterator[Number]:
             yield problem.release[j] + Fraction(work, units)
 
 
-# -- budget sharing --------------------------------------------------------------------------------------------------
+# -- budget sharing --------------------------------------------------------------------------------
 
 
-def knapsack_multipliers(problem: Problem, costs: Costs, proof: Proof) -> Number:
-    """S * bound = sum_j u_j + sum_a min over sets of tasks that fit `resource[a]` of agent a of sum (S w_j p_ja + rent - u_j).
+def knapsack_multiplier_bound(
+    problem: ExactProblem, objective: ExactObjective, proof: Proof
+) -> Number:
+    """Return sum_j u_j - sum_a (knapsack optimum of a) of a proof of kind `knapsack_multipliers`.
 
-    Lagrangian relaxation of "every task has one agent" and of all but one resource per agent (Fisher 1981,
-    doi:10.1287/mnsc.27.1.1); u_j of any sign. Where other capacities or quotas are priced too (`prices` M x R and
-    `quota_prices` U x R, >= 0, absent where all are 0), a task's rent is what its demand costs at these, and what all of
-    capacity and quota costs is taken off.
+    Lagrangian relaxation (Fisher 1981, doi:10.1287/mnsc.27.1.1) of "task j has one agent" with the
+    multipliers u_j (`multipliers`). What is left is a knapsack per agent a in one resource
+    (`resource[a]`), where task j has the profit u_j - w_j p_ja. The other resources and the quotas
+    may be relaxed too, with the dual values `prices[a][r]` and `quota_prices[u][r]` (none: 0).
+    Then the dual cost of j's demand is taken off its profit, and the dual value of all capacity and
+    quotas off the bound.
     """
     if not problem.budget:
         raise ProofError("proof.kind: knapsack_multipliers needs `budget` sharing")
-    scale = scale_of(proof)
-    multiplier, resource = (
-        table(proof, "multipliers", (problem.n,)),
-        table(proof, "resource", (problem.m,), 0),
-    )
-    price = optional(proof, "prices", (problem.m, problem.r)) or [[0] * problem.r] * problem.m
-    tax = optional(proof, "quota_prices", (len(problem.quota), problem.r)) or [
-        [0] * problem.r
-    ] * len(problem.quota)
-    knapsacks = Knapsacks()
-    total = (
-        sum(multiplier) - sum(map(dot, price, problem.capacity)) - sum(map(dot, tax, problem.quota))
-    )
+    scale = read_scale(proof)
+    multiplier = read_table(proof, "multipliers", (problem.n,))
+    resource = read_table(proof, "resource", (problem.m,), 0)
+    none = [0] * problem.r
+    tenants = len(problem.quota)
+    capacity_dual = read_optional_table(proof, "prices", (problem.m, problem.r))
+    capacity_dual = capacity_dual or [none] * problem.m
+    quota_dual = read_optional_table(proof, "quota_prices", (tenants, problem.r))
+    quota_dual = quota_dual or [none] * tenants
+    knapsacks = KnapsackSolver()
+    total: int = sum(multiplier)
+    total -= sum(map(dot, capacity_dual, problem.capacity))
+    total -= sum(map(dot, quota_dual, problem.quota))
     for a, r in enumerate(resource):
         if r >= problem.r:
             raise ProofError(
                 f"proof.resource[{a}]: {r} is not a resource of the instance (0 to {problem.r - 1})"
             )
-        gains = []
-        for j in problem.runners(a):
+        items: list[Item] = []
+        for j in problem.tasks_of(a):
             demand = problem.demand(j, a)
-            rent = dot(price[a], demand) + (
-                dot(tax[problem.tenant[j]], demand) if problem.quota else 0
-            )
-            gains.append(
-                (
-                    (demand[r],),
-                    multiplier[j] - scale * problem.weight[j] * problem.length[j][a] - rent,
-                )
-            )
-        total -= knapsacks.most(gains, [problem.capacity[a][r]])
+            dual_cost = dot(capacity_dual[a], demand)
+            if problem.quota:
+                dual_cost += dot(quota_dual[problem.tenant[j]], demand)
+            cost = scale * problem.weight[j] * problem.durations[j][a]
+            items.append(((demand[r],), multiplier[j] - cost - dual_cost))
+        total -= knapsacks.max_profit(items, [problem.capacity[a][r]])
     return Fraction(total, scale)
 
 
-# -- total time and makespan -----------------------------------------------------------------------------------------
+# -- total time and makespan -----------------------------------------------------------------------
 
 
-def assignment_duals(problem: Problem, costs: Costs, proof: Proof) -> Number:
-    """sum C_j >= N min_j r_j + sum u + sum v, as tasks fill positions: the k-th from the end of a queue on a adds k p_ja.
+def assignment_dual_bound(problem: ExactProblem, objective: ExactObjective, proof: Proof) -> Number:
+    """Return the bound on total_time of a proof of kind `assignment_duals`.
 
-    An agent that runs at most s tasks at once is s queues. Duals u_j of "j has one position" and v <= 0 of "position k of a
-    queue holds one task" (`column_duals`: [a, k, v], 0 where not listed; Horn 1973, doi:10.1287/opre.21.3.846) are feasible
-    where u_j + v <= k p_ja. Then sum w_j (C_j - r_j) >= sum_j (w_j - w) shortest_j + w (sum C_j - sum r_j), w the least weight.
-    Outages and differing releases only make completions later.
+    An agent that runs at most s tasks at once is treated as s queues. If releases were equal and
+    there were no outages, the task at the k-th position from the end of a queue of agent a would
+    add k p_ja to sum_j C_j, so that the optimum is an assignment of tasks to positions (Horn 1973,
+    doi:10.1287/opre.21.3.846). Outages and later releases only make completions later.
+
+    The duals u_j (`task_duals`) of "task j has one position" and v <= 0 of "position k of a queue
+    holds one task" (`column_duals`: [a, k, v], 0 where not listed) are feasible where
+    u_j + v <= k p_ja. Then sum_j C_j >= N min_j r_j + sum u + sum v, and with the least weight w
+
+        sum_j w_j (C_j - r_j) >= sum_j (w_j - w) min_a p_ja + w (sum_j C_j - sum_j r_j).
     """
-    if (
-        problem.budget
-        or costs.worst
-        or costs.slope != problem.weight
-        or costs.origin != problem.release
-    ):
+    is_total_time = (
+        not objective.is_maximum
+        and objective.slope == problem.weight
+        and objective.origin == problem.release
+    )
+    if problem.budget or not is_total_time:
         raise ProofError(
             "proof.kind: assignment_duals needs `time` sharing and objective total_time"
         )
-    task, columns = table(proof, "task_duals", (problem.n,)), _columns(problem, proof)
+    task_duals = read_table(proof, "task_duals", (problem.n,))
+    columns = _column_duals(problem, proof)
     highest = [
-        list(_highest(duals, slots)) for duals, slots in zip(columns, problem.slots, strict=True)
+        list(_highest_duals(duals, slots))
+        for duals, slots in zip(columns, problem.slots, strict=True)
     ]
-    for j, lengths in enumerate(problem.length):
-        for a, p in lengths.items():
+    for j, on_agent in enumerate(problem.durations):
+        for a, p in on_agent.items():
             for k, dual in highest[a]:
-                if task[j] + dual > k * p:
+                if task_duals[j] + dual > k * p:
                     raise ProofError(
-                        f"proof.task_duals[{j}]: {task[j]} + {dual} exceeds {k} * {p}, position {k} on agent {a}"
+                        f"proof.task_duals[{j}]: {task_duals[j]} + {dual} exceeds {k} * {p}, "
+                        f"position {k} on agent {a}"
                     )
-    least = min(problem.weight)
-    together = (
-        problem.n * min(problem.release)
-        + sum(task)
-        + sum(sum(v) for duals in columns for v in duals.values())
+    least_weight = min(problem.weight)
+    column_sum = sum(sum(v) for duals in columns for v in duals.values())
+    completions = problem.n * min(problem.release) + sum(task_duals) + column_sum
+    heavier = sum(
+        (w - least_weight) * p for w, p in zip(problem.weight, problem.shortest, strict=True)
     )
-    extra = sum((w - least) * p for w, p in zip(problem.weight, problem.shortest, strict=True))
-    return extra + least * (together - sum(problem.release))
+    bound: int = heavier + least_weight * (completions - sum(problem.release))
+    return bound
 
 
-def _columns(problem: Problem, proof: Proof) -> list[dict[int, list[int]]]:
-    """(M,) position -> listed duals of the queues of each agent, at most one per queue."""
+def _column_duals(problem: ExactProblem, proof: Proof) -> list[dict[int, list[int]]]:
+    """Return (M,) of {position: duals listed for it}, at most one per queue of the agent."""
     found: list[dict[int, list[int]]] = [{} for _ in range(problem.m)]
-    for i, _ in enumerate(listed(proof, "column_duals")):
-        where = f"proof.column_duals[{i}]"
-        a, k, dual = checked(where, proof["column_duals"][i], (3,))
+    for i, entry in enumerate(read_list(proof, "column_duals")):
+        field = f"proof.column_duals[{i}]"
+        a, k, dual = check_table(field, entry, (3,))
         if not (0 <= a < problem.m and k >= 1 and dual <= 0):
             raise ProofError(
-                f"{where}: needs an agent, a position from 1 on, and a dual that is at most 0"
+                f"{field}: needs an agent, a position from 1 on, and a dual that is at most 0"
             )
         found[a].setdefault(k, []).append(dual)
         if len(found[a][k]) > problem.slots[a]:
             raise ProofError(
-                f"{where}: more than {problem.slots[a]} duals of position {k} on agent {a}, one per queue"
+                f"{field}: more than {problem.slots[a]} duals of position {k} on agent {a}, "
+                "one per queue"
             )
     return found
 
 
-def _highest(columns: dict[int, list[int]], queues: int) -> Iterator[tuple[int, int]]:
-    """(position, highest dual of any queue there), up to the first position where that is 0: later ones cost more."""
+def _highest_duals(columns: dict[int, list[int]], queues: int) -> Iterator[tuple[int, int]]:
+    """Yield (position, highest dual over the queues there), up to the first position of dual 0.
+
+    Later positions need no check: they cost more, and no dual is above 0.
+    """
     for k in itertools.count(1) if queues else ():
-        listed = columns.get(k, [])
-        if len(listed) < queues:
+        duals = columns.get(k, [])
+        if len(duals) < queues:
             yield k, 0
             return
-        yield k, max(listed)
+        yield k, max(duals)
 
 
-def energy_duals(problem: Problem, costs: Costs, proof: Proof) -> Number:
-    """The work released from a tick h on fits what is there between h and the makespan Q, if h is at most the last release.
+def energy_dual_bound(problem: ExactProblem, objective: ExactObjective, proof: Proof) -> Number:
+    """Return the bound on the makespan Q of a proof of kind `energy_duals`.
 
-    capacity_ar (Q - h) >= unit-ticks of r on a of the tasks with r_j >= h, likewise the quotas, and Q >= r_j + p_j. Weighted by
-    `prices`[a][r][h], `quota_prices`[u][r][h] and `task_duals`[j], none negative, they add up to an inequality in Q in which
-    every task takes the agent where it counts least. Outages only take capacity away.
+    For a tick h (of `thresholds`) that is not after the last release, the unit-ticks of resource r
+    on agent a of the tasks with r_j >= h are at most capacity_ar (Q - h). The same holds for the
+    quotas, and Q >= r_j + p_j. Weighted by the dual values `prices[a][r][h]`,
+    `quota_prices[u][r][h]` and `task_duals[j]`, none negative, these inequalities add up to one in
+    Q, in which every task is assigned to the agent where it counts least. Outages only take
+    capacity away.
     """
-    if problem.budget or not costs.worst:
+    if problem.budget or not objective.is_maximum:
         raise ProofError("proof.kind: energy_duals needs `time` sharing and objective makespan")
-    thresholds: list[int] = table(proof, "thresholds", (len(listed(proof, "thresholds")),), 0)
+    size = len(read_list(proof, "thresholds"))
+    thresholds: list[int] = read_table(proof, "thresholds", (size,), 0)
     if any(h > max(problem.release) for h in thresholds):
         raise ProofError(
             f"proof.thresholds: none may lie after the last release, {max(problem.release)}"
         )
-    count = len(thresholds)
-    prices = table(proof, "prices", (problem.m, problem.r, count), 0)
-    quotas = optional(proof, "quota_prices", (len(problem.quota), problem.r, count)) or []
-    task = table(proof, "task_duals", (problem.n,), 0)
-    rows = [
-        *zip(problem.capacity, prices, strict=True),
-        *zip(problem.quota, quotas, strict=bool(quotas)),
+    capacity_duals = read_table(proof, "prices", (problem.m, problem.r, size), 0)
+    quota_shape = (len(problem.quota), problem.r, size)
+    quota_duals = read_optional_table(proof, "quota_prices", quota_shape) or []
+    task_duals: list[int] = read_table(proof, "task_duals", (problem.n,), 0)
+    limits = [
+        *zip(problem.capacity, capacity_duals, strict=True),
+        *zip(problem.quota, quota_duals, strict=bool(quota_duals)),
     ]
-    held = [
-        sum(units * row[r][i] for limit, row in rows for r, units in enumerate(limit))
-        for i in range(count)
+    coefficient: list[int] = [  # of Q, in the inequalities of each threshold
+        sum(units * duals[r][i] for limit, duals in limits for r, units in enumerate(limit))
+        for i in range(size)
     ]
-    total = dot(held, thresholds)
+    total = dot(coefficient, thresholds)
     for j, release in enumerate(problem.release):
-        early = [i for i, h in enumerate(thresholds) if h <= release]
-        least = []
-        for a, p in problem.length[j].items():
-            charged = [prices[a], *([quotas[problem.tenant[j]]] if quotas else [])]
-            rent = sum(
-                units * row[r][i]
-                for row in charged
+        reached = [i for i, h in enumerate(thresholds) if h <= release]
+        costs = []
+        for a, p in problem.durations[j].items():
+            tables = [capacity_duals[a]]
+            if quota_duals:
+                tables.append(quota_duals[problem.tenant[j]])
+            dual_cost = sum(
+                units * duals[r][i]
+                for duals in tables
                 for r, units in enumerate(problem.demand(j, a))
                 if units
-                for i in early
+                for i in reached
             )
-            least.append(p * (task[j] + rent))
-        total += task[j] * release + min(least)
-    norm = sum(held) + sum(task)
+            costs.append(p * (task_duals[j] + dual_cost))
+        total += task_duals[j] * release + min(costs)
+    norm = sum(coefficient) + sum(task_duals)
     return Fraction(total, norm) if norm else 0
 
 
-KINDS: Mapping[str, Callable[[Problem, Costs, Proof], Number]] = {
-    "trivial": trivial,
-    "knapsack_multipliers": knapsack_multipliers,
-    "capacity_prices": capacity_prices,
-    "packing_prices": packing_prices,
-    "assignment_duals": assignment_duals,
-    "energy_duals": energy_duals,
+KINDS: Mapping[str, Callable[[ExactProblem, ExactObjective, Proof], Number]] = {
+    "trivial": trivial_bound,
+    "knapsack_multipliers": knapsack_multiplier_bound,
+    "capacity_prices": capacity_dual_bound,
+    "packing_prices": packing_dual_bound,
+    "assignment_duals": assignment_dual_bound,
+    "energy_duals": energy_dual_bound,
 }

@@ -1,35 +1,38 @@
-"""A second opinion on a bound: the problem modelled anew for HiGHS (scipy.optimize.milp), for what no proof shows.
+"""A second, independent model of the problem for HiGHS (scipy.optimize.milp).
 
-HiGHS counts in floating point, so that it confirms and does not prove. What it finds against a bound is a schedule, which the
-judge verifies and costs exactly.
+It tests bounds that have no proof. HiGHS computes in floating point, so that its bound confirms a
+claim and does not prove it. A schedule that it finds is verified and costed exactly, and may refute
+a claim.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.schedule import Schedule
 from bench.verify.fields import UncheckableError
-from bench.verify.problem import Costs, Number, Problem
+from bench.verify.problem import ExactObjective, ExactProblem, Number
 
-LARGEST_MODEL = 200_000  # binary variables
-LARGEST_MATRIX = 8_000_000  # entries
+MAX_VARIABLES = 200_000  # binary variables
+MAX_ENTRIES = 8_000_000  # coefficients
 TOLERANCE = 1e-6  # relative, of HiGHS's bounds
-WHOLE = 0.4  # what is taken off the bound of a whole number before it is rounded up, at most
+MAX_SLACK = 0.4  # subtracted at most from the bound of an integer before it is rounded up
 
 
-class Opinion(NamedTuple):
-    """What the second model's search came to."""
+class SecondModelResult(NamedTuple):
+    """What HiGHS found."""
 
-    bound: float  # internal; rounded up where every schedule costs a whole number
+    bound: float  # internal (minimised); rounded up where every schedule has an integer cost
     schedule: Schedule | None  # the best found
     finished: bool  # the search ran to its end
 
 
-class Choice(NamedTuple):
+class Start(NamedTuple):
     """A binary variable: task j runs on agent a in [start, end), with `budget` sharing from 0."""
 
     j: int
@@ -38,130 +41,153 @@ class Choice(NamedTuple):
     end: int
 
 
-def search(problem: Problem, costs: Costs, seconds: float, known: Number | None = None) -> Opinion:
-    """The best schedule and the bound that HiGHS finds in `seconds`; `known`: what some feasible schedule costs.
+def solve_second_model(
+    problem: ExactProblem, objective: ExactObjective, seconds: float, known: Number | None = None
+) -> SecondModelResult:
+    """Return the best schedule and the bound that HiGHS finds in `seconds`.
 
-    `budget` sharing: the assignment model. `time` sharing: the time-indexed model of Sousa and Wolsey (1992,
-    doi:10.1007/BF01585718).
+    With `budget` sharing it solves the assignment model, with `time` sharing the time-indexed model
+    of Sousa and Wolsey (1992, doi:10.1007/BF01585718).
 
-    Raises:
-        UncheckableError: where the model is too large.
+    Parameters
+    ----------
+    known
+        The cost of some feasible schedule; it keeps the model small.
+
+    Raises
+    ------
+    UncheckableError
+        Where the model is too large.
     """
     from scipy.optimize import Bounds, milp
 
-    step = _step(problem)
-    choices = _choices(problem, step, _latest(problem, costs, known))
-    rows = _rows(problem, choices, step)
-    price = np.array([float(costs.of(x.j, x.end)) for x in choices])
-    upper, integer = np.ones(len(choices)), np.ones(len(choices))
-    if costs.worst:  # one more variable, the makespan
-        rows.at_least_every(price, [x.j for x in choices], problem.n)
-        price, upper, integer = (
-            np.append(0 * price, 1.0),
-            np.append(upper, np.inf),
-            np.append(integer, 0),
-        )
-    options = {"time_limit": seconds, "mip_rel_gap": 0.0}
+    step = _time_step(problem)
+    starts = _starts(problem, step, _latest_ends(problem, objective, known))
+    rows = _constraints(problem, starts, step)
+    cost = np.array([float(objective.task_cost(x.j, x.end)) for x in starts])
+    upper = np.ones(len(starts))
+    integer = np.ones(len(starts))
+    if objective.is_maximum:  # one more variable, the makespan
+        rows.add_maximum(cost, [x.j for x in starts], problem.n)
+        cost = np.append(0 * cost, 1.0)
+        upper = np.append(upper, np.inf)
+        integer = np.append(integer, 0)
     found = milp(
-        price,
+        cost,
         integrality=integer,
         bounds=Bounds(0, upper),
-        constraints=rows.constraint(len(price)),
-        options=options,
+        constraints=rows.constraint(len(cost)),
+        options={"time_limit": seconds, "mip_rel_gap": 0.0},
     )
     bound = -math.inf if found.mip_dual_bound is None else float(found.mip_dual_bound)
-    if costs.whole and math.isfinite(bound):
-        bound = math.ceil(bound - min(max(TOLERANCE, TOLERANCE * abs(bound)), WHOLE))
-    chosen = (
-        []
-        if found.x is None
-        else [x for x, value in zip(choices, found.x, strict=False) if value > 0.5]
-    )
-    schedule = Schedule(*([x[column] for x in chosen] for column in range(4))) if chosen else None  # type: ignore[arg-type]
-    return Opinion(bound, schedule, found.status == 0)
+    if objective.integral and math.isfinite(bound):
+        bound = math.ceil(bound - min(max(TOLERANCE, TOLERANCE * abs(bound)), MAX_SLACK))
+    schedule = None
+    if found.x is not None:
+        schedule = _schedule([x for x, value in zip(starts, found.x, strict=False) if value > 0.5])
+    return SecondModelResult(bound, schedule, found.status == 0)
 
 
-# -- variables -------------------------------------------------------------------------------------------------------
-
-
-def _step(problem: Problem) -> int:
-    """Ticks that divide every start of an active schedule: they are sums of releases, outage ends and durations."""
-    ends = [end for away in problem.away for _, end in away]
-    return math.gcd(
-        *problem.release, *ends, *(p for lengths in problem.length for p in lengths.values())
+def _schedule(chosen: list[Start]) -> Schedule | None:
+    if not chosen:
+        return None
+    return Schedule(
+        task=np.array([x.j for x in chosen]),
+        agent=np.array([x.a for x in chosen]),
+        start=np.array([x.start for x in chosen]),
+        end=np.array([x.end for x in chosen]),
     )
 
 
-def _latest(problem: Problem, costs: Costs, known: Number | None) -> list[int]:
-    """(N,) ticks by which each task ends in some optimal schedule.
+# -- variables -------------------------------------------------------------------------------------
 
-    An active one works without a break after the last release and outage. And no task of it costs more than `known` less what
-    the others cost alone.
+
+def _time_step(problem: ExactProblem) -> int:
+    """Return a number of ticks that divides every start of an active schedule.
+
+    Such a start is a sum of releases, ends of outages and durations.
     """
-    last = max([*problem.release, *(end for away in problem.away for _, end in away)])
-    latest = [last + sum(max(lengths.values()) for lengths in problem.length)] * problem.n
+    ends = [end for outages in problem.outages for _, end in outages]
+    durations = [p for on_agent in problem.durations for p in on_agent.values()]
+    return math.gcd(*problem.release, *ends, *durations)
+
+
+def _latest_ends(
+    problem: ExactProblem, objective: ExactObjective, known: Number | None
+) -> list[int]:
+    """Return (N,) ticks by which each task ends in some optimal schedule.
+
+    An active schedule never idles after the last release and outage. With a known cost, no task of
+    an optimal schedule costs more than that less what all other tasks cost alone.
+    """
+    last_change = max([*problem.release, *(end for each in problem.outages for _, end in each)])
+    horizon = last_change + sum(max(on_agent.values()) for on_agent in problem.durations)
+    latest = [horizon] * problem.n
     if known is None:
         return latest
-    least = [costs.of(j, problem.release[j] + problem.shortest[j]) for j in range(problem.n)]
-    room = [known if costs.worst else known - sum(least) + own for own in least]
-    rows = zip(latest, room, costs.slope, costs.origin, strict=True)
+    alone = [
+        objective.task_cost(j, problem.release[j] + problem.shortest[j]) for j in range(problem.n)
+    ]
+    allowed = [known if objective.is_maximum else known - sum(alone) + own for own in alone]
+    rows = zip(latest, allowed, objective.slope, objective.origin, strict=True)
     return [
-        min(end, origin + math.floor(own / slope)) if slope else end
-        for end, own, slope, origin in rows
+        min(end, origin + math.floor(cost / slope)) if slope else end
+        for end, cost, slope, origin in rows
     ]
 
 
-def _choices(problem: Problem, step: int, latest: list[int]) -> list[Choice]:
-    found: list[Choice] = []
-    for j, lengths in enumerate(problem.length):
-        for a, p in lengths.items():
+def _starts(problem: ExactProblem, step: int, latest: list[int]) -> list[Start]:
+    """Return the variables: one per task and agent, with `time` sharing per feasible start."""
+    found: list[Start] = []
+    for j, on_agent in enumerate(problem.durations):
+        for a, p in on_agent.items():
             if problem.budget:
-                found.append(Choice(j, a, 0, p))
+                found.append(Start(j, a, 0, p))
                 continue
-            if len(found) + (latest[j] - problem.release[j]) // step > LARGEST_MODEL:
+            if len(found) + (latest[j] - problem.release[j]) // step > MAX_VARIABLES:
                 raise UncheckableError(
-                    f"too large for the second model (more than {LARGEST_MODEL} starts)"
+                    f"too large for the second model (more than {MAX_VARIABLES} starts)"
                 )
-            away = problem.away[a]
+            outages = problem.outages[a]
             for t in range(problem.release[j], latest[j] - p + 1, step):
-                if all(t + p <= start or t >= end for start, end in away):
-                    found.append(Choice(j, a, t, t + p))
+                if all(t + p <= start or t >= end for start, end in outages):
+                    found.append(Start(j, a, t, t + p))
     return found
 
 
-# -- constraints -----------------------------------------------------------------------------------------------------
+# -- constraints -----------------------------------------------------------------------------------
 
 
-class Rows:
-    """low <= A x <= high, row by row as each is first named."""
+class ConstraintRows:
+    """The rows of low <= A x <= high, in the order in which they are first named."""
 
     def __init__(self) -> None:
-        self._index: dict[Any, int] = {}
+        self._index: dict[Hashable, int] = {}
         self._entries: list[tuple[int, int, float]] = []  # row, column, coefficient
         self._low: list[float] = []
         self._high: list[float] = []
 
-    def add(self, name: Any, column: int, coefficient: float, low: float, high: float) -> None:
-        """One entry of the row `name`."""
+    def add(self, name: Hashable, column: int, coefficient: float, low: float, high: float) -> None:
+        """Add one entry to the row `name`, which has the limits of its first entry."""
         if name not in self._index:
             self._index[name] = len(self._index)
             self._low.append(low)
             self._high.append(high)
         self._entries.append((self._index[name], column, coefficient))
-        if len(self._entries) > LARGEST_MATRIX:
+        if len(self._entries) > MAX_ENTRIES:
             raise UncheckableError(
-                f"too large for the second model (more than {LARGEST_MATRIX} coefficients)"
+                f"too large for the second model (more than {MAX_ENTRIES} coefficients)"
             )
 
-    def at_least_every(self, price: np.ndarray, task: list[int], n: int) -> None:
-        """One more variable, the last, is at least the price of every task's choice."""
-        for i, (j, cost) in enumerate(zip(task, price.tolist(), strict=True)):
-            self.add(("worst", j), i, -cost, 0, np.inf)
+    def add_maximum(self, cost: NDArray[np.float64], task: list[int], n: int) -> None:
+        """Make one more variable, the last, at least the cost of every task's start."""
+        for i, (j, task_cost) in enumerate(zip(task, cost.tolist(), strict=True)):
+            self.add(("maximum", j), i, -task_cost, 0, np.inf)
         for j in range(n):
-            self.add(("worst", j), len(task), 1, 0, np.inf)
+            self.add(("maximum", j), len(task), 1, 0, np.inf)
 
     def constraint(self, columns: int) -> Any:
-        """For scipy."""
+        """Return the rows as a scipy.optimize.LinearConstraint on `columns` variables."""
         from scipy.optimize import LinearConstraint
         from scipy.sparse import csr_array
 
@@ -170,17 +196,21 @@ class Rows:
         return LinearConstraint(matrix, self._low, self._high)
 
 
-def _rows(problem: Problem, choices: list[Choice], step: int) -> Rows:
-    """Every task runs once; agents' capacities and tenants' quotas hold, with `time` sharing at every step."""
-    rows = Rows()
-    for i, x in enumerate(choices):
+def _constraints(problem: ExactProblem, starts: list[Start], step: int) -> ConstraintRows:
+    """Return the rows: every task runs once, and agents' capacities and tenants' quotas hold.
+
+    With `time` sharing the latter hold at every step.
+    """
+    rows = ConstraintRows()
+    for i, x in enumerate(starts):
         rows.add(("task", x.j), i, 1, 1, 1)
-        times = range(1) if problem.budget else range(x.start, x.end, step)
-        owners = [(("agent", x.a), problem.capacity[x.a])]
-        if (quota := problem.limit(x.j)) is not None:
-            owners.append((("tenant", problem.tenant[x.j]), quota))
-        for owner, limit in owners:
+        ticks = range(1) if problem.budget else range(x.start, x.end, step)
+        limits: list[tuple[Hashable, list[int]]] = [(("agent", x.a), problem.capacity[x.a])]
+        quota = problem.quota_of(x.j)
+        if quota is not None:
+            limits.append((("tenant", problem.tenant[x.j]), quota))
+        for owner, limit in limits:
             for r, units in enumerate(problem.demand(x.j, x.a)):
-                for tick in times if units else ():
+                for tick in ticks if units else ():
                     rows.add((owner, r, tick), i, units, -np.inf, limit[r])
     return rows

@@ -6,7 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from bench.contracts import TrainingLogger
+import torch
+
+from bench.contracts import LoggedDataset, TrainingLogger
+from bench.logs.episodes import LoggedEpisodes
+from solvers.networks.base import Network
 from solvers.offline.buffer import OfflineBuffer
 
 
@@ -28,6 +32,33 @@ class OfflineAlgorithm(Protocol):
 
     def restore_state(self, state: Mapping[str, Any]) -> None:
         """Set the state that `saved_state` returned."""
+
+
+class OfflineSettings(Protocol):
+    """What `solvers.offline.training.OfflineTraining` needs of its learner."""
+
+    logs: LoggedDataset
+    held_out: float
+    steps: int
+    batch: int
+    lr: float
+    width: int
+    message_passing_rounds: int
+    window: int
+    candidates: int
+    selection: str
+    fqe_steps: int
+
+    def make_buffer(
+        self, episodes: LoggedEpisodes, device: torch.device | None = None, seed: int = 0
+    ) -> OfflineBuffer:
+        """Return a new buffer of the transitions of `episodes`."""
+
+    def make_algorithm(self, buffer: OfflineBuffer) -> OfflineAlgorithm:
+        """Return a new algorithm for the observations of a buffer."""
+
+    def extract_network(self, algorithm: OfflineAlgorithm, buffer: OfflineBuffer) -> Network:
+        """Return a copy of the network that decides as the algorithm does now."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,11 +19,9 @@ from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from solvers.networks.base import Network
 from solvers.networks.policy import save_atomically
+from solvers.offline.algorithm import OfflineSettings
 from solvers.offline.evaluation import Estimate, PolicyEstimates, evaluate_policies
 from solvers.rl.rollouts import play_greedily
-
-if TYPE_CHECKING:
-    from solvers.offline.learner import OfflineLearner
 
 
 class OfflineTraining:
@@ -49,7 +47,7 @@ class OfflineTraining:
 
     def __init__(
         self,
-        learner: OfflineLearner,
+        learner: OfflineSettings,
         episodes: LoggedEpisodes,
         rng: np.random.Generator,
         device: torch.device,

@@ -96,13 +96,13 @@ def test_a_changed_constant_of_another_module_is_seen_and_unchanged_code_is_load
 
 def test_only_the_folders_that_were_used_last_are_kept(package):
     base = package / "__pycache__"
-    seen = []
+    folders = []
     for factor in (2, 3, 4):
         (package / "constants.py").write_text(f"FACTOR = {factor}\n")
         run(package)
-        seen += cache_folders(base) - set(seen)
-    assert len(seen) == 3
-    assert cache_folders(base) == set(seen[-KEPT_FOLDERS:])
+        folders += cache_folders(base) - set(folders)
+    assert len(folders) == 3
+    assert cache_folders(base) == set(folders[-KEPT_FOLDERS:])
 
 
 def test_the_cache_lies_where_the_user_wants_it_or_where_it_can_be_written(package, tmp_path):

@@ -61,6 +61,8 @@ def checkout(tmp_path: Path) -> Path:
         ("solvers/rules.py", "import d3rlpy", "solvers.rules imports d3rlpy"),
         ("bench/schedule.py", "import pandas", "bench.schedule is of layer 0"),
         ("bench/metrics.py", "\n" * 450, "bench/metrics.py: "),
+        ("bench/rollout.py", "hasattr(PolicySolver, 'warm_up')", "looks up the capability warm_up"),
+        ("solvers/ppo.py", "getattr(PPO, 'observe', None)", "looks up the capability observe"),
     ],
 )
 def test_a_broken_rule_is_found(checkout: Path, file: str, line: str, expected: str) -> None:

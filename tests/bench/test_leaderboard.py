@@ -188,7 +188,8 @@ def test_a_stored_reference_counts_before_a_recorded_one(
         (tmp_path / name).mkdir()
     [before] = rows_of(tmp_path / "before", honest(tmp_path / "before" / "run"))
     monkeypatch.setattr(
-        "bench.leaderboard.shipped", lambda digest, objective: Reference(4.0, 4.0, "exact", "exact")
+        "bench.run.recompute.shipped_reference",
+        lambda digest, objective: Reference(4.0, 4.0, "exact", "exact"),
     )
     [after] = rows_of(tmp_path / "after", honest(tmp_path / "after" / "run"))
     assert before["objective_mean"] == after["objective_mean"]

@@ -18,8 +18,8 @@ from bench.instance import Instance
 from bench.metrics import objective
 from bench.setting import Setting
 from bench.verify import verify
-from bench.verify.problem import Costs, Problem
-from bench.verify.proofs import proved
+from bench.verify.problem import ExactObjective, ExactProblem
+from bench.verify.proofs import proven_bound
 from solvers.cpsat import CpSat
 from solvers.exact.assignment.annealing import improve
 from solvers.exact.assignment.dual import (
@@ -245,9 +245,9 @@ def test_verifier_confirms_the_proof_of_the_bound(seed: int) -> None:
     result = solve(instance)
     if result.status == "infeasible":
         return
-    proof, problem = result.info["proof"], Problem(instance)
+    proof, problem = result.info["proof"], ExactProblem(instance)
     shown = proof if proof["kind"] != "search" else proof["root"]
-    value = proved(problem, Costs(problem, "total_time"), shown)
+    value = proven_bound(problem, ExactObjective(problem, "total_time"), shown)
     if proof["kind"] == "knapsack_multipliers":
         assert value >= result.lower_bound
     assert value <= brute_force(instance)["total_time"]
@@ -273,15 +273,16 @@ def test_proof_contains_multipliers_of_constraints_outside_the_knapsacks(quotas:
             "quota": (0.4 * demand.mean(axis=1).sum(axis=0))[None].repeat(2, 0).astype(int),
         }
     instance = Instance(**parts, weight=instance.weight, sharing="budget")
-    result, problem = solve(instance), Problem(instance)
+    result, problem = solve(instance), ExactProblem(instance)
     assert result.status == "optimal"
-    costs, proof = Costs(problem, "total_time"), json.loads(json.dumps(result.info["proof"]))
+    total_time = ExactObjective(problem, "total_time")
+    proof = json.loads(json.dumps(result.info["proof"]))
     proof = proof if proof["kind"] == "knapsack_multipliers" else proof["root"]
     field = "quota_prices" if quotas else "prices"
     assert np.array(proof[field]).any()
-    shown = proved(problem, costs, proof)
+    shown = proven_bound(problem, total_time, proof)
     assert result.info["bounds"]["lagrangian"] <= shown <= result.lower_bound
-    assert proved(problem, costs, {**proof, field: None}) < shown
+    assert proven_bound(problem, total_time, {**proof, field: None}) < shown
 
 
 # -- its parts ---------------------------------------------------------------------------------

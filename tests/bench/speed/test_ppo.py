@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import numba
 import numpy as np
 import pytest
 import torch
@@ -39,17 +38,6 @@ COLUMNS = [
 ]
 
 
-@pytest.fixture
-def one_thread():
-    """Let numba and torch use one thread: the pools of both would wait for each other."""
-    before = numba.get_num_threads(), torch.get_num_threads()
-    numba.set_num_threads(1)
-    torch.set_num_threads(1)
-    yield
-    numba.set_num_threads(before[0])
-    torch.set_num_threads(before[1])
-
-
 def call_once(measured, rounds, device):
     """Call every phase once; return rates (100, 50), (200, 100), (300, 150), ..."""
     for phase in measured.values():
@@ -58,7 +46,7 @@ def call_once(measured, rounds, device):
 
 
 @pytest.fixture
-def tiny(monkeypatch, one_thread):
+def tiny(monkeypatch):
     """Use few environments and steps, have no GPU, and measure nothing for long."""
     least = {"num_envs": 4, "steps": 4, "minibatch": 8}
     monkeypatch.setattr(ppo, "measure_peaks", lambda device: Work(1e11, 1e10))

@@ -14,7 +14,7 @@ from scipy.optimize import linprog
 from bench.instance import Instance
 from bench.left_shift import active, fits_alone
 from bench.schedule import Schedule
-from bench.verify.problem import Costs, Problem
+from bench.verify.problem import ExactObjective, ExactProblem
 from bench.verify.proofs import KINDS
 from solvers.exact.annealing import greedy_schedule, improve_schedule
 from solvers.exact.bounds.packing import MAX_TABLE_SIZE, AgentKnapsacks
@@ -110,8 +110,8 @@ def test_the_bound_is_never_above_the_optimum_and_its_proof_gives_it(
         proof = json.loads(json.dumps(bound.proof()))
         by_ticks = proof_bound(instance, terms, proof)
         assert bound.value <= by_ticks, name
-        problem = Problem(instance)
-        assert KINDS[proof["kind"]](problem, Costs(problem, name), proof) == by_ticks
+        problem = ExactProblem(instance)
+        assert KINDS[proof["kind"]](problem, ExactObjective(problem, name), proof) == by_ticks
         # the knapsacks count two resources, here without rounding
         if not packing or instance.n_resources <= 2:
             assert by_ticks <= bound.value + Fraction(1, 10**5), name
