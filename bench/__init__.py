@@ -1,1 +1,1 @@
-"""Benchmark suite: what is learning worth for scheduling deep-learning work?"""
+"""A benchmark of exact, heuristic and learned schedulers of deep-learning work."""

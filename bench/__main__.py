@@ -63,9 +63,9 @@ def _start(arguments: list[str]) -> int:
         raise UserError(
             "--multirun: a sweep has no single configuration to show; leave -m out and name one job"
         )
+    flags.overrides = configuration.current_overrides(flags.overrides, flags.config_dir)
     if flags.help or flags.hydra_help or flags.cfg or flags.info or flags.shell_completion:
         return _hydra([*options, *flags.overrides])
-    flags.overrides = configuration.current_overrides(flags.overrides, flags.config_dir)
     flags.multirun = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
     if not flags.multirun:
         (config,) = configuration.composed(flags)
@@ -74,6 +74,9 @@ def _start(arguments: list[str]) -> int:
     flags.overrides = configuration.for_sweep(flags.overrides)
     sweep = sweeps.sweep_of(configuration.composed(flags), flags.overrides)
     sweep.prepare()
+    if sweep.runs_here:
+        sweep.run()
+        return sweep.finish()
     status = _hydra([*options, *flags.overrides, f"sweep={sweep.key}"])
     return max(status, sweep.finish())
 

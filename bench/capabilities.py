@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from bench.setting import TRACKS
 
 
 def _track_names(value: Any) -> bool:
-    return not isinstance(value, str) and all(track in TRACKS for track in value)
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    return listed and all(track in TRACKS for track in value)
 
 
 METHODS = (
@@ -46,7 +47,7 @@ OTHER_WORDS = ("shape",)  # alike, and no misspelling
 ALIKE = 0.86  # similarity from which a name counts as a misspelt capability (difflib's ratio)
 
 
-def problem(owner: str, attributes: Mapping[str, Any]) -> str | None:
+def capability_problem(owner: str, attributes: Mapping[str, Any]) -> str | None:
     """Describe the first attribute that is misspelt or wrongly typed; None where all are right."""
     for key, value in attributes.items():
         if key in CAPABILITIES:

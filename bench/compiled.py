@@ -1,6 +1,6 @@
 """Numba functions with an on-disk cache that is valid only for the sources they were compiled from.
 
-Numba freezes global constants into machine code, but its cache looks at the decorated function's
+Numba freezes global constants into machine code, but its cache checks the decorated function's
 own file only: after a change of a constant that is imported from another module, it would load the
 old machine code. `compiled` therefore keeps the cache in a folder that is named after a digest of
 the module and of all modules of the project that the module imports, directly or indirectly.

@@ -3,7 +3,7 @@
 A `Solver` plans a whole instance, a `Policy` decides one step, a `Learner` turns instances into a
 policy, a `Dataset` yields instances, a `LoggedDataset` logged decisions. A plug-in derives from one
 of these classes. What it may declare beside its one required method stands in the class, with its
-default, so that no caller ever asks whether an attribute exists. `bench.rollout.as_solver` turns a
+default, so that no caller tests whether an attribute exists. `bench.rollout.as_solver` turns a
 policy into a solver by rolling it out, so the runner only meets solvers.
 """
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from bench.capabilities import CAPABILITIES, problem
+from bench.capabilities import CAPABILITIES, capability_problem
 from bench.errors import UserError
 from bench.instance import Instance
 from bench.observation import Observation
@@ -96,6 +96,8 @@ class Result:
 
     Raises
     ------
+    TypeError
+        For a schedule that is no `Schedule`.
     ValueError
         For a malformed status or trajectory.
     """
@@ -108,6 +110,8 @@ class Result:
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.schedule, Schedule):
+            raise TypeError(f"schedule: must be a Schedule, got {type(self.schedule).__name__}")
         if self.status not in STATUSES:
             raise ValueError(f"status: {self.status!r} must be one of {', '.join(STATUSES)}")
         if math.isnan(self.lower_bound):
@@ -199,7 +203,7 @@ class Plugin:
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        if wrong := problem(cls.__name__, vars(cls)):
+        if wrong := capability_problem(cls.__name__, vars(cls)):
             raise TypeError(wrong)
 
     def warm_up(self) -> None:
@@ -245,7 +249,7 @@ class Policy(Plugin, ABC):
         """Return a legal flat action: k * M + a (queue position k, agent a), or K * M = wait."""
 
     def reset(self) -> None:
-        """Forget the last episode: called before each one."""
+        """Discard what is left of the last episode; called before each one."""
 
     def facts(self) -> dict[str, Any]:
         """Return small JSON values about the episode just played, for `Result.info`."""
@@ -379,6 +383,11 @@ def check_plugin(name: str, plugin: Any) -> None:
             f"{name}: {type(plugin).__name__} is no plug-in; derive it from Solver, Policy or "
             "Learner of bench.contracts"
         )
+    if plugin.logs is not None and not isinstance(plugin.logs, LoggedDataset):
+        raise UserError(
+            f"{name}.logs: {type(plugin.logs).__name__} is no log; derive it from LoggedDataset of "
+            "bench.contracts"
+        )
     values = {key: getattr(plugin, key) for key in CAPABILITIES if hasattr(type(plugin), key)}
-    if wrong := problem(type(plugin).__name__, {**vars(plugin), **values}):
+    if wrong := capability_problem(type(plugin).__name__, {**vars(plugin), **values}):
         raise UserError(f"{name}: {wrong}")

@@ -1,7 +1,7 @@
 """`python -m bench.leaderboard`: one table per track from the runs of a tracking store.
 
 No number that a run reports about its own quality is used: objectives, feasibility, gaps and scores
-are recomputed from the stored instances and schedules. Where a record differs, the row says
+are recomputed from the stored instances and schedules. Where a record differs, the row is marked
 MISMATCH and the recomputed number counts. A schedule with any violation costs at least the penalty
 of an unassigned task. Failed runs stay as rows.
 """
@@ -180,7 +180,7 @@ def _rank(rows: Sequence[LeaderboardRow]) -> None:
 
 
 def _problem_of(one: LeaderboardRow) -> tuple[str, ...]:
-    """Return the fields of a row that tell problems apart; its track is that of its table."""
+    """Return the fields of a row that distinguish problems; its track is that of its table."""
     values = cast("dict[str, Any]", one)
     return tuple(str(values[name]) for name in PROBLEM_FIELDS if name != "track")
 
@@ -196,7 +196,7 @@ def _last(value: float | None) -> float:
 
 
 def _mean(values: Iterable[float | None] | Floats) -> float:
-    """Mean of the known values, NaN without any."""
+    """Return the mean of the known values, NaN without any."""
     known = [float(value) for value in values if value is not None and math.isfinite(value)]
     return float(np.mean(known)) if known else math.nan
 

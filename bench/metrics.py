@@ -145,7 +145,9 @@ def _value(instance: Instance, outcome: Outcome, name: str) -> float:
     if name == "tardiness":
         assert instance.due is not None  # checked by _check
         return float(weight[done] @ np.maximum(0, outcome.completion - instance.due)[done])
-    return float(_bounded_slowdown(instance, outcome)[done].sum() / instance.n_tasks)
+    if name == "bounded_slowdown":
+        return float(_bounded_slowdown(instance, outcome)[done].sum() / instance.n_tasks)
+    raise NotImplementedError(f"objective: {name} has no value yet; define it here")
 
 
 def _bounded_slowdown(instance: Instance, outcome: Outcome) -> Floats:

@@ -56,7 +56,7 @@ def load(group: str, name: str, /, **changes: Any) -> Any:
 
 @functools.cache
 def register_resolvers() -> None:
-    """Teach OmegaConf the interpolations that conf/ uses.
+    """Register the interpolations that conf/ uses.
 
     `${instances_of:small}` is the data set of conf/dataset/small.yaml, for logs that were recorded
     on it; `${rules:}` the names of all dispatch rules.

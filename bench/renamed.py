@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SINCE = "0.2"  # the version that renamed them; the next one forgets the old names
+SINCE = "0.2"  # the version that renamed them; the next one drops the old names
 SOLVERS = {"ppo_taught": "ppo_pretrained"}
 KEYS = {  # keys of a run, at the top level of the configuration
     "events": "event_order",

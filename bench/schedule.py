@@ -1,6 +1,6 @@
 """A schedule: a table of pieces (task, agent, start, end).
 
-It says what was done; `bench.verify` says whether that is feasible. The form is defined in
+It records what was done; `bench.verify` checks whether that is feasible. The form is defined in
 `bench/docs/problem.md`, section 2.
 """
 

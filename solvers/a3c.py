@@ -94,7 +94,9 @@ class A3C(A2C):
         """End an iteration whenever the workers have played one rollout each, or more."""
         cost = trainer.learning_cost
         per_iteration = self.num_envs * self.steps * self.workers  # decisions
-        cpu_before, seconds_before, began = cost.cpu_seconds, cost.seconds, time.perf_counter()
+        cpu_before = cost.cpu_seconds
+        seconds_before = cost.seconds
+        began = time.perf_counter()
         while not trainer.done:
             time.sleep(POLL_SECONDS)
             values: dict[str, float] = {}

@@ -177,7 +177,7 @@ class _Solve:
             self._relax()
 
     def _worthwhile(self, share: float) -> bool:
-        """Whether there is enough time for a stage, and something left to prove."""
+        """Return whether there is enough time for a stage, and something left to prove."""
         seconds = min(self._seconds_left(), share * self.budget.seconds)
         return seconds > MIN_SECONDS and not self.search_log.optimum_proven
 
@@ -237,7 +237,7 @@ class _Solve:
         if status == cp_model.INFEASIBLE and self.best is not None:
             raise RuntimeError(
                 "CP-SAT finds no schedule although a verified one is known: a bound or a window "
-                "of starts is wrong"
+                "of starts is invalid"
             )
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             found = active(self.instance, model.schedule(solver.value))

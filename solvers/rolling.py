@@ -115,7 +115,8 @@ class RollingHorizon(ReplanningPolicy):
         ]
         before = [] if self.plan is None else list(self.plan.tasks)
         after_plan = max((task.start for task in before), default=0) + 1
-        agent, start = running.tolist(), [0] * len(running)
+        agent = running.tolist()
+        start = [0] * len(running)
         for j, name in enumerate(names, len(running)):
             known = next((task for task in before if task.key == name), None)
             if known is not None:
@@ -153,7 +154,8 @@ def visible_instance(observation: Observation, planned: Ints) -> Instance:
     Its tasks are the Q running ones, then those at the queue positions `planned` (K,), all released
     now.
     """
-    now, agent = observation.time, observation.running_agent
+    now = observation.time
+    agent = observation.running_agent
     held = np.arange(len(agent))
     until = np.minimum(observation.running_end, observation.next_outage[agent])
     duration = np.full((len(agent), observation.duration.shape[1]), NOT_ELIGIBLE)

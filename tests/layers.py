@@ -23,6 +23,7 @@ LAYERS = (  # parts of bench, lowest first; a part imports its own layer and tho
 )
 APART = 1  # the layer whose parts import only themselves and what is below
 PROGRAMS = 4
+SOLVER_LAYERS = ({"dispatch", "exact", "networks"}, {"rl"}, {"offline"})  # folders, lowest first
 BUILDING_BLOCKS = 2  # the highest layer that solvers and datasets build on
 DOORS = {  # library -> prefixes of the modules that may import it
     "mlflow": ("bench.tracking",),
@@ -30,6 +31,7 @@ DOORS = {  # library -> prefixes of the modules that may import it
     "hydra._internal": ("bench.cli.hydra_private",),
     "d3rlpy": ("solvers.offline.d3rlpy_adapter", "solvers.networks.decision_transformer"),
 }
+DYNAMIC_CALLS = ("import_module", "__import__")
 DYNAMIC = (
     "bench.speed.__main__",  # imports the benchmark that is named on the command line
     "solvers.networks.registry",  # imports every module of its own package
@@ -55,10 +57,14 @@ def imports(file: Path, known: Mapping[str, Path]) -> set[str]:
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            found.add("relative")
         elif isinstance(node, ast.ImportFrom):
+            if any(alias.name in DYNAMIC_CALLS and alias.asname for alias in node.names):
+                found.add("?")
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name if name in known else str(node.module) for name in names}
-        elif isinstance(node, ast.Call) and _called(node) in ("import_module", "__import__"):
+        elif isinstance(node, ast.Call) and _called(node) in DYNAMIC_CALLS:
             argument = node.args[0] if node.args else None
             literal = isinstance(argument, ast.Constant) and isinstance(argument.value, str)
             found.add(argument.value if literal else "?")
@@ -84,7 +90,7 @@ def problems(root: Path) -> list[str]:
     """Return, in words, every way in which the checkout at `root` breaks the rules."""
     known = modules(root)
     graph = {name: imports(file, known) for name, file in known.items()}
-    checks = (_layers, _circles, _packages, _plug_ins, _doors)
+    checks = (_names, _layers, _solver_layers, _circles, _packages, _plug_ins, _doors)
     found = [text for check in checks for text in check(graph)]
     return sorted([*found, *_targets(root, known), *_long_files(root, known), *_lookups(known)])
 
@@ -113,6 +119,33 @@ def _layers(graph: Mapping[str, set[str]]) -> Iterator[str]:
                 yield f"{own} and {other} are of layer {APART} and may not import each other"
 
 
+def _names(graph: Mapping[str, set[str]]) -> Iterator[str]:
+    """The rules of this file name only modules that exist."""
+    prefixes = {name.rpartition(".")[0] for name in graph}
+    doors = [module for allowed in DOORS.values() for module in allowed]
+    for name in (*doors, *DYNAMIC):
+        if name not in graph and name not in prefixes:
+            yield f"tests/layers.py: there is no module {name}"
+
+
+def _solver_layers(graph: Mapping[str, set[str]]) -> Iterator[str]:
+    def level(name: str) -> int | None:
+        parts = name.split(".")
+        if parts[0] != "solvers" or len(parts) < 2 or not _is_package(".".join(parts[:2]), graph):
+            return None
+        return next((i for i, folders in enumerate(SOLVER_LAYERS) if parts[1] in folders), -1)
+
+    for own, used in graph.items():
+        if (here := level(own)) == -1:
+            yield f"{own}: its folder is in no layer of solvers/"
+        for other in sorted(used & set(graph)):
+            there = level(other)
+            if here is None or there is None or own.split(".")[1] == other.split(".")[1]:
+                continue
+            if there >= here:
+                yield f"{own} (layer {here} of solvers/) imports {other} (layer {there})"
+
+
 def _circles(graph: Mapping[str, set[str]]) -> Iterator[str]:
     inside = {
         own: {name for name in used if name in graph and name != own} for own, used in graph.items()
@@ -132,6 +165,8 @@ def _packages(graph: Mapping[str, set[str]]) -> Iterator[str]:
                 yield f"{own} imports {other}: {top} knows plug-ins only through conf/"
             if top != "bench" and part(other) and layer(other) > BUILDING_BLOCKS:
                 yield f"{own} builds on {other}, a service of the suite"
+            if other == "relative":
+                yield f"{own}: write absolute imports"
             if other == "?" and own not in DYNAMIC:
                 yield f"{own} imports a module whose name is computed"
 

@@ -164,8 +164,15 @@ def _notice(old: str, new: str) -> str:
     return new
 
 
-def _current_solver(config: Any, where: str) -> None:
+def use_current_names(config: DictConfig) -> None:
     """Rename, in place, the old options of a user's own yaml file below conf/solver."""
+    if config.get("solver") is not None:
+        with _writable(config):
+            _current_solver(config.solver, "solver")
+
+
+def _current_solver(config: Any, where: str) -> None:
+    """Rename, in place, the old options of a solver or of one of its parts."""
     if OmegaConf.is_list(config):
         for i, value in enumerate(config):
             _current_solver(value, f"{where}[{i}]")
@@ -197,9 +204,7 @@ def checked(config: DictConfig) -> DictConfig:
     UserError
         For the first one that does not.
     """
-    if config.get("solver") is not None:
-        with _writable(config):
-            _current_solver(config.solver, "solver")
+    use_current_names(config)
     values = plain(config)
     _check_logs(values.get("solver", {}))
     known = plain(OmegaConf.load(CONF / "config.yaml"))
@@ -268,7 +273,7 @@ def _unknown(key: str, config: Mapping[str, Any]) -> UserError:
 
 
 def is_search(config: DictConfig) -> bool:
-    """Whether the jobs of a sweep are suggested by the results of those before."""
+    """Return whether the jobs of a sweep are suggested by the results of earlier jobs."""
     return bool(config.hydra.runtime.choices["hydra/sweeper"] != "basic")
 
 

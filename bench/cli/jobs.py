@@ -151,7 +151,12 @@ def _load(dataset: str, split: str) -> tuple[Dataset, tuple[Instance, ...]]:
 
     They are read once per process.
     """
-    data: Dataset = build("dataset", OmegaConf.create(json.loads(dataset)))
+    data = build("dataset", OmegaConf.create(json.loads(dataset)))
+    if not isinstance(data, Dataset):
+        raise UserError(
+            f"dataset: {type(data).__name__} is no data set; derive it from Dataset of "
+            "bench.contracts"
+        )
     try:
         instances = tuple(data.instances(split))
     except BAD_INPUT:

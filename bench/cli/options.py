@@ -85,7 +85,7 @@ def unknown(where: str, holder: str, name: str, known: Iterable[str]) -> UserErr
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value is of an annotated type; other types fit every value."""
+    """Return whether a plain value is of an annotated type; other types fit every value."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(value, Mapping) and "_target_" in value:
         return True
@@ -122,9 +122,8 @@ def words(hint: Any) -> str:
 def _hints(target: Callable[..., Any]) -> Mapping[str, Any]:
     try:
         if dataclasses.is_dataclass(target):
-            return typing.get_type_hints(
-                target
-            )  # by class, so that what is inherited is looked up where it was written
+            # by class, so that an inherited annotation is resolved where it was written
+            return typing.get_type_hints(target)
         return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except NameError:  # annotations that exist for type checkers only
         return {}

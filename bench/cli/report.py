@@ -47,7 +47,7 @@ class Rate(ProgressColumn):
     """Steps per second."""
 
     def render(self, task: Task) -> Text:
-        """`1,234/s`."""
+        """Return the rate as a string such as `1,234/s`."""
         return Text(f"{task.speed:,.3g}/s" if task.speed else "", style="progress.data.speed")
 
 
@@ -274,7 +274,7 @@ def listing(console: Console, groups: Mapping[str, Mapping[str, str]], example: 
     console.print(example, markup=False)
 
 
-def one_line(record: Record) -> str:
+def describe_job(record: Record) -> str:
     """Describe a job of a sweep in one line."""
     what = f"{record['solver']} on {record['dataset']}, seed {record['seed']}"
     if record.get("objective_mean") is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 
 from bench.cli import report, tuning
 from bench.cli.configuration import (
@@ -16,6 +16,7 @@ from bench.cli.configuration import (
     is_search,
     name_of_solver,
     plain,
+    use_current_names,
     values_of_solver,
     varied,
 )
@@ -28,13 +29,14 @@ from bench.settings_hash import settings_hash
 
 
 def run_job(config: DictConfig) -> float | None:
-    """Run one job of a sweep and leave its record for the end; called by Hydra.
+    """Run one job of a sweep and leave its record for the end.
 
     Returns
     -------
     float or None
         What a search minimises; None for a job that failed.
     """
+    use_current_names(config)
     hydra_config = HydraConfig.get()
     choices = hydra_config.runtime.choices
     name = name_of_solver(config, choices)
@@ -59,7 +61,7 @@ def run_job(config: DictConfig) -> float | None:
         }
     number = hydra_config.job.num
     write_json(folder / f"{number}.json", {**record, "values": values_of_solver(config)})
-    print(f"[{number}] {report.one_line(record)}", flush=True)
+    print(f"[{number}] {report.describe_job(record)}", flush=True)
     return value
 
 
@@ -85,12 +87,33 @@ class Sweep:
         self.problems = {problem(one.job.identity): one for one in self.setups}
 
     @property
+    def runs_here(self) -> bool:
+        """Whether the jobs run in this process, from the configurations composed already.
+
+        Other sweepers and launchers of Hydra compose each job's configuration where it runs.
+        """
+        hydra_config = self.setups[0].config.hydra
+        choices = hydra_config.runtime.choices
+        basic = choices["hydra/launcher"] == choices["hydra/sweeper"] == "basic"
+        return basic and not hydra_config.callbacks
+
+    def run(self) -> None:
+        """Run the jobs one after another in this process."""
+        for number, setup in enumerate(self.setups):
+            config = setup.config
+            with read_write(config), open_dict(config):
+                config.sweep = self.key
+                config.hydra.job.num = number
+            HydraConfig.instance().set_config(config)
+            run_job(config)
+
+    @property
     def folder(self) -> Path:
         """Where the jobs leave their records."""
         return self.setups[0].runs / "sweeps" / self.key
 
     def prepare(self) -> None:
-        """Prepare, once and before any parallel work, what all jobs share.
+        """Prepare what all jobs share, once and before any parallel work.
 
         That is the schema of the store, the run above the jobs, references and baselines.
         """
@@ -153,7 +176,7 @@ class HyperparameterSearch(Sweep):
         with report.Bars() as bars:
             record = setup.run(bars, _parent(setup.tracker, self.key, self.folder))
         self.default: dict[str, Any] = {**record, "values": values_of_solver(setup.config)}
-        print(f"[default] {report.one_line(record)}", flush=True)
+        print(f"[default] {report.describe_job(record)}", flush=True)
 
     def show(self, console: Any, records: Mapping[int, Record], parent: Any) -> dict[str, float]:
         """Print the trials, best first, and write `trials.json`."""

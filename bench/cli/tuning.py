@@ -29,10 +29,11 @@ from typing import Any
 
 from bench.contracts import Budget
 from bench.run import provenance
+from bench.run.record import PROBLEM_FIELDS
 
 SCHEMA = 1
 RESULTS = Path(__file__).parents[1] / "results"
-PROBLEM = ("solver", "dataset", "split", "seed", "track", "objective", "information", "set_hash")
+PROBLEM = ("solver", "seed", "information", *PROBLEM_FIELDS)
 
 Trial = dict[str, Any]
 

@@ -18,7 +18,7 @@ from bench.analysis import anytime, stats
 from bench.contracts import Result
 from bench.instance import Instance
 from bench.references import RandomPlay, Reference
-from bench.run.record import Certificate, Record, Row
+from bench.run.record import Record, Row, StoredCertificate
 from bench.schedule import Schedule
 from bench.verify import verify
 from bench.verify.certificate import SCHEMA as CERTIFICATE_SCHEMA
@@ -212,13 +212,13 @@ def pooled_latency(entries: Sequence[Entry]) -> Record:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Mean of the finite values, None without any."""
+    """Return the mean of the finite values, None without any."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     return float(np.mean(known)) if known else None
 
 
 def _original(instance: Instance, value: float) -> float:
-    """In the instance's own sense and scale; NaN where there is none."""
+    """Return `value` in the instance's own sense and scale; NaN where it is not finite."""
     return instance.original(value) if math.isfinite(value) else math.nan
 
 
@@ -231,7 +231,7 @@ def certificate(
     evaluation: Evaluation,
     objective: str,
     origin: Mapping[str, Any],
-) -> Certificate | None:
+) -> StoredCertificate | None:
     """Return the certificate of an instance whose bound came with a proof, else None.
 
     Parameters
@@ -259,4 +259,4 @@ def certificate(
         "seconds": entry.solve_seconds,
         **origin,
     }
-    return cast("Certificate", found)
+    return cast("StoredCertificate", found)

@@ -33,7 +33,7 @@ PEERS = (
 
 @functools.cache
 def git_commit() -> str | None:
-    """The commit of this code, `-dirty` with uncommitted changes; none outside a clone."""
+    """Return the commit of this code, `-dirty` with uncommitted changes; None outside a clone."""
     code = Path(__file__).parents[2]
     commit = _output("git", "-C", str(code), "rev-parse", "HEAD")
     if commit is None or not (code / ".git").exists():
@@ -44,7 +44,7 @@ def git_commit() -> str | None:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Python and the packages that decide results; those not installed are left out."""
+    """Return the versions of Python and of the installed packages that decide results."""
     found = {"python": platform.python_version()}
     for name in (*PACKAGES, *PEERS):
         try:
@@ -56,7 +56,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def hardware() -> dict[str, str | int | float]:
-    """Processor, cores this process may use, memory in GiB, system, and the GPUs there are."""
+    """Return processor, cores this process may use, memory in GiB, system and GPUs."""
     import psutil
 
     gpus = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
@@ -72,7 +72,7 @@ def hardware() -> dict[str, str | int | float]:
 
 
 def hardware_line() -> str:
-    """The hardware in a few words."""
+    """Return the hardware in a few words."""
     facts = hardware()
     gpu = f", {facts['gpu']}" if facts["gpu"] else ""
     return f"{facts['cores']} cores {facts['cpu']}, {facts['memory_gib']:.0f} GiB{gpu}"
@@ -86,7 +86,7 @@ def _cpu() -> str:
 
 
 def _output(*command: str) -> str | None:
-    """What a command prints; none where it is missing or fails."""
+    """Return what a command prints; None where it is missing or fails."""
     if shutil.which(command[0]) is None:
         return None
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)

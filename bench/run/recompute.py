@@ -1,10 +1,10 @@
-"""Recomputes a stored run from its instances and schedules, whatever its record says."""
+"""Recomputes a stored run from its instances and schedules, independently of its record."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from bench.references import shipped_reference
 from bench.renamed import current_setting
 from bench.run.evaluation import Entry, evaluate_entry
 from bench.run.instance_set import set_hash
-from bench.run.record import PROBLEM_FIELDS
+from bench.setting import Setting
 from bench.settings_hash import settings_hash
 from bench.tracking import StoredRun
 
 FILES = ("instances.json.gz", "schedules.json.gz", "instances.parquet")
-CONFIGURATION = ("solver", "dataset", "budget", "observe", *PROBLEM_FIELDS)  # keys of parameters
+# the parameters that count, by their first parts
+CONFIGURATION = ("solver", "dataset", "budget", *(field.name for field in fields(Setting)))
 
 Floats = NDArray[np.float64]
 

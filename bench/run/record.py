@@ -8,7 +8,7 @@ All numbers are in the instances' own sense and scale; missing ones are null. Th
 | `instances.parquet` | one `Row` per instance |
 | `instances.json.gz` | list of `Instance.to_dict`, in the order of the rows |
 | `schedules.json.gz` | list of `bench.run.evaluation.Entry.to_dict`, without proofs |
-| `certificates.json.gz` | list of `Certificate`, one per instance whose bound has a proof |
+| `certificates.json.gz` | list of `StoredCertificate`, one per instance whose bound has a proof |
 
 Each certificate stands alone in a file of its own too: `python -m bench.verify FILE` checks it,
 without a solver where that can be done.
@@ -112,7 +112,7 @@ class Row(TypedDict, total=False):
     score: float
 
 
-class Certificate(TypedDict):
+class StoredCertificate(TypedDict):
     """A bound with its proof, and the schedule that goes with it."""
 
     schema: int
@@ -148,6 +148,6 @@ def problem(record: Mapping[str, Any]) -> tuple[Any, ...]:
 def selection(record: Mapping[str, Any]) -> Any:
     """Return how a policy trained on logs was selected, also where online training followed.
 
-    `oracle` means by true return, which a log alone does not tell.
+    `oracle` means by true return, which a log alone does not determine.
     """
     return record.get("learning/selection") or record.get("offline/learning/selection")

@@ -14,7 +14,7 @@ from typing import Any, cast
 from bench.instance import Instance, InstanceError, read_json, write_json
 from bench.renamed import current_setting
 from bench.run.evaluation import Entry
-from bench.run.record import Certificate, Record, Row
+from bench.run.record import Record, Row, StoredCertificate
 
 RECORD = "result.json"
 TABLE = "instances.parquet"
@@ -103,11 +103,11 @@ class RunFolder:
         rows: Sequence[Row],
         instances: Sequence[Instance],
         entries: Sequence[Entry],
-        certificates: Sequence[Certificate] = (),
+        certificates: Sequence[StoredCertificate] = (),
     ) -> None:
         """Write all files of a finished run.
 
-        The record is written last, since it says that the others are there.
+        The record is written last, because it marks the folder as complete.
         """
         import pandas
 
@@ -129,7 +129,7 @@ class RunFolder:
         partial.replace(self.path / RECORD)
 
     def files(self) -> Iterator[Path]:
-        """Yield the files worth publishing."""
+        """Yield the files to publish."""
         for path in sorted(self.path.iterdir()):
             internal = path.name in INTERNAL or path.name.startswith("mlflow")
             if not internal and path.suffix not in (".partial", ".lock"):

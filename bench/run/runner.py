@@ -38,7 +38,7 @@ from bench.run.evaluation import (
     verified_trajectory,
 )
 from bench.run.job import Job
-from bench.run.record import SCHEMA, Certificate, Record, Row
+from bench.run.record import SCHEMA, Record, Row, StoredCertificate
 from bench.run.run_folder import CONFIG, CURVE, GANTT, LOCK, TRACEBACK, RunFolder
 from bench.setting import Setting
 from bench.simulator import Simulator
@@ -75,7 +75,7 @@ def run(
     Raises
     ------
     UserError
-        Whatever the learner says about bad input.
+        For bad input that the learner reports.
     """
     folder = RunFolder(job.folder(runs))
     with FileLock(folder.path / LOCK):
@@ -228,7 +228,7 @@ class Execution:
 
     def _certificates(
         self, entries: Sequence[Entry], evaluations: Sequence[Evaluation]
-    ) -> list[Certificate]:
+    ) -> list[StoredCertificate]:
         """Return one for every instance whose bound came with a proof."""
         job = self.job
         origin = {
@@ -428,5 +428,5 @@ def _known(
 
 
 def _validation_first(name: str) -> tuple[bool, bool]:
-    """Sort key of the metrics worth drawing."""
+    """Return the sort key that puts validation metrics and returns first."""
     return (not name.startswith("validation"), "return" not in name)

@@ -147,7 +147,7 @@ class Simulator:
         kernel.reset_environments(self.tables, self.state, e, i)
 
     def step(self, actions: NDArray[np.integer]) -> Floats:
-        """Apply flat actions; `terminated` and `truncated` then tell which episodes have ended.
+        """Apply flat actions; `terminated` and `truncated` then mark the ended episodes.
 
         Parameters
         ----------

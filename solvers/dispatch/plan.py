@@ -46,7 +46,7 @@ class Plan:
         return cls(ordered, Counter(keys), _running(observation), _agents(observation), until)
 
     def is_valid(self, observation: Observation, keys: list[bytes]) -> bool:
-        """Whether queue, running tasks and agents are as the plan expects."""
+        """Return whether queue, running tasks and agents are as the plan expects."""
         running = Counter(
             {row: count for row, count in self.running.items() if row[1] > observation.time}
         )
@@ -124,7 +124,7 @@ class ReplanningPolicy(Rule):
         self.plan: Plan | None = None
 
     def reset(self) -> None:
-        """Forget the plan."""
+        """Discard the plan."""
         self.plan = None
 
     @abstractmethod

@@ -1,7 +1,7 @@
 """Identical agents taken together: pools for the relaxations, groups for the CP-SAT model.
 
 Agents of one type and one capacity are interchangeable. The relaxations give them common
-multipliers; the CP-SAT model chooses among groups of them where it need not tell them apart, and
+multipliers; the CP-SAT model chooses among groups of them where it need not distinguish them, and
 breaks their symmetry elsewhere.
 """
 

@@ -39,7 +39,7 @@ def initial_schedule(
 ) -> Schedule | None:
     """Return the schedule of `warm_start`, left-shifted.
 
-    None where there is no warm start or its schedule is not feasible (a task is left out, say).
+    None where there is no warm start or its schedule is not feasible (such as one without a task).
     """
     if warm_start is None:
         return None

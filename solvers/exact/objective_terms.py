@@ -39,6 +39,8 @@ class Terms:
             return cls(weight, zero, tuple(instance.due.tolist()))  # type: ignore[union-attr]
         if objective == "total_time":
             return cls(weight, zero, tuple(instance.release.tolist()))
+        if objective != "bounded_slowdown":
+            raise NotImplementedError(f"objective: {objective} has no terms yet; define them here")
         shortest_counted = Fraction(SLOWDOWN_THRESHOLD_SECONDS) / Fraction(instance.tick_seconds)
         duration = tuple(max(Fraction(p), shortest_counted) for p in instance.shortest().tolist())
         coefficient = tuple(1 / (n * p) for p in duration)

@@ -337,7 +337,7 @@ def _latest_completions(instance: Instance, terms: Terms, incumbent: Ints | None
 
 
 def _scale(terms: Terms, earliest: Ints, latest: Ints) -> int:
-    """Return 1 where all coefficients are integers, else the scale that SCALE_ERROR asks for.
+    """Return 1 where all coefficients are integers, else the scale that SCALE_ERROR requires.
 
     LARGEST_TOTAL limits the scale. Rounding down takes less than 1 / scale per tick of
     C_j - origin_j off each term, and less than 1 / scale off each lower limit.

@@ -91,7 +91,7 @@ class Network(RenamedModule):
         raise NotImplementedError
 
     def reset(self) -> None:
-        """Begin new episodes: a network with a memory forgets the earlier decisions."""
+        """Begin new episodes: a network with a memory clears the earlier decisions."""
 
     @staticmethod
     def featurize(view: BatchView) -> Features:

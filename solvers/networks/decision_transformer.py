@@ -45,7 +45,7 @@ class DecisionTransformerNetwork(Network):
     horizon
         Steps with a position embedding of their own; all later steps share the last one.
     target_return
-        The return to go that is asked for while deciding.
+        The return to go that the network is conditioned on while deciding.
     """
 
     kind = "transformer"
@@ -102,14 +102,14 @@ class DecisionTransformerNetwork(Network):
         }
 
     def reset(self) -> None:
-        """Forget the earlier steps: new episodes begin."""
+        """Clear the earlier steps: new episodes begin."""
         self.past: list[Tensor] = []  # (B, 3, E) tokens of each step, the newest last
         self.step = 0
 
     def forward(self, f: Features) -> tuple[Tensor, Tensor]:
         """Return the logits (B, K * M + 1) of the next decision of B episodes, and zeros (B,).
 
-        The best actions are remembered as the actions that were taken. The network predicts no
+        The best actions are stored as the actions that were taken. The network predicts no
         values.
         """
         task, agent, state = self.pairwise.encode(f)

@@ -41,7 +41,7 @@ def choose_device(name: str) -> torch.device:
             "`cuda`"
         )
     if name == "cuda" and missing:
-        raise UserError(f"device: cuda was asked for, but {missing}")
+        raise UserError(f"device: value cuda: {missing}")
     return torch.device("cuda" if name != "cpu" and missing is None else "cpu")
 
 
@@ -71,7 +71,7 @@ class NetworkPolicy(Policy):
         self.shaped = shaped
 
     def reset(self) -> None:
-        """Begin an episode: a network with a memory forgets the last one."""
+        """Begin an episode: a network with a memory clears the last one."""
         self.network.reset()
 
     @torch.no_grad()

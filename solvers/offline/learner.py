@@ -7,7 +7,7 @@ training itself is `solvers.offline.training.OfflineTraining`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -46,10 +46,10 @@ class OfflineLearner(Learner):
     UserError
         For a setting out of range or a log that cannot be used.
     FloatingPointError
-        Where a network or an estimate is no longer finite: the run failed, and its record says so.
+        Where a network or an estimate is no longer finite: the run fails, with a record.
     """
 
-    logs: LoggedDataset
+    logs: LoggedDataset = field()  # required: it does not take the default of `Plugin`
     device: str = "auto"
     checkpoint: str | None = None
     episodes: int | None = None
@@ -136,7 +136,7 @@ class OfflineLearner(Learner):
             fewer episodes.
         """
         episodes = self.logs.episodes(
-            lambda label, done, total, note: logger.progress(done, total, note)
+            lambda label, done, total, note: logger.progress(done, total, note or label)
         )
         if self.logs.rejected:
             lines = "".join(f"{row},{reason}\n" for row, reason in self.logs.rejected)

@@ -107,18 +107,16 @@ class OfflineTraining:
         self.estimates = self._evaluate()
         if learner.selection != "fqe":
             started = time.process_time()
-        if learner.selection == "fqe":
-            values = [estimate.value for estimate in self.estimates.by_estimator["fqe"]]
-            if not np.isfinite(values).all():
-                raise FloatingPointError("fitted Q evaluation is not finite; lower solver.lr")
-            self.selected = int(np.argmax(values))
-        elif learner.selection == "oracle":
+        if learner.selection == "oracle":
             instances = list(data.instances("validation"))
             window = min(learner.window, max(instance.n_tasks for instance in instances))
             values = self._returns(instances, setting, window)
-            self.selected = int(np.argmax(values))
         else:
-            self.selected = len(self.networks) - 1
+            values = [estimate.value for estimate in self.estimates.by_estimator["fqe"]]
+            if not np.isfinite(values).all():
+                raise FloatingPointError("fitted Q evaluation is not finite; lower solver.lr")
+        last = len(self.networks) - 1
+        self.selected = last if learner.selection == "last" else int(np.argmax(values))
         self.cpu_seconds += time.process_time() - started
         return self.networks[self.selected]
 

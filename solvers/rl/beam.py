@@ -39,7 +39,7 @@ from solvers.rl.incumbent import Incumbent
 from solvers.rl.rollouts import value_unit
 
 EXPANSION = 2  # continuations tried per partial episode kept
-LOG_PROBABILITY_WEIGHT = 0.02  # return that one nat is worth
+LOG_PROBABILITY_WEIGHT = 0.02  # return that counts as much as one nat
 # with the started tasks, the killed pieces and the outages, these columns determine the future
 CLOCK_COLUMNS = [TIME, NEXT_ARRIVAL, N_RUNNING, N_FINISHED, N_KILLED]
 
@@ -66,7 +66,8 @@ class BeamSearch:
         self.simulator = simulator
         self.width = width
         self.incumbent = incumbent
-        num_envs, device = simulator.num_envs, simulator.device
+        num_envs = simulator.num_envs
+        device = simulator.device
         self.total = torch.zeros(num_envs, dtype=torch.float64, device=device)  # return so far
         self.logp = torch.zeros_like(self.total)  # (E,) log-probability of the decisions so far
         self.logits = torch.zeros(0)  # (E, A)

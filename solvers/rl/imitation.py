@@ -72,7 +72,7 @@ class DemonstrationReplay(ScheduleReplay):
         instances
             (B,) the instance of each environment.
         network
-            Says which features are kept.
+            Determines which features are kept.
         gamma
             Discount factor of the returns to go.
         generator

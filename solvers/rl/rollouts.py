@@ -127,7 +127,8 @@ class RolloutCollector:
 
     def _draw_instances(self, n: int) -> Tensor:
         """Return n indices of instances, drawn uniformly."""
-        device, count = self.simulator.device, len(self.simulator.instances)
+        device = self.simulator.device
+        count = len(self.simulator.instances)
         return torch.randint(count, (n,), generator=self.generator, device=device)
 
     def features(self) -> Features:
@@ -149,7 +150,8 @@ class RolloutCollector:
         """
         simulator = self.simulator
         all_taken = torch.ones(simulator.num_envs, dtype=torch.bool, device=simulator.device)
-        buffer, output = _RolloutBuffer(), self.policy_output()
+        buffer = _RolloutBuffer()
+        output = self.policy_output()
         for _ in range(steps):
             action = sample(output.logits, self.generator)
             if self.recorder is not None:
@@ -182,7 +184,8 @@ class RolloutCollector:
         instances = self._draw_instances(simulator.num_envs // group).repeat_interleave(group)
         simulator.restart(instances, all_envs=True)
         self.returns_so_far.zero_()
-        buffer, output = _RolloutBuffer(), self.policy_output()
+        buffer = _RolloutBuffer()
+        output = self.policy_output()
         for _ in steps_to_the_end(simulator):
             playing = simulator.playing
             action = torch.where(playing, sample(output.logits, self.generator), NO_ACTION)

@@ -32,7 +32,7 @@ class OnPolicyAlgorithm(Protocol):
 
     @property
     def recorder(self) -> EpisodeRecorder | None:
-        """Records the episodes that are collected; None where nobody asked for them."""
+        """The recorder of the collected episodes; None where they are not recorded."""
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return a new optimizer of `parameters`."""

@@ -105,7 +105,7 @@ def test_only_the_folders_that_were_used_last_are_kept(package):
     assert cache_folders(base) == set(folders[-KEPT_FOLDERS:])
 
 
-def test_the_cache_lies_where_the_user_wants_it_or_where_it_can_be_written(package, tmp_path):
+def test_the_cache_is_in_the_chosen_folder_or_in_a_writable_one(package, tmp_path):
     chosen = str(tmp_path / "chosen")
     assert run(package, NUMBA_CACHE_DIR=chosen)[-1] == chosen
     assert cache_folders(Path(chosen))

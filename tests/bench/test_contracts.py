@@ -60,6 +60,7 @@ def test_every_capability_has_a_default_of_its_type() -> None:
         ({"fact": lambda self: {}}, "did you mean `facts`"),
         ({"track": ("assign",)}, "did you mean `tracks`"),
         ({"tracks": "assign"}, "Mine.tracks: value 'assign': must be a sequence of tracks"),
+        ({"tracks": 5}, "Mine.tracks: value 5: must be a sequence of tracks"),
         ({"tracks": ("offline",)}, "Mine.tracks: .* of assign, schedule, online"),
         ({"observe": "everything"}, "Mine.observe: value 'everything': must be 'all', 'arrived'"),
         ({"clairvoyant": 1}, "Mine.clairvoyant: value 1: must be True or False"),
@@ -88,7 +89,7 @@ def test_other_names_are_free() -> None:
     check_plugin("solver", Mine())
 
 
-def test_a_class_that_merely_has_the_method_is_told_what_to_derive_from() -> None:
+def test_a_class_with_the_method_alone_is_an_error_that_names_the_base_classes() -> None:
     class Bare:
         def act(self, observation: Observation, rng: np.random.Generator) -> int:
             return 0
@@ -97,6 +98,13 @@ def test_a_class_that_merely_has_the_method_is_told_what_to_derive_from() -> Non
         check_plugin("solver", Bare())
     with pytest.raises(UserError, match="neither a solver nor a policy"):
         as_solver(Bare())
+
+
+def test_logs_that_are_no_log_are_refused() -> None:
+    policy = FirstLegal()
+    vars(policy)["logs"] = object()
+    with pytest.raises(UserError, match=r"solver\.logs: object is no log; derive it from Logged"):
+        check_plugin("solver", policy)
 
 
 def test_a_plug_in_without_its_method_cannot_be_made() -> None:
@@ -121,7 +129,7 @@ def test_what_a_plug_in_observes_replaces_the_setting() -> None:
     assert setting_of(FirstLegal(), Setting()) == Setting()
 
 
-def test_a_learner_without_episodes_says_so_when_they_are_to_be_recorded() -> None:
+def test_recording_a_learner_without_episodes_is_an_error() -> None:
     class Mine(Learner):
         def fit(
             self,

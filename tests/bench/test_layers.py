@@ -54,6 +54,24 @@ def checkout(tmp_path: Path) -> Path:
             "from importlib import import_module\nimport_module(str(1))",
             "bench.speed.exact imports a module whose name is computed",
         ),
+        (
+            "solvers/networks/mlp.py",
+            "import solvers.offline.rewards",
+            "(layer 0 of solvers/) imports",
+        ),
+        (
+            "solvers/networks/mlp.py",
+            "import solvers.dispatch.rule",
+            "(layer 0 of solvers/) imports",
+        ),
+        ("solvers/rl/beam.py", "import solvers.offline.rewards", "(layer 1 of solvers/) imports"),
+        ("solvers/search/tabu.py", "", "its folder is in no layer of solvers/"),
+        ("solvers/rl/beam.py", "from . import decoding", "solvers.rl.beam: write absolute imports"),
+        (
+            "bench/schedule.py",
+            "from importlib import import_module as load\nload('bench.metrics')",
+            "imports a module whose name is computed",
+        ),
         ("solvers/rules.py", "import bench.run.runner", "a service of the suite"),
         ("solvers/rules.py", "import datasets.cluster", "only through conf/"),
         ("bench/run/runner.py", "import mlflow", "bench.run.runner imports mlflow"),
@@ -67,6 +85,7 @@ def checkout(tmp_path: Path) -> Path:
 )
 def test_a_broken_rule_is_found(checkout: Path, file: str, line: str, expected: str) -> None:
     path = checkout / file
+    path.parent.mkdir(exist_ok=True)
     path.write_text((path.read_text() if path.exists() else "") + f"\n{line}\n")
     found = problems(checkout)
     assert any(expected in text for text in found) if expected else found == []

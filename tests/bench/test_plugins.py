@@ -17,7 +17,9 @@ RULES = [
 
 def test_rules_are_the_dispatch_rules_of_conf() -> None:
     found = plugins.rules()
-    assert list(found) == RULES  # no planner, no random play, no rule as it was published
+    assert set(RULES) <= set(found)
+    assert not {"random", "allox", "cpsat_rolling", "wfp3_published", "ppo"} & set(found)
+    assert list(found) == sorted(found)
     assert all(isinstance(rule, Policy) and rule.baseline for rule in found.values())
 
 

@@ -72,7 +72,7 @@ def test_modules_and_old_names_change_no_hash() -> None:
         {"more": 1},
     ],
 )
-def test_whatever_else_changes_the_hash(change: dict[str, Any]) -> None:
+def test_every_other_change_changes_the_hash(change: dict[str, Any]) -> None:
     assert settings_hash(NEW | change) != settings_hash(NEW)
 
 

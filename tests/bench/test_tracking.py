@@ -1,4 +1,4 @@
-"""The tracker against a real MLflow store, a second start, a kill and a dead server."""
+"""Tracking in a real MLflow store, with a restart, a kill and a server that does not answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,16 +19,16 @@ import bench
 from bench.errors import UserError
 from bench.tracking import Mlflow, Off, flatten, replay, stored_runs
 from bench.tracking.__main__ import main
-from bench.tracking.run import SPOOL, cut, finite
-from bench.tracking.store import RUN, Store
+from bench.tracking.run import SPOOL, finite, shorten_param
+from bench.tracking.store import RUN_FILE, Store
 
-DEAD = "http://127.0.0.1:1"
+NO_SERVER = "http://127.0.0.1:1"
 TAGS = {"track": "schedule", "solver": "sjf", "seed": 0}
 
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """One database for all tests (its schema takes seconds to make); each test uses keys of its own."""
+    """One database for all tests, since its schema takes seconds; each test has its own keys."""
     folder = tmp_path_factory.mktemp("mlflow")
     return Store(f"sqlite:///{folder}/mlflow.db", "test", str(folder / "artifacts"))
 
@@ -40,7 +42,7 @@ def history(store: Store, run_id: str, key: str) -> list[tuple[int, float]]:
     return [(point.step, point.value) for point in store.client.get_metric_history(run_id, key)]
 
 
-def test_a_run_holds_parameters_tags_metrics_input_and_artifacts(
+def test_run_holds_parameters_tags_metrics_input_and_artifacts(
     tracker: Mlflow, store: Store, tmp_path: Path
 ) -> None:
     (tmp_path / "result.json").write_text("{}")
@@ -69,10 +71,10 @@ def test_a_run_holds_parameters_tags_metrics_input_and_artifacts(
     assert [file.path for file in store.client.list_artifacts(run.id)] == ["result.json"]
 
 
-def test_a_second_start_resumes_the_same_run(tracker: Mlflow, store: Store, tmp_path: Path) -> None:
+def test_restart_resumes_the_same_run(tracker: Mlflow, store: Store, tmp_path: Path) -> None:
     first = tracker.run("again", "sjf-s0", {"a": 1}, TAGS, tmp_path)
     first.metrics(0, {"x": 1.0})
-    first._flush()  # and killed here: no finish
+    first._flush()  # killed here, without finish
     with tracker.run("again", "sjf-s0", {"a": 1, "b": 2}, TAGS, tmp_path) as second:
         second.metrics(1, {"x": 2.0})
     assert second.id == first.id
@@ -82,17 +84,17 @@ def test_a_second_start_resumes_the_same_run(tracker: Mlflow, store: Store, tmp_
     assert store.client.get_run(first.id).info.status == "FINISHED"
 
 
-def test_a_run_whose_store_was_made_anew_starts_afresh(
+def test_run_of_a_deleted_store_becomes_a_new_run(
     tracker: Mlflow, store: Store, tmp_path: Path
 ) -> None:
-    (tmp_path / RUN).write_text(json.dumps({"id": "0" * 32, "start": 5}))
-    with tracker.run("anew", "sjf-s0", {}, TAGS, tmp_path) as run:
+    (tmp_path / RUN_FILE).write_text(json.dumps({"id": "0" * 32, "start": 5}))
+    with tracker.run("new", "sjf-s0", {}, TAGS, tmp_path) as run:
         pass
     assert run.id not in ("", "0" * 32)
     assert not (tmp_path / SPOOL).exists()
 
 
-def test_a_sweep_is_found_by_its_key_and_holds_its_runs(
+def test_sweep_is_found_by_its_key_and_holds_its_runs(
     tracker: Mlflow, store: Store, tmp_path: Path
 ) -> None:
     sweep = tracker.parent("sweep", "2 solvers", {"git_commit": "abc"}, tmp_path / "sweep")
@@ -108,7 +110,7 @@ def test_a_sweep_is_found_by_its_key_and_holds_its_runs(
     assert sweep.id not in listed
 
 
-def test_an_exception_fails_the_run_with_its_message(
+def test_exception_fails_the_run_with_its_message(
     tracker: Mlflow, store: Store, tmp_path: Path
 ) -> None:
     with pytest.raises(ZeroDivisionError), tracker.run("crash", "x", {}, TAGS, tmp_path) as run:
@@ -118,16 +120,17 @@ def test_an_exception_fails_the_run_with_its_message(
     assert found.data.tags["error"] == "ZeroDivisionError: no agents"
 
 
-def test_metrics_leave_in_batches(
+def test_metrics_are_written_in_batches(
     tracker: Mlflow, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
-    genuine = Store.metrics
-    monkeypatch.setattr(
-        Store,
-        "metrics",
-        lambda self, run, points: (sizes.append(len(points)), genuine(self, run, points)),
-    )
+    write_metrics = Store.metrics
+
+    def count_and_write(self: Store, run_id: str, points: Sequence[Sequence[Any]]) -> None:
+        sizes.append(len(points))
+        write_metrics(self, run_id, points)
+
+    monkeypatch.setattr(Store, "metrics", count_and_write)
     tracker._flush_seconds = 1e9
     with tracker.run("batch", "x", {}, TAGS, tmp_path) as run:
         for step in range(1250):
@@ -136,26 +139,28 @@ def test_metrics_leave_in_batches(
     assert len(history(store, run.id, "a")) == 1250
 
 
-def test_system_metrics_are_sampled_and_leave_no_thread(store: Store, tmp_path: Path) -> None:
+def test_system_metrics_are_sampled_and_no_thread_is_left(store: Store, tmp_path: Path) -> None:
     tracker = Mlflow(store.uri, store.experiment, store.artifacts, sampling_seconds=0.05)
     with tracker.run("system", "x", {}, TAGS, tmp_path) as run:
-        pass  # even the shortest run has a last sample
+        pass  # every run takes a last sample when it ends
     assert any(key.startswith("system/cpu") for key in store.client.get_run(run.id).data.metrics)
     assert "system-metrics" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_a_dead_server_loses_nothing(
+def test_nothing_is_lost_without_a_server(
     store: Store,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # instead of 2: no need to wait here
-    dead = Mlflow(DEAD, store.experiment, store.artifacts, system_metrics=False)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # instead of 2, to save time
+    offline = Mlflow(NO_SERVER, store.experiment, store.artifacts, system_metrics=False)
     with caplog.at_level(logging.WARNING):
-        sweep = dead.parent("dead-sweep", "sweep", {}, tmp_path / "sweep")
-        with dead.run("dead", "sjf-s0", {"a": 1}, TAGS, tmp_path / "run", parent=sweep) as run:
+        sweep = offline.parent("offline-sweep", "sweep", {}, tmp_path / "sweep")
+        with offline.run(
+            "offline", "sjf-s0", {"a": 1}, TAGS, tmp_path / "run", parent=sweep
+        ) as run:
             (tmp_path / "run" / "result.json").write_text("{}")
             for step in range(2500):
                 run.metrics(step, {"x": step})
@@ -167,15 +172,17 @@ def test_a_dead_server_loses_nothing(
     warnings = [
         record.getMessage() for record in caplog.records if record.name == "bench.tracking.run"
     ]
-    assert len(warnings) == 2  # one a run
+    assert len(warnings) == 2  # one per run
     assert f"python -m bench.tracking replay {tmp_path / 'run'}" in warnings[1]
     with (tmp_path / "run" / SPOOL).open("a") as file:
-        file.write('{"record": "metr')  # cut short by a kill
+        file.write('{"record": "metr')  # a line cut short by a kill
     assert main(["replay", str(tmp_path / "run"), str(tmp_path / "sweep"), "--uri", store.uri]) == 0
     assert "records written" in capsys.readouterr().out
     assert not (tmp_path / "run" / SPOOL).exists()
     (found,) = [
-        other for other in stored_runs(store.uri, store.experiment) if other.tags["key"] == "dead"
+        other
+        for other in stored_runs(store.uri, store.experiment)
+        if other.tags["key"] == "offline"
     ]
     data = store.client.get_run(found.id)
     assert history(store, found.id, "x") == [(step, step) for step in range(2500)]
@@ -188,29 +195,29 @@ def test_a_dead_server_loses_nothing(
     assert (parent.info.run_name, parent.info.status) == ("sweep", "FINISHED")
 
 
-def test_a_server_that_dies_in_the_middle_is_written_to_when_it_is_back(
+def test_run_whose_server_fails_is_written_when_the_server_is_back(
     tracker: Mlflow, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
 
-    def broken(self: Store, run_id: str, points: list) -> None:
+    def fail(self: Store, run_id: str, points: Sequence[Sequence[Any]]) -> None:
         calls.append(len(points))
         raise ConnectionError("gone")
 
     tracker._flush_seconds = 1e-9
-    run = tracker.run("dying", "x", {}, TAGS, tmp_path)
+    run = tracker.run("failing", "x", {}, TAGS, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "metrics", broken)
+        patch.setattr(Store, "metrics", fail)
         for step in range(5):
             run.metrics(step, {"x": step})
-    assert calls == [1]  # no second try while the run goes on
+    assert calls == [1]  # no second try before the run ends
     run.finish("finished")
     assert history(store, run.id, "x") == [(step, step) for step in range(5)]
     assert store.client.get_run(run.id).info.status == "FINISHED"
     assert not (tmp_path / SPOOL).exists()
 
 
-def test_a_replay_that_fails_keeps_what_is_left(
+def test_failed_replay_keeps_the_remaining_records(
     tracker: Mlflow, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tracker.run("halfway", "x", {}, TAGS, tmp_path)
@@ -219,28 +226,30 @@ def test_a_replay_that_fails_keeps_what_is_left(
     run._flush()
     run.input("small", "ef" * 32, 20, "here")
 
-    def broken(*arguments: object, **options: object) -> None:
+    def fail(*arguments: object, **options: object) -> None:
         raise ConnectionError("gone again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "input", broken)
+        patch.setattr(Store, "input", fail)
         with pytest.raises(ConnectionError):
             replay(tmp_path)
     records = [json.loads(line) for line in (tmp_path / SPOOL).read_text().splitlines()]
     assert [record.get("record") for record in records] == [None, "input"]
-    resumed = tracker.run("halfway", "x", {}, TAGS, tmp_path)  # the next start writes it by itself
+    resumed = tracker.run("halfway", "x", {}, TAGS, tmp_path)  # a restart replays the spool
     assert resumed.id == run.id
     assert not (tmp_path / SPOOL).exists()
     assert history(store, run.id, "x") == [(0, 1.0)]
     assert store.client.get_run(run.id).inputs.dataset_inputs[0].dataset.name == "small"
 
 
-def test_replay_without_a_spool_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_replay_without_a_spool_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["replay", str(tmp_path)]) == 2
     assert "nothing is spooled" in capsys.readouterr().err
 
 
-def test_off_has_the_same_interface(tmp_path: Path) -> None:
+def test_off_has_the_interface_of_mlflow_and_writes_nothing(tmp_path: Path) -> None:
     off = Off()
     off.prepare()
     sweep = off.parent("k", "n", {}, tmp_path)
@@ -262,24 +271,22 @@ def test_how_to_open_names_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("wrong", "field"),
-    [({"uri": ""}, "uri"), ({"experiment": 3}, "experiment"), ({"sampling_seconds": 0}, "sampling_seconds"),
-     ({"flush_seconds": "soon"}, "flush_seconds")],
-)  # fmt: skip
-def test_bad_settings_name_the_field(wrong: dict, field: str) -> None:
-    with pytest.raises(UserError, match=rf"tracking\.{field}"):
-        Mlflow(**wrong)
+    ("field", "value"),
+    [("uri", ""), ("experiment", 3), ("sampling_seconds", 0), ("flush_seconds", "soon")],
+)
+def test_invalid_setting_is_an_error_that_names_the_field(field: str, value: Any) -> None:
+    settings: dict[str, Any] = {field: value}
+    with pytest.raises(UserError, match=rf"tracking\.{field}: .*{value!r}"):
+        Mlflow(**settings)
 
 
-def test_a_store_that_cannot_be_used_is_one_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_text("this is no database")
+def test_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database")
     with pytest.raises(UserError, match=r"tracking\.uri"):
         Mlflow(f"sqlite:///{tmp_path}/mlflow.db").prepare()
 
 
-def test_reading_names_the_store_or_experiment_that_is_missing(
-    store: Store, tmp_path: Path
-) -> None:
+def test_error_names_the_store_or_experiment_that_is_missing(store: Store, tmp_path: Path) -> None:
     _ = store.experiment_id
     with pytest.raises(UserError, match="there is no store"):
         stored_runs(f"sqlite:///{tmp_path}/none.db", "test")
@@ -288,9 +295,9 @@ def test_reading_names_the_store_or_experiment_that_is_missing(
         stored_runs(store.uri, "other")
 
 
-def test_values_are_flattened_cut_and_filtered() -> None:
+def test_values_are_flattened_shortened_and_filtered() -> None:
     assert flatten({"a": {"b": {"c": 1}, "d": [1]}, "e": {}}) == {"a.b.c": 1, "a.d": [1], "e": {}}
-    assert len({cut("x" * 9000), cut("x" * 9001), cut("x" * 8999 + "y")}) == 3
+    assert len({shorten_param(text) for text in ("x" * 9000, "x" * 9001, "x" * 8999 + "y")}) == 3
     assert finite({"a": 1, "b": True, "c": math.nan, "d": -math.inf, "e": "1", "f": None}) == {
         "a": 1.0,
         "b": 1.0,
@@ -301,7 +308,7 @@ START = """
 import sys
 from pathlib import Path
 from bench.tracking import Mlflow
-tracker = Mlflow(sys.argv[1], "together", "artifacts", system_metrics=False)
+tracker = Mlflow(sys.argv[1], "concurrent", "artifacts", system_metrics=False)
 tracker.prepare()
 sweep = tracker.parent("sweep", "sweep", {}, Path(sys.argv[2]) / "sweep")
 with tracker.run("key", "run", {"a": 1}, {}, Path(sys.argv[2]), sweep) as run:
@@ -311,7 +318,7 @@ sys.exit(0 if run.id else 3)
 
 
 @pytest.mark.slow
-def test_four_processes_start_on_a_fresh_database(tmp_path: Path) -> None:
+def test_four_processes_start_at_once_on_a_new_database(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/fresh.db"
     command = [sys.executable, "-c", START, uri]
     places = {**os.environ, "PYTHONPATH": str(Path(bench.__file__).parents[1])}
@@ -320,12 +327,12 @@ def test_four_processes_start_on_a_fresh_database(tmp_path: Path) -> None:
         for job in range(4)
     ]
     assert [job.wait() for job in jobs] == [0, 0, 0, 0]
-    runs = stored_runs(uri, "together")
+    runs = stored_runs(uri, "concurrent")
     assert [run.status for run in runs] == ["finished"] * 4
     assert len({run.tags["mlflow.parentRunId"] for run in runs}) == 1
 
 
-def test_mlflow_is_not_loaded_before_it_is_used() -> None:
+def test_mlflow_is_not_imported_before_it_is_used() -> None:
     code = (
         "import sys; from bench.tracking import Mlflow; Mlflow(); sys.exit('mlflow' in sys.modules)"
     )

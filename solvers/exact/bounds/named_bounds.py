@@ -69,7 +69,8 @@ def quick_bounds(
 
     `on_bound` is called with each of them.
     """
-    bounds, schedule = [trivial(instance, terms)], None
+    bounds = [trivial(instance, terms)]
+    schedule = None
     if objective == "total_time" and (matched := assignment_bound(instance)) is not None:
         value, proof, schedule = matched
         bounds.append(_bound(terms, "assignment", value, proof))

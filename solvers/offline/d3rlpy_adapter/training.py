@@ -159,7 +159,7 @@ class LoggerAdapter:
         self.values: dict[str, float] = {}
 
     def create(self, algo: Any, experiment_name: str, n_steps_per_epoch: int) -> LoggerAdapter:
-        """Return itself: d3rlpy asks a factory for the adapter."""
+        """Return itself: d3rlpy calls this method of a factory to get the adapter."""
         return self
 
     def write_params(self, params: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import bench.__main__ as cli
-from bench.cli import configuration
+from bench.cli import configuration, jobs
 from bench.cli.hydra_private import argument_parser
 from bench.contracts import Budget, Dataset, Learner, LoggedDataset, Policy, Solver
 from bench.errors import UserError
@@ -231,6 +231,11 @@ def test_a_bad_instance_file_is_one_line_and_status_2(
     assert "bad.json" in error
     assert expected in error
     assert error.count("\n") == 1
+
+
+def test_a_class_that_is_no_data_set_is_refused() -> None:
+    with pytest.raises(UserError, match="dataset: SJF is no data set; derive it from Dataset"):
+        jobs._load('{"_target_": "solvers.rules.SJF"}', "test")
 
 
 def test_an_error_of_a_constructor_is_one_line(

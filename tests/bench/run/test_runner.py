@@ -644,7 +644,7 @@ def test_evaluate_in_python_needs_no_files(tmp_path: Path, monkeypatch: pytest.M
     )
 
 
-def test_records_of_one_problem_are_told_from_others(go: Any) -> None:
+def test_records_of_one_problem_differ_from_others(go: Any) -> None:
     a, b = go(job(Serial())), go(job(First(), "first", setting=Setting(observe="arrived")))
     assert problem(a) == problem(b)
     assert problem(a) != problem(go(job(Serial(), setting=Setting(objective="makespan"))))

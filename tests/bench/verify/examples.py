@@ -252,3 +252,37 @@ def feasible_optimum(instance: Instance, objective: ExactObjective) -> Number:
     value = optimum(instance, objective)
     assert value is not None
     return value
+
+
+# -- schedules -------------------------------------------------------------------------------------
+
+Piece = tuple[int, int, int, int]  # task, agent, start, end
+GOOD: list[Piece] = [(0, 0, 0, 4), (1, 1, 1, 4), (2, 1, 4, 9)]  # feasible for `three_tasks`
+
+
+def three_tasks(**changes: Any) -> Instance:
+    """Three tasks on an agent with one GPU and one with three; the first cannot run task 2."""
+    fields: dict[str, Any] = {
+        "duration": [[4, 2], [6, 3], [-1, 5]],
+        "demand": [[[1, 4], [1, 4]], [[1, 4], [2, 4]], [[1, 4], [2, 4]]],
+        "capacity": [[1, 8], [3, 8]],
+        "agent_type": [0, 1],
+        "resources": ["gpu", "memory"],
+        "release": [0, 1, 2],
+        "tenant": [0, 1, 1],
+        "quota": [[1, 100], [3, 100]],
+        "outages": [(1, 20, 25)],
+    }
+    return Instance(**{**fields, **changes})
+
+
+def schedule_of(*pieces: Piece) -> Schedule:
+    """Return the schedule of these pieces."""
+    task, agent, start, end = np.array(pieces, dtype=np.int64).reshape(-1, 4).T
+    return Schedule(task, agent, start, end)
+
+
+def changed(task: int, agent: int, start: int, end: int) -> Schedule:
+    """Return GOOD with the piece of `task` replaced."""
+    new = (task, agent, start, end)
+    return schedule_of(*(new if piece[0] == task else piece for piece in GOOD))

@@ -105,6 +105,7 @@ def test_energy_duals_never_prove_more_than_the_optimum() -> None:
 @pytest.mark.parametrize("units", [1, 2])
 def test_assignment_duals_hold_with_weights_releases_and_queues(units: int) -> None:
     rng = np.random.default_rng(6)
+    better = 0  # bounds above the trivial one
     for _ in range(15):
         instance = Instance(
             duration=rng.integers(1, 6, (4, 2)),
@@ -120,8 +121,10 @@ def test_assignment_duals_hold_with_weights_releases_and_queues(units: int) -> N
         objective = ExactObjective(problem, "total_time")
         task, column = _best_duals(problem)
         proof = {"kind": "assignment_duals", "task_duals": task, "column_duals": column}
-        best = feasible_optimum(instance, objective)
-        assert proven_bound(problem, objective, proof) <= best
+        shown = proven_bound(problem, objective, proof)
+        assert shown <= feasible_optimum(instance, objective)
+        better += shown > proven_bound(problem, objective, {"kind": "trivial"})
+    assert better or units == 2  # with two slots so few tasks hardly wait
 
 
 def _best_duals(problem: ExactProblem) -> tuple[list[int], list[list[int]]]:

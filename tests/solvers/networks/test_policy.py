@@ -170,7 +170,7 @@ def test_a_checkpoint_that_cannot_be_read_is_an_error_that_names_the_file(tmp_pa
 def test_a_device_that_cannot_be_used_is_an_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == choose_device("cpu") == CPU
-    with pytest.raises(UserError, match=r"device: cuda.*solver\.device=cpu"):
+    with pytest.raises(UserError, match=r"device: value cuda.*solver\.device=cpu"):
         choose_device("cuda")
     with pytest.raises(UserError, match="must be auto, cpu or cuda"):
         choose_device("tpu")
