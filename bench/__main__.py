@@ -59,6 +59,12 @@ def _start(arguments: list[str]) -> int:
     flags.overrides = [
         f"+{text}" if text.startswith(("solver=", "tuning=")) else text for text in given
     ]
+    if flags.config_name or flags.config_path:
+        raise UserError(
+            "--config-name, --config-path: the suite has one configuration, conf/config.yaml; put "
+            "yaml files of your own into FOLDER/solver, FOLDER/dataset, ... and add "
+            "--config-dir FOLDER"
+        )
     if flags.multirun and (flags.cfg or flags.info):
         raise UserError(
             "--multirun: a sweep has no single configuration to show; leave -m out and name one job"

@@ -67,7 +67,7 @@ def register_resolvers() -> None:
         return _read("dataset", name)["dataset"]
 
     OmegaConf.register_new_resolver("instances_of", instances_of, replace=True)
-    OmegaConf.register_new_resolver("rules", lambda: list(rules()), replace=True)
+    OmegaConf.register_new_resolver("rules", lambda: list(_rule_names(CONF)), replace=True)
 
 
 def rules() -> dict[str, Policy]:
@@ -76,16 +76,27 @@ def rules() -> dict[str, Policy]:
     A rule is a policy that declares `baseline = True`. Its yaml has no defaults list: files with
     one describe learners and planners, which are not imported here because that takes seconds.
     """
+    from hydra.utils import instantiate
+
+    return {name: instantiate(_read("solver", name), _convert_="all") for name in _rule_names(CONF)}
+
+
+@functools.cache
+def _rule_names(conf: Path) -> tuple[str, ...]:
+    """Return the names of the dispatch rules below `conf`, found once per process."""
     from hydra.utils import get_object, instantiate
 
-    found = {}
-    for name in sorted(members("solver")):
+    found = []
+    for path in sorted((conf / "solver").glob("*.yaml")):
+        name = path.stem
         config = _read("solver", name)
-        if "defaults" not in config and _is_rule(get_object(config["_target_"])):
-            plugin = instantiate(config, _convert_="all")
-            if plugin.baseline:
-                found[name] = plugin
-    return found
+        if "defaults" in config:
+            continue
+        with contextlib.suppress(ImportError):  # its own run says what is wrong with it
+            rule = _is_rule(get_object(config["_target_"]))
+            if rule and instantiate(config, _convert_="all").baseline:
+                found.append(name)
+    return tuple(found)
 
 
 def _read(group: str, name: str) -> Any:

@@ -19,7 +19,7 @@ from bench.leaderboard import main, markdown, tables, write
 from bench.metrics import penalty
 from bench.references import Reference
 from bench.run.instance_set import set_hash
-from bench.run.recompute import FILES, recompute_run
+from bench.run.recompute import FILES, configuration, recompute_run
 from bench.schedule import Schedule
 from bench.tracking import Mlflow, StoredRun
 
@@ -246,6 +246,15 @@ def test_seeds_of_one_configuration_are_one_row_with_an_interval(tmp_path: Path)
     assert first["score"] == pytest.approx(75.0)
     assert 50 <= first["score_low"] < 75 < first["score_high"] <= 100
     assert first["rank"] == second["rank"] == 1  # both 75
+
+
+def test_a_configuration_is_all_settings_but_seed_split_and_modules() -> None:
+    old = {"solver._target_": "solvers.ppo.PPO", "solver.lam": "0.9", "events": "singly"}
+    new = {"solver._target_": "x.PPO", "solver.gae_lambda": "0.9", "event_order": "sequential"}
+    here = configuration({**new, "seed": "1", "split": "test", "dataset.path": "a.csv"})
+    assert configuration({**old, "seed": "2", "split": "validation"}) == here
+    for change in ({"event_order": "batched"}, {"budget.seconds": "9"}, {"dataset.load": "2"}):
+        assert configuration({**new, **change}) != here
 
 
 def test_rows_are_ranked_within_their_problem(tmp_path: Path) -> None:

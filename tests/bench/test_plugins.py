@@ -28,6 +28,7 @@ def test_a_new_yaml_is_a_new_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "solver" / "mine.yaml").write_text("_target_: solvers.rules.SJF\nskip: false\n")
     (tmp_path / "solver" / "random.yaml").write_text("_target_: solvers.rules.Random\n")
     (tmp_path / "solver" / "old.yaml").write_text("_target_: solvers.rules.WFP3\npublished: true\n")
+    (tmp_path / "solver" / "broken.yaml").write_text("_target_: solvers.rules.Missing\n")
     monkeypatch.setattr(plugins, "CONF", tmp_path)
     found = plugins.rules()
     assert list(found) == ["mine"]

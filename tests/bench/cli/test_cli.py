@@ -264,6 +264,18 @@ def test_a_sweep_cannot_be_shown_as_one_configuration(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err.startswith("--multirun: ")
 
 
+def test_another_configuration_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--config-name", "mine", "+solver=sjf"]) == 2
+    assert capsys.readouterr().err.startswith("--config-name, --config-path: the suite has one")
+
+
+def test_old_names_may_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["+solver=ppo", "solver.lam=0.9", "--cfg", "job"]) == 0
+    shown = capsys.readouterr()
+    assert "gae_lambda: 0.9" in shown.out
+    assert "renamed; write solver.gae_lambda=0.9" in shown.err
+
+
 def test_in_a_sweep_bad_input_is_found_before_any_job_starts(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
