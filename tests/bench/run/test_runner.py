@@ -339,7 +339,7 @@ def test_a_learner_is_trained_measured_and_drawn(tmp_path: Path, go: Any) -> Non
 def test_facts_that_a_learner_logs_at_two_times_are_all_recorded(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.add_training_facts({"logs/name": "some-v0", "learning/steps": 1})
-    RunFolder(tmp_path / "run").learned({"learning/steps": 2})
+    RunFolder(tmp_path / "run").add_training_facts({"learning/steps": 2})
     assert folder.training_facts() == {"logs/name": "some-v0", "learning/steps": 2}
 
 
