@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -54,7 +55,7 @@ def imports(file: Path, known: Mapping[str, Path]) -> set[str]:
     `from bench import metrics` is bench.metrics; `import_module("bench.metrics")` counts too.
     """
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in _nodes(file.read_text()):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level:
@@ -71,10 +72,17 @@ def imports(file: Path, known: Mapping[str, Path]) -> set[str]:
     return found
 
 
+@functools.cache
+def _nodes(source: str) -> tuple[ast.Import | ast.ImportFrom | ast.Call, ...]:
+    """Return the imports and calls in a source text; most files of two checkouts are equal."""
+    kinds = (ast.Import, ast.ImportFrom, ast.Call)
+    return tuple(node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds))
+
+
 def _lookups(known: Mapping[str, Path]) -> Iterator[str]:
     """A capability is declared with a default: nothing asks whether a plug-in has it."""
     for name, file in known.items():
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in _nodes(file.read_text()):
             if isinstance(node, ast.Call) and _called(node) in ("getattr", "hasattr"):
                 attribute = node.args[1]
                 if isinstance(attribute, ast.Constant) and attribute.value in CAPABILITIES:
