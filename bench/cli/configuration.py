@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, Transforme
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from bench import renamed
@@ -167,7 +167,7 @@ def _notice(old: str, new: str) -> str:
 def use_current_names(config: DictConfig) -> None:
     """Rename, in place, the old options of a user's own yaml file below conf/solver."""
     if config.get("solver") is not None:
-        with _writable(config):
+        with read_write(config), open_dict(config):
             _current_solver(config.solver, "solver")
 
 
@@ -362,15 +362,3 @@ def plain(config: Any) -> dict[str, Any]:
     values.pop("hydra", None)
     resolved = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
     return cast("dict[str, Any]", resolved)
-
-
-def _writable(config: DictConfig) -> Any:
-    """Return a context in which options may be renamed."""
-    from contextlib import ExitStack
-
-    from omegaconf import open_dict, read_write
-
-    stack = ExitStack()
-    stack.enter_context(open_dict(config))
-    stack.enter_context(read_write(config))
-    return stack

@@ -28,8 +28,13 @@ from bench.run.record import Record, problem
 from bench.settings_hash import settings_hash
 
 
-def run_job(config: DictConfig) -> float | None:
+def run_job(config: DictConfig, setup: JobSetup | None = None) -> float | None:
     """Run one job of a sweep and leave its record for the end.
+
+    Parameters
+    ----------
+    setup
+        The job, where it is built already; Hydra passes the configuration alone.
 
     Returns
     -------
@@ -44,7 +49,7 @@ def run_job(config: DictConfig) -> float | None:
     value = None
     record: Record
     try:
-        setup = JobSetup.of(config, name)
+        setup = setup or JobSetup.of(config, name)
         shown = choices["hydra/launcher"] == "basic"  # not from many processes at once
         with report.Bars(shown=shown) as bars:
             record = setup.run(bars, _parent(setup.tracker, config.sweep, folder))
@@ -105,7 +110,7 @@ class Sweep:
                 config.sweep = self.key
                 config.hydra.job.num = number
             HydraConfig.instance().set_config(config)
-            run_job(config)
+            run_job(config, setup)
 
     @property
     def folder(self) -> Path:
