@@ -358,7 +358,9 @@ class LoggedDataset(ABC):
 class TrainingLogger(Protocol):
     """Where a learner reports its training, and keeps its state."""
 
-    folder: Path  # the run's own folder: checkpoints are written here and survive a kill
+    # The run's own folder: checkpoints are written here and survive a kill. `rerun=true` deletes
+    # training.pt and policy.pt; files of other names are left alone.
+    folder: Path
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Log step metrics, named like `losses/policy` or `charts/SPS`."""

@@ -83,6 +83,10 @@ class Setting:
             )
         if self.track == "assign" and self.mode != "fit":
             raise SettingError("mode: track=assign has no clock to wait for; set mode=fit")
+        if self.track == "assign" and self.event_order != "batched":
+            raise SettingError(
+                "event_order: track=assign has no clock and no events; set event_order=batched"
+            )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Setting:

@@ -14,7 +14,10 @@ from bench.capabilities import CAPABILITIES
 
 TOPS = ("bench", "datasets", "solvers")
 LAYERS = (  # parts of bench, lowest first; a part imports its own layer and those below
-    {"compiled", "errors", "instance", "observation", "renamed", "schedule", "setting"},
+    {
+        *("compiled", "errors", "instance", "observation", "paths", "renamed", "schedule"),
+        "setting",
+    },
     {"simulator", "verify", "metrics", "workload", "left_shift"},
     {
         *("analysis", "capabilities", "contracts", "logs", "plugins", "rollout", "settings_hash"),

@@ -23,6 +23,7 @@ from bench.cli.configuration import (
 from bench.cli.jobs import JobSetup
 from bench.errors import one_line
 from bench.instance import read_json, write_json
+from bench.paths import own_folder
 from bench.run import provenance
 from bench.run.record import Record, problem
 from bench.settings_hash import settings_hash
@@ -122,7 +123,7 @@ class Sweep:
 
         That is the schema of the store, the run above the jobs, references and baselines.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        own_folder("runs", self.folder)
         for path in self.folder.glob("*.json"):
             if path.stem.isdigit():
                 path.unlink()

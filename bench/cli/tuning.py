@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contracts import Budget
+from bench.paths import path_component
 from bench.run import provenance
 from bench.run.record import PROBLEM_FIELDS
 
@@ -123,6 +124,6 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 def store(name: str, content: Mapping[str, Any]) -> Path:
     """Write it beside the other results of this suite; return the path."""
-    path = RESULTS / f"tuning-{name}.json"
+    path = RESULTS / f"tuning-{path_component('tuning', name)}.json"
     write(path, content)
     return path

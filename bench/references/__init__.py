@@ -28,6 +28,7 @@ from bench import metrics
 from bench.contracts import Budget, Progress, Solver
 from bench.errors import UserError
 from bench.instance import Instance, read_json, write_json
+from bench.paths import path_component
 from bench.references.reference import Reference, reference_of
 from bench.setting import Setting
 from bench.simulator import Simulator
@@ -170,7 +171,7 @@ class References:
         Path
             The file `folder`/`name`.json.
         """
-        path = folder / f"{name}.json"
+        path = folder / f"{path_component('dataset.name', name)}.json"
         empty: dict[str, Any] = {"schema": SCHEMA, "commands": {}, "references": {}}
         data = read_json(path) if path.exists() else empty
         data["commands"][objective] = command

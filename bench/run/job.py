@@ -12,6 +12,7 @@ from typing import Any
 from bench.contracts import Budget, Dataset, Learner, Policy, Solver, check_plugin
 from bench.errors import UserError
 from bench.instance import Instance
+from bench.paths import is_file, path_component
 from bench.run.instance_set import set_hash
 from bench.run.record import SCHEMA, Record
 from bench.setting import Setting
@@ -36,7 +37,8 @@ class Job:
     Raises
     ------
     UserError
-        Where the plug-in may not enter the setting's track, or is no plug-in.
+        Where the plug-in may not enter the setting's track, or is no plug-in, or the name of solver
+        or data set cannot name a folder.
     SettingError
         Where an instance cannot be played under the setting.
     """
@@ -53,6 +55,8 @@ class Job:
 
     def __post_init__(self) -> None:
         check_plugin("solver", self.plugin)
+        path_component("solver", self.solver)
+        path_component("dataset.name", self.dataset.name)
         for instance in self.instances:
             self.setting.check(instance)
         tracks = self.plugin.tracks
@@ -102,7 +106,7 @@ class Job:
 
         Files that the solver's configuration names count by their content.
         """
-        paths = (path for path in _strings(self.config.get("solver", {})) if Path(path).is_file())
+        paths = (path for path in _strings(self.config.get("solver", {})) if is_file(path))
         files = {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths}
         return settings_hash([SCHEMA, self.identity, self.parameters, files])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from bench.instance import Instance, InstanceError, read_json, write_json
+from bench.paths import own_folder
 from bench.renamed import current_setting
 from bench.run.evaluation import Entry
 from bench.run.record import Record, Row, StoredCertificate
@@ -31,6 +31,13 @@ LEARNING = "learning.json"
 CLOCK = "clock.json"
 LOCK = "run.lock"
 INTERNAL = (PROGRESS, LEARNING, CLOCK, LOCK)  # not published, nor are the tracker's own files
+WRITTEN = (  # what `rerun` deletes
+    *(RECORD, TABLE, CONFIG, SCHEDULES, INSTANCES, CERTIFICATES, GANTT, CURVE, TRACEBACK),
+    *(PROGRESS, HISTORY, LEARNING, CLOCK),
+    *("training.pt", "policy.pt", "rejected.csv"),  # written by learners
+    *("demonstrations.json.gz", "lessons.json.gz"),
+)
+PARTS = ("offline",)  # folders in which parts of a solver train, with files of the same names
 
 
 class RunFolder:
@@ -41,7 +48,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
+        own_folder("runs", path, (*WRITTEN, *PARTS))
         self._open()
 
     def _open(self) -> None:
@@ -55,12 +62,14 @@ class RunFolder:
         self.start_clock()
 
     def clear(self) -> None:
-        """Delete everything but the tracker's run, so that the next session starts anew."""
-        for path in self.path.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != LOCK and not path.name.startswith("mlflow"):
-                path.unlink()
+        """Delete what a run writes but the tracker's run, so that the next session starts anew.
+
+        Files that the suite does not write are left alone.
+        """
+        for folder in (self.path, *(self.path / part for part in PARTS)):
+            for name in WRITTEN:
+                (folder / name).unlink(missing_ok=True)
+                (folder / f"{name}.partial").unlink(missing_ok=True)
         self._open()
 
     # -- results ---------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from filelock import FileLock
 from bench.contracts import LoggedDataset
 from bench.errors import UserError
 from bench.logs.episodes import LoggedEpisodes
+from bench.paths import path_component
 from datasets._files import CACHE
 from datasets.logs import minari_files
 
@@ -40,13 +41,13 @@ class StoredLogs(LoggedDataset):
     """
 
     def __init__(self, name: str) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+-v\d+", name):
-            better = re.sub(r"[^A-Za-z0-9_-]", "_", re.sub(r"-v\d+$", "", name)) or "mine"
+        if not re.fullmatch(r"[A-Za-z0-9_-]+-v[0-9]+", name):
+            better = re.sub(r"[^A-Za-z0-9_-]", "_", re.sub(r"-v[0-9]+$", "", name)) or "mine"
             raise UserError(
                 f"logs.name: value {name!r}: must be letters, digits, _ and -, then -v and an "
                 f"integer, as Minari requires; such as {better}-v0"
             )
-        self.name = name
+        self.name = path_component("logs.name", name)
         self.cache: Path | None = None
         self.command: str | None = None
         self.rejected: list[tuple[int, str]] = []

@@ -5,7 +5,11 @@ from dataclasses import asdict
 import pytest
 
 from bench.instance import Instance
+from bench.run.runner import evaluate
 from bench.setting import Setting, SettingError
+from bench.simulator import Simulator
+from bench.simulator.gym import SchedulingEnv
+from solvers.rules import SJF
 
 BUDGET = Instance([[3]], [[[1]]], [[1]], [0], sharing="budget")
 TIME = Instance([[3]], [[[1]]], [[1]], [0])
@@ -34,6 +38,10 @@ def test_from_dict_reads_the_former_name_of_the_event_order() -> None:
         ({"backfill": "easy"}, "backfill: easy needs mode=commit"),
         ({"track": "assign", "objective": "makespan"}, "objective: track=assign has no clock"),
         ({"track": "assign", "mode": "commit"}, "mode: track=assign has no clock"),
+        (
+            {"track": "assign", "event_order": "sequential"},
+            "event_order: track=assign has no clock and no events; set event_order=batched",
+        ),
         ({"event": "batched"}, "event: unknown field; known are track, objective"),
     ],
 )
@@ -49,6 +57,18 @@ def test_an_instance_must_suit_the_setting() -> None:
         Setting(track="assign").check(TIME)
     with pytest.raises(SettingError, match="tardiness needs due dates"):
         Setting(objective="tardiness").check(TIME)
+
+
+def test_budget_sharing_has_no_events_that_could_be_ordered() -> None:
+    sequential = Setting(event_order="sequential")
+    with pytest.raises(SettingError, match="event_order: track=assign has no clock"):
+        evaluate(SJF(), [BUDGET], sequential)
+    for played in (
+        lambda: Simulator([BUDGET], sequential),
+        lambda: SchedulingEnv([BUDGET], sequential),
+    ):
+        with pytest.raises(SettingError, match="set track=assign"):
+            played()
 
 
 def test_information_is_online_only_if_policies_observe_arrived_tasks() -> None:
