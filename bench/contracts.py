@@ -188,8 +188,8 @@ class Plugin:
         Whether it is a dispatch rule that stands beside every run, in `best_rule` and in the
         training cost of learners (`bench.plugins.rules`).
     certifies
-        Whether its bounds and proofs are kept as references. (Schedules of every solver are: they
-        can be verified.)
+        Whether its bounds are kept as references: those that a checked proof shows, or that one of
+        the suite's own exact solvers found. (Schedules of every solver are: they can be verified.)
     logs
         The logged dataset that it learns from, None where it needs none.
     """

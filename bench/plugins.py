@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 CONF = next(
     folder for folder in (HERE / "conf", HERE.parent / "conf") if (folder / "config.yaml").exists()
 )
+SOLVERS = (HERE.parent / "solvers").resolve()  # the folder of the suite's own package
 GROUPS = ("solver", "dataset", "logs", "budget", "tracking")
 
 

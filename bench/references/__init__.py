@@ -6,8 +6,14 @@ clairvoyant problem with free choice of starts.
 
 References are looked up in the files shipped with this package (`NAME.json`, each with the command
 that computes it), then in the user's cache. What has no proven optimum yet is computed by the
-reference solver. A better verified schedule or a better bound found by any later run improves the
-cache. All values are internal (minimised) ones.
+reference solver. A better verified schedule found by any later run improves the cache, and so does
+a better bound that is believed (`bench.references.claims`). A claim that contradicts what is known
+is reported with both sides and changes nothing. A verified schedule that costs less than a cached
+bound shows that the bound is wrong, and removes it. All values are internal (minimised) ones.
+
+The cache is the user's own: its files are checked for their form and for values that no schedule
+can have, but a forged one can still claim what cannot be computed again. Do not use a cache that
+you have received.
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,11 +32,12 @@ import numpy as np
 from filelock import FileLock
 
 from bench import metrics
-from bench.contracts import Budget, Progress, Solver
+from bench.contracts import Budget, Plugin, Progress, Result, Solver
 from bench.errors import UserError
 from bench.instance import Instance, read_json, write_json
 from bench.paths import path_component
-from bench.references.reference import Reference, reference_of
+from bench.references.claims import believed
+from bench.references.reference import Reference, is_below, reference_of
 from bench.setting import Setting
 from bench.simulator import Simulator
 
@@ -43,11 +51,16 @@ __all__ = [
     "shipped_reference",
 ]
 
-SCHEMA = 1
+SCHEMA = 1  # of the shipped files
+# Of the cached files. In those of schema 1 the bounds of any solver were kept that declared them
+# certified: what they hold of schedules and of random play counts, their bounds do not.
+CACHE_SCHEMA = 2
 SHIPPED = Path(__file__).parent  # folder of the shipped files
 EPISODES = 100  # random episodes whose mean is a score of 0
 # Cached means of random play keep the keys under which they were first written.
 EVENT_ORDER_IN_KEYS = {"batched": "together", "sequential": "singly"}
+
+_log = logging.getLogger(__name__)
 
 
 class RandomPlay(NamedTuple):
@@ -95,15 +108,41 @@ class References:
 
     def known(self, instance: Instance, objective: str) -> Reference:
         """Return the best of the shipped and the cached reference and the trivial bound."""
+        known = Reference()
+        for source in self.sources(instance, objective).values():
+            known = known.merge(source)
+        return known
+
+    def sources(self, instance: Instance, objective: str) -> dict[str, Reference]:
+        """Return where each part of what is known of an instance stands: place -> reference.
+
+        A cached objective below the trivial bound is that of no schedule and does not count. Of a
+        cached and a shipped reference that contradict each other, the shipped one counts.
+        """
         digest = instance.hash()
-        known = Reference(bound=metrics.trivial_bound(instance, objective), bound_solver="trivial")
-        if self.shipped:
-            known = known.merge(shipped_reference(digest, objective))
-        return known.merge(self.cached(digest, objective))
+        trivial = Reference(
+            bound=metrics.trivial_bound(instance, objective), bound_solver="trivial"
+        )
+        shipped = shipped_reference(digest, objective) if self.shipped else Reference()
+        known = trivial.merge(shipped)
+        cached = self.cached(digest, objective)
+        if is_below(cached.objective, known.bound):
+            _log.warning("%s: %s", self._file(digest), _conflict(cached, known))
+            cached = replace(cached, objective=math.inf, solver="")
+        if is_below(known.objective, cached.bound):
+            _log.warning("%s: %s", self._file(digest), _conflict(known, cached))
+            cached = replace(cached, bound=-math.inf, bound_solver="")
+        found = {
+            "trivial bound": trivial,
+            f"shipped file {shipped_file(digest)}": shipped,
+            str(self._file(digest)): cached,
+        }
+        return {place: one for place, one in found.items() if one != Reference()}
 
     def cached(self, digest: str, objective: str) -> Reference:
         """Return what the cache holds about the instance of this hash."""
-        return Reference(**self._read(digest)["references"].get(objective, {}))
+        known: Reference = self._read(digest)["references"].get(objective, Reference())
+        return known
 
     def ensure(self, instances: Sequence[Instance], setting: Setting, progress: Progress) -> None:
         """Compute the missing random play and references of instances.
@@ -118,15 +157,81 @@ class References:
                 self._compute(self.solver, instance, setting)
         progress("references", len(instances), len(instances), "")
 
-    def improve(self, instance: Instance, objective: str, found: Reference) -> Reference:
-        """Cache `found` where it is better than the known reference; return the better of both."""
+    def compare(
+        self,
+        instance: Instance,
+        objective: str,
+        result: Result,
+        plugin: Plugin,
+        solver: str,
+        seconds: float = 0.0,
+    ) -> tuple[Reference, Result, str]:
+        """Compare a result with what is known, and improve the cache by what it shows.
+
+        Parameters
+        ----------
+        plugin, solver
+            What found the result, and its name.
+        seconds
+            The time limit of a search whose result is kept, so that it is not made again.
+
+        Returns
+        -------
+        Reference
+            What is known now.
+        Result
+            The result without claims that nobody has proven (`bench.references.claims`).
+        str
+            How the result contradicts what is known, with both sides; empty: it does not.
+        """
+        proven = believed(plugin, instance, objective, result)
+        found = reference_of(instance, proven, objective, solver, seconds)
+        feasible = math.isfinite(found.objective)
+        self._remove_refuted(instance, objective, found)
         known = self.known(instance, objective)
+        value = found.objective if feasible else metrics.penalty(instance, objective)
+        wrong = known.contradiction(value, feasible, result)
+        if wrong:
+            place = self._place(instance, objective, known)
+            return known, proven, f"{wrong} (by {solver}; known from {place})"
+        return self.improve(instance, objective, found), proven, ""
+
+    def improve(self, instance: Instance, objective: str, found: Reference) -> Reference:
+        """Cache `found` where it is better than the known reference; return the better of both.
+
+        Nothing changes where the two contradict each other.
+        """
+        known = self.known(instance, objective)
+        if is_below(found.objective, known.bound) or is_below(known.objective, found.bound):
+            _log.warning("%s: %s", instance.name, _conflict(known, found))
+            return known
         merged = known.merge(found)
         if merged != known:
             with self._update(instance.hash()) as data:
-                cached = Reference(**data["references"].get(objective, {}))
-                data["references"][objective] = cached.merge(merged).to_dict()
+                cached = data["references"].get(objective, Reference())
+                data["references"][objective] = cached.merge(merged)
         return merged
+
+    def _remove_refuted(self, instance: Instance, objective: str, found: Reference) -> None:
+        """Remove a cached bound that is above the cost of a verified schedule, and say so."""
+        digest = instance.hash()
+        cached = self.cached(digest, objective)
+        shown = Reference(found.objective, solver=found.solver)
+        if is_below(shown.objective, cached.bound):
+            _log.warning(
+                "%s: %s; the bound is removed", self._file(digest), _conflict(shown, cached)
+            )
+            with self._update(digest) as data:
+                kept = replace(cached, bound=-math.inf, bound_solver="", seconds=0.0)
+                data["references"][objective] = kept
+
+    def _place(self, instance: Instance, objective: str, known: Reference) -> str:
+        """Return where the objective and the bound of a known reference stand."""
+        return " and ".join(
+            place
+            for place, one in self.sources(instance, objective).items()
+            if known.objective == one.objective < math.inf or one.bound == known.bound
+        )
 
     def random(self, instance: Instance, setting: Setting) -> RandomPlay:
         """Return the mean of EPISODES episodes of random legal play, the same on every machine.
@@ -190,32 +295,44 @@ class References:
         """
         free = Setting("assign" if instance.sharing == "budget" else "schedule", setting.objective)
         rng = np.random.default_rng(0)
-        found = Reference(seconds=self.seconds)
         try:
             result = solver.solve(instance, free, Budget(self.seconds, threads=self.threads), rng)
-            found = reference_of(instance, result, setting.objective, self.name, self.seconds)
-        except Exception as error:
-            logging.getLogger(__name__).warning(
-                "reference of %s: the search failed (%s)", instance.name, error
+            _, _, wrong = self.compare(
+                instance, setting.objective, result, solver, self.name, self.seconds
             )
-        self.improve(instance, setting.objective, found)
+        except Exception as error:
+            wrong = f"the search failed ({error})"
+        if wrong:
+            _log.warning("reference of %s: %s", instance.name, wrong)
+            self.improve(instance, setting.objective, Reference(seconds=self.seconds))
 
     def _file(self, digest: str) -> Path:
         return self.cache / "references" / digest[:2] / f"{digest}.json"
 
     def _read(self, digest: str) -> dict[str, Any]:
-        """Return the cached data of one instance.
+        """Return {"references": {objective: Reference}, "random": {key: [mean, dead ends]}}.
 
-        A damaged file counts as empty, since everything in it can be computed again.
+        A damaged file, or a part of it, counts as missing, since all can be computed again.
         """
         path = self._file(digest)
         try:
-            data: dict[str, Any] = read_json(path) if path.exists() else {}
+            data = read_json(path) if path.exists() else {}
         except ValueError:
             data = {}
-        if data.get("schema") != SCHEMA:
-            return {"schema": SCHEMA, "references": {}, "random": {}}
-        return data
+        if not isinstance(data, dict) or data.get("schema") not in (1, CACHE_SCHEMA):
+            data = {}
+        found: dict[str, Any] = {"references": {}, "random": {}}
+        for kind, read in (("references", Reference.from_dict), ("random", _random_from_list)):
+            part = data.get(kind)
+            for name, value in part.items() if isinstance(part, dict) else ():
+                try:
+                    found[kind][name] = read(value)
+                except ValueError as error:
+                    _log.warning("%s: %s.%s is left out: %s", path, kind, name, error)
+        if data.get("schema") == 1:
+            for name, one in found["references"].items():
+                found["references"][name] = Reference(one.objective, solver=one.solver)
+        return found
 
     @contextmanager
     def _update(self, digest: str) -> Iterator[dict[str, Any]]:
@@ -228,18 +345,48 @@ class References:
         with FileLock(f"{path}.lock"):
             data = self._read(digest)
             yield data
-            write_json(path, data)
+            written = {name: one.to_dict() for name, one in data["references"].items()}
+            write_json(path, {**data, "schema": CACHE_SCHEMA, "references": written})
+
+
+def _random_from_list(data: Any) -> list[float]:
+    """Return a cached mean of random play with its share of dead ends.
+
+    Raises
+    ------
+    ValueError
+        Where it is not two finite numbers, the second from 0 to 1.
+    """
+    numbers = isinstance(data, list) and all(type(x) in (int, float) for x in data)
+    if not numbers or len(data) != 2 or not (math.isfinite(data[0]) and 0 <= data[1] <= 1):
+        raise ValueError("a finite mean and a share from 0 to 1 are needed")
+    return [float(x) for x in data]
+
+
+def _conflict(schedule: Reference, bound: Reference) -> str:
+    """Return in words that two references contradict each other, whichever has the bound."""
+    if not is_below(schedule.objective, bound.bound):
+        schedule, bound = bound, schedule
+    return (
+        f"a schedule of {schedule.solver or 'unknown'} costs {schedule.objective:g}, below the "
+        f"bound {bound.bound:g} of {bound.bound_solver or 'unknown'}: one of them is wrong"
+    )
 
 
 def shipped_reference(digest: str, objective: str) -> Reference:
     """Return what the shipped files hold about the instance of this hash."""
-    return Reference(**_shipped_references().get(digest, {}).get(objective, {}))
+    return Reference(**_shipped_references().get(digest, ("", {}))[1].get(objective, {}))
+
+
+def shipped_file(digest: str) -> str:
+    """Return the name of the shipped file that holds the instance of this hash; empty: none."""
+    return _shipped_references().get(digest, ("", {}))[0]
 
 
 @functools.cache
-def _shipped_references() -> Mapping[str, Mapping[str, Any]]:
-    """Return {instance hash: {objective: fields of a Reference}} from all shipped files."""
-    found: dict[str, Mapping[str, Any]] = {}
+def _shipped_references() -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+    """Return {instance hash: (file, {objective: fields of a Reference})} from all shipped files."""
+    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for path in sorted(SHIPPED.glob("*.json")):
         data = read_json(path)
         if data["schema"] > SCHEMA:
@@ -247,7 +394,7 @@ def _shipped_references() -> Mapping[str, Mapping[str, Any]]:
                 f"{path}: schema {data['schema']} is newer than {SCHEMA}, "
                 "the newest this version reads; upgrade"
             )
-        found |= data["references"]
+        found |= {digest: (path.name, known) for digest, known in data["references"].items()}
     return found
 
 

@@ -6,7 +6,8 @@ All values are internal (minimised) ones.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from bench import metrics
@@ -14,6 +15,9 @@ from bench.analysis.stats import EQUAL
 from bench.contracts import Result
 from bench.instance import Instance
 from bench.verify import verify
+
+NAME = 200  # characters of a solver's name at most
+LARGEST = 1e300  # no value of an instance within the declared limits is near it
 
 
 @dataclass(frozen=True)
@@ -71,18 +75,45 @@ class Reference:
         """
         claimed = result.lower_bound
         best = f"a verified schedule by {self.solver} costs {self.objective:g}"
-        if feasible and _below(value, self.bound):
+        if feasible and is_below(value, self.bound):
             return (
                 f"objective {value:g} is below the bound {self.bound:g} "
                 f"proved by {self.bound_solver}: one of them is wrong"
             )
-        if _below(self.objective, claimed):
+        if is_below(self.objective, claimed):
             return f"bound {claimed:g} claimed, but {best}"
-        if feasible and _below(value, claimed):
+        if feasible and is_below(value, claimed):
             return f"bound {claimed:g} claimed, but its own schedule costs {value:g}"
-        if result.status == "optimal" and (not feasible or _below(self.objective, value)):
+        if result.status == "optimal" and (not feasible or is_below(self.objective, value)):
             return f"claimed optimal at {value:g}, but {best}"
         return ""
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Reference:
+        """Build the reference that `to_dict` wrote.
+
+        Raises
+        ------
+        ValueError
+            For a field that is unknown or of another type, a number that is not finite, negative
+            seconds, or a bound above the objective.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"an object is needed, got {type(data).__name__}")
+        kinds = {field.name: field.type for field in fields(cls)}
+        for name, value in data.items():
+            if name not in kinds:
+                raise ValueError(f"{str(name)[:40]!r}: unknown; known are {', '.join(kinds)}")
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if kinds[name] == "str":
+                if not isinstance(value, str) or len(value) > NAME or not value.isprintable():
+                    raise ValueError(f"{name}: a name of at most {NAME} characters is needed")
+            elif not number or not abs(value) < math.inf or abs(value) > LARGEST:
+                raise ValueError(f"{name}: {str(value)[:40]}: a finite number is needed")
+        found = cls(**data)
+        if found.seconds < 0 or is_below(found.objective, found.bound):
+            raise ValueError("seconds are negative, or the bound is above the objective")
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values, without infinite ones: those are the defaults."""
@@ -98,9 +129,9 @@ def reference_of(
 ) -> Reference:
     """Return what a result shows about an instance.
 
-    The objective is recomputed, and counts only if the schedule is feasible. The bound is the
-    solver's own, or the objective where a feasible result claims to be optimal; it is never above
-    the objective.
+    The objective is recomputed, and counts only if the schedule is feasible. The bound is that of
+    the result, or the objective where a feasible result is optimal; it is never above the
+    objective. Give the result after `bench.references.claims.believed`.
     """
     feasible = not verify(instance, result.schedule)
     value = metrics.objective(instance, result.schedule, objective) if feasible else math.inf
@@ -110,6 +141,6 @@ def reference_of(
     return Reference(value, min(bound, value), solver, solver, seconds)
 
 
-def _below(a: float, b: float) -> bool:
+def is_below(a: float, b: float) -> bool:
     """Return whether a < b by more than rounding."""
     return a < b - EQUAL * abs(b) if math.isfinite(b) else a < b

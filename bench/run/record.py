@@ -63,7 +63,7 @@ class Record(TypedDict, total=False):
     n_instances: int
     errors: int  # instances with an error
     feasible: float | None  # share of schedules without violations
-    optimal: float  # share of instances whose solver claims an optimum
+    optimal: float  # share of instances whose solver has proven an optimum
     objective_mean: float | None  # an infeasible schedule costs at least `metrics.penalty`
     reference_mean: float | None  # of the best known objectives
     bound_mean: float | None  # of the best known lower bounds
@@ -93,7 +93,7 @@ class Row(TypedDict, total=False):
 
     instance_hash: str
     name: str
-    status: str  # of `Result`, or `error`
+    status: str  # of `Result`, `optimal` only where it is proven; or `error`
     feasible: float  # 1 or 0
     violations: str  # the first few, in words
     error: str

@@ -7,7 +7,6 @@ training is a failed record, with the traceback in a file.
 
 from __future__ import annotations
 
-import math
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +21,7 @@ from filelock import FileLock
 from bench.contracts import Budget, Learner, Progress, Result, Solver, no_progress
 from bench.errors import UserError, one_line
 from bench.instance import Instance
-from bench.references import RandomPlay, Reference, References, reference_of
+from bench.references import RandomPlay, Reference, References
 from bench.rollout import as_solver
 from bench.run import provenance
 from bench.run.evaluation import (
@@ -200,21 +199,20 @@ class Execution:
     ) -> tuple[Row, Entry]:
         """Return the instance's row, and its entry, which a contradiction makes an error.
 
-        A better schedule or bound improves the references, unless it contradicts them.
+        A better schedule or a proven bound improves the references, unless it contradicts them. An
+        optimum that nobody has proven is not called one in the row.
         """
-        objective = self.job.setting.objective
-        known, random = _known(instance, self.job.setting, self.references)
-        result = evaluation.result
-        wrong = known.contradiction(evaluation.value, evaluation.feasible, result)
+        job = self.job
+        known, proven, wrong = self.references.compare(
+            instance, job.setting.objective, evaluation.result, job.plugin, job.solver
+        )
+        random = self.references.random(instance, job.setting)
         if wrong:
             name = instance.name or f"instance {i}"
             entry = replace(entry, error=entry.error or f"CONTRADICTION on {name}: {wrong}")
-        elif evaluation.feasible or result.lower_bound > known.bound:
-            if not self.job.plugin.certifies:  # only its schedule counts: that can be verified
-                result = replace(result, status="feasible", lower_bound=-math.inf)
-            found = reference_of(instance, result, objective, self.job.solver, 0.0)
-            known = self.references.improve(instance, objective, found)
         row = table_row(instance, entry, evaluation)
+        if row["status"] == "optimal":
+            row["status"] = proven.status
         row.update(reference_columns(instance, row["objective"], known, random))
         row.update(anytime_columns(instance, evaluation, known, self.job.budget.seconds))
         values = {

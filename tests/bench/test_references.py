@@ -21,6 +21,7 @@ from bench.references import EPISODES, Reference, References, reference_of
 from bench.references.__main__ import main, mismatch, recomputation
 from bench.schedule import Schedule
 from bench.setting import Setting
+from tests.bench.verify.examples import CAPACITY_DUALS
 
 
 def two_tasks(**changes: Any) -> Instance:
@@ -41,6 +42,8 @@ LONG_FIRST = Schedule([0, 1], [0, 0], [4, 0], [6, 4])
 
 class FixedSolver(Solver):
     """Returns a given result, or raises a given error, and counts its calls."""
+
+    certifies = True
 
     def __init__(self, result: Result | Exception) -> None:
         self.result = result
@@ -67,7 +70,7 @@ def test_unknown_reference_has_the_trivial_bound(tmp_path: Path) -> None:
 
 
 def test_reference_solver_is_called_once(tmp_path: Path) -> None:
-    solver = FixedSolver(Result(SHORT_FIRST, "optimal", 8.0))
+    solver = FixedSolver(Result(SHORT_FIRST, "optimal", 8.0, info={"proof": CAPACITY_DUALS}))
     for _ in range(2):
         known = References(tmp_path, solver, seconds=5, name="fixed")
         known.ensure([two_tasks()], Setting(), no_progress)

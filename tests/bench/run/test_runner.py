@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas
 import pytest
 
-from bench import metrics
+from bench import metrics, references
 from bench.analysis.anytime import MEASURES
 from bench.analysis.stats import gap, score
 from bench.contracts import Budget, Dataset, Learner, Policy, Result, Solver, TrainingLogger
@@ -61,6 +62,21 @@ class Serial(Solver):
         start = np.zeros(2, dtype=int)
         start[second] = half
         return Result(Schedule.from_assignment(instance, [0, 0], start), **self.claims)
+
+
+class Proving(Serial):
+    """Serial with proofs of kind `assignment_duals`: the shorter task, 0, goes first."""
+
+    certifies = True
+
+    def solve(self, instance: Instance, *arguments: Any) -> Result:
+        short, long = instance.duration[:, 0].tolist()
+        proof = {
+            "kind": "assignment_duals",
+            "task_duals": [2 * short, short + long],
+            "column_duals": [[0, 1, -short]],
+        }
+        return replace(super().solve(instance, *arguments), info={"proof": proof})
 
 
 class First(Policy):
@@ -218,6 +234,8 @@ def test_a_stored_record_is_compared_with_what_is_known_now(tmp_path: Path, go: 
         "a claim by a solver that does not certify is no proof"
     )
     go(job(exact, "exact"))
+    assert go(one)["reference_proved"] == 0.0, "nor is a claim without a proof"
+    go(job(Proving((0, 1), status="optimal"), "proving"))
     after = go(one)
     assert after["reference_proved"] == 1.0
     assert after["reference_mean"] < before["reference_mean"]
@@ -303,17 +321,34 @@ def test_an_infeasible_schedule_is_counted_and_penalised(tmp_path: Path, go: Any
     )
 
 
-def test_an_objective_below_a_proved_bound_is_an_error_never_a_new_reference(
-    tmp_path: Path, go: Any
+def test_an_objective_below_a_shipped_bound_is_an_error_never_a_new_reference(
+    tmp_path: Path, go: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = job(Serial((0, 1)))
-    wrong = Reference(1000.0, 1000.0, "liar", "liar")
-    References(tmp_path / "cache").improve(one.instances[2], "total_time", wrong)
+    wrong = {"objective": 1000.0, "bound": 1000.0, "solver": "liar", "bound_solver": "liar"}
+    shipped = {one.instances[2].hash(): ("pairs.json", {"total_time": wrong})}
+    monkeypatch.setattr(references, "_shipped_references", lambda: shipped)
     record = go(one)
     assert record["errors"] == 1
-    assert "CONTRADICTION on pair-2" in record["error"]
-    assert "proved by liar" in record["error"]
-    assert References(tmp_path / "cache").known(one.instances[2], "total_time") == wrong
+    assert record["error"] == (
+        "CONTRADICTION on pair-2: objective 12 is below the bound 1000 proved by liar: one of them "
+        "is wrong (by serial; known from shipped file pairs.json)"
+    )
+    assert References(tmp_path / "cache").known(one.instances[2], "total_time").bound == 1000
+
+
+def test_a_cached_bound_above_a_verified_schedule_is_removed(
+    tmp_path: Path, go: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = job(Serial((0, 1)))
+    wrong = Reference(1000.0, 1000.0, "liar", "liar", seconds=9.0)
+    References(tmp_path / "cache").improve(one.instances[2], "total_time", wrong)
+    assert go(one)["errors"] == 0
+    known = References(tmp_path / "cache").known(one.instances[2], "total_time")
+    assert (known.objective, known.bound, known.seconds) == (12.0, 8.0, 0.0)
+    (text,) = caplog.messages
+    assert "a schedule of serial costs 12, below the bound 1000 of liar" in text
+    assert one.instances[2].hash() in text
 
 
 def test_a_false_claim_of_an_optimum_is_an_error(tmp_path: Path, go: Any) -> None:
