@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+# How a plug-in may fail: also by `sys.exit`, which is no Exception and would end the whole command.
+# A KeyboardInterrupt is the user's, and passes.
+CRASHES = (Exception, SystemExit)
+
 
 class UserError(Exception):
     """Bad input by the user: shown as one line, exit status 2.

@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bench import renamed
 from bench.cli import options
 from bench.contracts import SPLITS
-from bench.errors import UserError, one_line
+from bench.errors import CRASHES, UserError, one_line
 from bench.instance import InstanceError
 from bench.plugins import CONF, GROUPS, members, register_resolvers
 from bench.setting import SettingError
@@ -254,7 +254,7 @@ def _check_search(config: DictConfig, split: str) -> None:
 def _found(target: str) -> Any:
     try:
         return get_object(target)
-    except Exception as error:
+    except CRASHES as error:
         raise UserError(f"_target_: {target} cannot be imported ({one_line(error)})") from error
 
 
@@ -339,7 +339,7 @@ def build(where: str, config: Any) -> Any:
     """
     try:
         return instantiate(config, _convert_="all")
-    except Exception as error:
+    except CRASHES as error:
         cause = error.__cause__ or error
         if isinstance(cause, UserError):
             raise cause from None

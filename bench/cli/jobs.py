@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from bench.cli import report
 from bench.cli.configuration import BAD_INPUT, build, name_of_solver, parse, plain
 from bench.contracts import Budget, Dataset, Plugin, check_plugin
-from bench.errors import UserError, one_line
+from bench.errors import CRASHES, UserError, one_line
 from bench.instance import Instance
 from bench.plugins import CONF
 from bench.references import References
@@ -161,7 +161,7 @@ def _load(dataset: str, split: str) -> tuple[Dataset, tuple[Instance, ...]]:
         instances = tuple(data.instances(split))
     except BAD_INPUT:
         raise
-    except Exception as error:
+    except CRASHES as error:
         raise UserError(f"dataset: {data.name} cannot be read ({one_line(error)})") from error
     if not instances:
         raise UserError(f"dataset: {data.name} has no instances in split={split}")

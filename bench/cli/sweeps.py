@@ -21,7 +21,7 @@ from bench.cli.configuration import (
     varied,
 )
 from bench.cli.jobs import JobSetup
-from bench.errors import one_line
+from bench.errors import CRASHES, one_line
 from bench.instance import read_json, write_json
 from bench.paths import own_folder
 from bench.run import provenance
@@ -55,7 +55,7 @@ def run_job(config: DictConfig, setup: JobSetup | None = None) -> float | None:
         with report.Bars(shown=shown) as bars:
             record = setup.run(bars, _parent(setup.tracker, config.sweep, folder))
         value = tuning.value(record, setup.job.instances[0].sense)
-    except Exception as error:  # one bad job is a row
+    except CRASHES as error:  # one bad job is a row
         record = {
             "solver": name,
             "dataset": config.dataset.name,

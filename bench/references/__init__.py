@@ -33,7 +33,7 @@ from filelock import FileLock
 
 from bench import metrics
 from bench.contracts import Budget, Plugin, Progress, Result, Solver
-from bench.errors import UserError
+from bench.errors import CRASHES, UserError
 from bench.instance import Instance, read_json, write_json
 from bench.paths import path_component
 from bench.references.claims import believed
@@ -300,7 +300,7 @@ class References:
             _, _, wrong = self.compare(
                 instance, setting.objective, result, solver, self.name, self.seconds
             )
-        except Exception as error:
+        except CRASHES as error:
             wrong = f"the search failed ({error})"
         if wrong:
             _log.warning("reference of %s: %s", instance.name, wrong)

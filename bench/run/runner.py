@@ -1,15 +1,15 @@
 """From job to record: train, solve, verify, measure, compare with references, write, publish.
 
 A run is a `Job` in a folder of its own. A finished one is not run again; an interrupted one resumes
-from its last checkpoint. A crash of the solver on one instance is a row with its error; a crash in
-training is a failed record, with the traceback in a file.
+from its last checkpoint. A crash of the solver on one instance is a row with its error; any other
+crash is a failed record. The last traceback is in a file.
 """
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock
 
 from bench.contracts import Budget, Learner, Progress, Result, Solver, no_progress
-from bench.errors import UserError, one_line
+from bench.errors import CRASHES, UserError, one_line
 from bench.instance import Instance
 from bench.references import RandomPlay, Reference, References
 from bench.rollout import as_solver
@@ -82,7 +82,6 @@ def run(
             folder.clear()
         elif (record := folder.record()) is not None:
             return refreshed(record, folder, job, references)
-        compile_all(job, progress)
         tags = {
             **job.identity,
             "git_commit": provenance.git_commit(),
@@ -133,18 +132,22 @@ class Execution:
         folder.start_clock()
 
     def run(self, pictures: bool) -> Record:
-        """Train where there is something to train, solve, verify, write, publish."""
+        """Return the record; a crash of anything but bad input is a failed one."""
+        try:
+            return self._run(pictures)
+        except UserError:
+            raise
+        except CRASHES as error:
+            return self._failed(error)
+
+    def _run(self, pictures: bool) -> Record:
+        """Compile, train where there is something to train, solve, verify, write, publish."""
         job = self.job
+        compile_all(job, self.progress)
         objective = job.setting.objective
         write_config(self.folder.path / CONFIG, job.parameters)
         self._track_input()
-        try:
-            solver = self._solver()
-        except UserError:
-            raise
-        except Exception as error:
-            return self._failed(error)
-        entries = self._entries(solver)
+        entries = self._entries(self._solver())
         evaluations = [
             evaluate_entry(instance, entry, objective)
             for instance, entry in zip(job.instances, entries, strict=True)
@@ -187,7 +190,9 @@ class Execution:
             if i not in entries:
                 self.progress(f"{job.solver} solves", i, len(job.instances), instance.name)
                 rng = np.random.default_rng([job.seed, i])
-                entries[i] = solve(solver, instance, job.setting, job.budget, rng)
+                entries[i] = solve(
+                    solver, instance, job.setting, job.budget, rng, self._keep_traceback
+                )
                 self.folder.add(i, entries[i])
         self.progress(f"{job.solver} solves", len(job.instances), len(job.instances), "")
         return [entries[i] for i in range(len(job.instances))]
@@ -259,9 +264,12 @@ class Execution:
         }
         return cast("Record", record)
 
-    def _failed(self, error: Exception) -> Record:
-        """Write and return the record of a crash in training."""
-        (self.folder.path / TRACEBACK).write_text(traceback.format_exc())
+    def _keep_traceback(self, text: str) -> None:
+        (self.folder.path / TRACEBACK).write_text(text)
+
+    def _failed(self, error: BaseException) -> Record:
+        """Write and return the record of a crash that leaves no row for any instance."""
+        self._keep_traceback(traceback.format_exc())
         numbers: Record = {
             "error": one_line(error),
             "n_instances": len(self.job.instances),
@@ -396,9 +404,14 @@ def evaluate(
 
 
 def solve(
-    solver: Solver, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
+    solver: Solver,
+    instance: Instance,
+    setting: Setting,
+    budget: Budget,
+    rng: np.random.Generator,
+    keep_traceback: Callable[[str], None] | None = None,
 ) -> Entry:
-    """Solve one instance; a crash becomes the entry's error."""
+    """Solve one instance; a crash becomes the entry's error, its traceback may be kept."""
     began = time.perf_counter()
     result = None
     error = None
@@ -406,8 +419,10 @@ def solve(
         result = solver.solve(instance, setting, budget, rng)
         if not isinstance(result, Result):
             raise TypeError(f"solve returned {type(result).__name__}, not a bench.contracts.Result")
-    except Exception as crash:
+    except CRASHES as crash:
         error = one_line(crash)
+        if keep_traceback is not None:
+            keep_traceback(traceback.format_exc())
     seconds = time.perf_counter() - began
     return Entry(instance.hash(), result, error, seconds)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -286,6 +287,7 @@ def test_a_crash_on_one_instance_is_a_row_and_only_that_one_is_tried_again(
         pytest.approx(2 / 3),
     )
     assert record["error"] == "ZeroDivisionError: of all things"
+    assert "in solve" in (folder(tmp_path, one) / "traceback.txt").read_text()
     rows = RunFolder(folder(tmp_path, one)).rows()
     assert [row["status"] for row in rows] == ["feasible", "error", "feasible"]
     penalty = metrics.penalty(one.instances[1], "total_time")
@@ -303,6 +305,54 @@ def test_a_run_that_crashes_everywhere_has_failed(go: Any) -> None:
 
     record = go(job(Broken()))
     assert (record["status"], record["errors"], record["feasible"]) == ("failed", 3, 0.0)
+
+
+class Leaves(Solver):
+    """A solver that ends the process, as a script does: in solve."""
+
+    def solve(self, *arguments: object) -> Result:
+        sys.exit(0)
+
+
+class LeavesInAct(First):
+    """In act."""
+
+    def act(self, observation: Any, rng: np.random.Generator) -> int:
+        sys.exit(0)
+
+
+class LeavesInFit(CountingLearner):
+    """In fit."""
+
+    def fit(self, *arguments: object) -> First:
+        sys.exit(0)
+
+
+class LeavesInWarmUp(Serial):
+    """Before anything is solved."""
+
+    def warm_up(self) -> None:
+        sys.exit(0)
+
+
+@pytest.mark.parametrize("kind", [Leaves, LeavesInAct, LeavesInFit, LeavesInWarmUp])
+def test_a_plug_in_that_ends_the_process_has_failed(
+    tmp_path: Path, go: Any, kind: type[Any]
+) -> None:
+    one = job(kind())
+    record = go(one)
+    assert (record["status"], record["feasible"], record["error"]) == (
+        "failed",
+        0.0,
+        "SystemExit: 0",
+    )
+    assert record["errors"] >= 1
+    assert "sys.exit(0)" in (folder(tmp_path, one) / "traceback.txt").read_text()
+
+
+def test_an_interrupt_by_the_user_is_no_crash(go: Any) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        go(job(CountingLearner(0, KeyboardInterrupt), "student"))
 
 
 def test_an_infeasible_schedule_is_counted_and_penalised(tmp_path: Path, go: Any) -> None:
