@@ -29,7 +29,7 @@ from solvers.exact.annealing import greedy_schedule, improve_schedule
 from solvers.exact.assignment.model import AssignmentModel
 from solvers.exact.bounds import ScheduleRelaxation, quick_bounds, relaxation_bounds, trivial
 from solvers.exact.compile_kernels import compile_kernels
-from solvers.exact.cp_sat import IncumbentCallback, WarmStart, create_solver, initial_schedule
+from solvers.exact.cp_sat import WarmStart, create_solver, initial_schedule, search
 from solvers.exact.objective_terms import Terms, completion_times
 from solvers.exact.schedule_model import ScheduleModel
 from solvers.exact.search_log import SearchLog
@@ -225,10 +225,7 @@ class _Solve:
         solver.parameters.cp_model_probing_level = 2 if small else 0
         left = seconds - (time.perf_counter() - start_time)
         solver.parameters.max_time_in_seconds = max(0.0, left)
-        solver.best_bound_callback = lambda bound: search_log.record_solver_bound(
-            bound, model.scale
-        )
-        status = solver.solve(model.model, IncumbentCallback(model, search_log))
+        status = search(solver, model, search_log)
         if status == cp_model.MODEL_INVALID:
             raise UserError(
                 f"tick_seconds: value {self.instance.tick_seconds}: weights times ticks must fit "
@@ -242,8 +239,6 @@ class _Solve:
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             found = active(self.instance, model.schedule(solver.value))
             self.best = search_log.keep_better(self.best, found)
-        if status != cp_model.INFEASIBLE:
-            search_log.record_solver_bound(solver.best_objective_bound, model.scale)
         return status in (cp_model.OPTIMAL, cp_model.INFEASIBLE)
 
     def _model(self) -> AssignmentModel | ScheduleModel:

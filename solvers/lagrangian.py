@@ -34,7 +34,7 @@ from solvers.exact.assignment.relaxation import KnapsackRelaxation, Mask
 from solvers.exact.assignment.tree import NO_SOLUTION, SOLUTION_FOUND, DepthFirstSearch
 from solvers.exact.bounds import Bound, trivial
 from solvers.exact.compile_kernels import compile_kernels
-from solvers.exact.cp_sat import IncumbentCallback, create_solver
+from solvers.exact.cp_sat import create_solver, search
 from solvers.exact.objective_terms import Terms, by_task
 from solvers.exact.search_log import SearchLog
 
@@ -192,16 +192,13 @@ class _AssignmentSolve:
             model.hint(self.incumbent)
         solver = create_solver(self.threads, self.rng)
         solver.parameters.max_time_in_seconds = max(0.0, self.seconds_left())
-        solver.best_bound_callback = lambda bound: self.log.record_solver_bound(
-            min(bound, self.upper), 1
-        )
-        status = solver.solve(model.model, IncumbentCallback(model, self.log))
+        status = search(solver, model, self.log, self.upper)
         if status in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             self.record_solution(model.schedule(solver.value))
         if status == cp_model.INFEASIBLE and self.incumbent is None:
             return True
         if status in (cp_model.OPTIMAL, cp_model.INFEASIBLE):
-            self.log.record_solver_bound(self.upper, 1)
+            self.log.record_search_bound(Fraction(int(self.upper)))
         return False
 
 

@@ -18,6 +18,7 @@ from bench.analysis import anytime, stats
 from bench.contracts import Result
 from bench.instance import Instance
 from bench.references import RandomPlay, Reference
+from bench.rounding import is_integral, least_integer
 from bench.run.record import Record, Row, StoredCertificate
 from bench.schedule import Schedule
 from bench.verify import verify
@@ -96,12 +97,24 @@ class Evaluation:
 
 def evaluate_entry(instance: Instance, entry: Entry, objective: str) -> Evaluation:
     """Verify and score an entry; a crash counts as a schedule that leaves every task out."""
-    result = entry.result or Result(Schedule.empty(), "unknown")
+    result = _with_integral_bounds(entry.result or Result(Schedule.empty(), "unknown"), objective)
     violations = verify(instance, result.schedule)
     value = metrics.objective(instance, result.schedule, objective)
     if violations:
         value = max(value, metrics.penalty(instance, objective))
     return Evaluation(result, violations, value)
+
+
+def _with_integral_bounds(result: Result, objective: str) -> Result:
+    """Return a result whose bounds are integers where every objective is: solvers return floats."""
+    if not is_integral(objective):
+        return result
+
+    def rounded(bound: float) -> float:
+        return float(least_integer(bound)) if math.isfinite(bound) else bound
+
+    points = tuple((second, value, rounded(bound)) for second, value, bound in result.trajectory)
+    return replace(result, lower_bound=rounded(result.lower_bound), trajectory=points)
 
 
 # -- rows ----------------------------------------------------------------------------------------

@@ -40,6 +40,7 @@ from bench.errors import UserError
 from bench.instance import Instance
 from bench.metrics import objective
 from bench.plugins import CONF, load
+from bench.rounding import least_integer
 from bench.setting import Setting
 from bench.speed import _peers
 from bench.verify import verify
@@ -61,7 +62,6 @@ PEERS: dict[str, tuple[str, type[Solver]]] = {  # name -> (package it needs, sol
 MEASURED = ("optimal", "feasible", "unknown", "killed")  # rows of another status are tried again
 KILL = 1.5  # multiple of the limit after which a process is killed
 STARTING = 120  # wall seconds that a process may take before its solve begins
-ROUNDING = 1e-6  # rounding errors of floating-point solvers by which a bound may exceed an integer
 SHORTEST = 0.01  # seconds: shorter solves count as this long in ratios
 SHIFT = 0.001  # of the shifted geometric mean of gaps
 
@@ -193,7 +193,7 @@ def solve(instance: Instance, solver: str, threads: int, limit: float) -> Row:
         "cpu_seconds": round(time.process_time() - processor, 3),
         "wall_seconds": round(time.perf_counter() - wall, 3),
     }
-    bound = math.ceil(result.lower_bound - ROUNDING) if math.isfinite(result.lower_bound) else 0
+    bound = least_integer(result.lower_bound) if math.isfinite(result.lower_bound) else 0
     if len(result.schedule.task) == 0:
         return {"status": "unknown", "bound": bound} | seconds
     violations = verify(instance, result.schedule)

@@ -1,8 +1,10 @@
-"""What solvers that call CP-SAT or start from a schedule share: solver, callback, warm start."""
+"""What solvers that call CP-SAT or start from a schedule share: solver, search, warm start."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +12,7 @@ from ortools.sat.python import cp_model
 
 from bench.instance import Instance, Ints
 from bench.left_shift import active
+from bench.rounding import least_integer
 from bench.schedule import Schedule, ScheduleError
 from bench.setting import Setting
 from bench.verify import verify
@@ -18,9 +21,30 @@ from solvers.exact.search_log import SearchLog
 
 WarmStart = Callable[[Instance, Setting, np.random.Generator], Schedule]
 
+# CP-SAT maps a bound of its presolved model to the objective by a few roundings, each relative to
+# numbers that are not larger than the magnitude of the objective.
+FLOAT_ERROR = 2.0**-48
+
 
 class Model(Protocol):
-    """A CP-SAT model that can read the completion ticks of a solution."""
+    """A CP-SAT model with an integer objective, and what its solutions and bounds stand for.
+
+    Attributes
+    ----------
+    model
+        The CP-SAT model.
+    scale
+        Its objective is `scale` times the objective of the instance.
+    offset
+        The constant in its objective.
+    magnitude
+        The sum of the absolute values of all terms of its objective, each at its largest.
+    """
+
+    model: cp_model.CpModel
+    scale: int
+    offset: int
+    magnitude: float
 
     def completion(self, value: Value) -> Ints:
         """Return C_j (N,) in the solution whose variables `value` reads."""
@@ -61,3 +85,57 @@ class IncumbentCallback(cp_model.CpSolverSolutionCallback):
     def on_solution_callback(self) -> None:
         """Record the current solution; CP-SAT calls this at every improvement."""
         self.search_log.record_solution(self.model.completion(self.value))
+
+
+def search(
+    solver: cp_model.CpSolver,
+    model: Model,
+    search_log: SearchLog,
+    limit: float = math.inf,
+) -> cp_model.CpSolverStatus:
+    """Run CP-SAT, record every solution and bound in the search log, and return CP-SAT's status.
+
+    Parameters
+    ----------
+    limit
+        No recorded bound is higher: the objective of a schedule that the model may exclude.
+    """
+    error = FLOAT_ERROR * model.magnitude
+
+    def record(value: int) -> None:
+        search_log.record_search_bound(Fraction(min(value, limit)) / model.scale)
+
+    def record_float(bound: float) -> None:
+        if math.isfinite(bound):
+            record(least_integer(bound, error))
+
+    solver.best_bound_callback = record_float
+    status = solver.solve(model.model, IncumbentCallback(model, search_log))
+    if status in (cp_model.OPTIMAL, cp_model.FEASIBLE, cp_model.UNKNOWN):
+        bound = final_bound(
+            solver.best_objective_bound,
+            solver.response_proto.inner_objective_lower_bound + model.offset,
+            error,
+        )
+        if bound is not None:
+            record(bound)
+    return status
+
+
+def final_bound(bound: float, exact: int, error: float) -> int | None:
+    """Return the bound on the objective of a model at the end of its search, None without one.
+
+    Parameters
+    ----------
+    bound
+        The bound in floating point, infinite where there is none.
+    exact
+        The same in integers. CP-SAT leaves the field at its default where it did not compute it, so
+        it counts only where it agrees with `bound`.
+    error
+        The largest rounding error of `bound`.
+    """
+    if not math.isfinite(bound):
+        return None
+    agrees = abs(Fraction(bound) - exact) <= Fraction(error)
+    return exact if agrees else least_integer(bound, error)

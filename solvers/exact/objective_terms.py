@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from math import floor
+from functools import cached_property
+from math import ceil, floor
 
 import numpy as np
 
@@ -46,10 +47,17 @@ class Terms:
         coefficient = tuple(1 / (n * p) for p in duration)
         return cls(coefficient, duration, tuple(instance.release.tolist()))
 
-    @property
+    @cached_property
     def is_integral(self) -> bool:
         """Whether the objective of every schedule is an integer."""
         return all(x.denominator == 1 for x in (*self.coefficient, *self.lower_limit))
+
+    def least_value(self, bound: Fraction) -> Fraction:
+        """Return the least objective that an exact lower bound leaves possible.
+
+        That is the bound itself, rounded up where the objective of every schedule is an integer.
+        """
+        return Fraction(ceil(bound)) if self.is_integral else bound
 
     def per_task(self, completion: Ints) -> list[Fraction]:
         """Return the terms (N,) at completion ticks (N,)."""

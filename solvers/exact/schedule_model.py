@@ -57,6 +57,11 @@ class ScheduleModel:
         and to its optional interval.
     scale
         The objective of the model is `scale` times the objective of the instance.
+    offset
+        The constant in the objective of the model.
+    magnitude
+        The sum of the absolute values of all terms of the objective of the model, each at its
+        largest.
     """
 
     def __init__(
@@ -84,6 +89,8 @@ class ScheduleModel:
         self.quotas_hold()
         self.outages_are_avoided()
         self.identical_agents_are_in_order()
+        self.offset = 0
+        self.magnitude = 0.0
         self.scale = self._minimise(earliest, latest, bound)
 
     # -- variables --------------------------------------------------------------------------------
@@ -244,6 +251,7 @@ class ScheduleModel:
         maximum = None
         if terms.is_maximum:
             maximum = self.model.new_int_var(0, int(latest.max()), "maximum")
+            self.magnitude = float(latest.max())
         for j, (coefficient, limit, origin) in enumerate(
             zip(terms.coefficient, terms.lower_limit, terms.origin, strict=True)
         ):
@@ -254,9 +262,12 @@ class ScheduleModel:
                 self.model.add(maximum >= cost)
             elif slope * (int(earliest[j]) - origin) >= least:
                 costs.append(cost)
+                self.offset -= slope * origin
+                self.magnitude += slope * (int(latest[j]) + abs(origin))
             else:
                 most = max(least, slope * (int(latest[j]) - origin))
                 costs.append(self.model.new_int_var(least, most, f"cost[{j}]"))
+                self.magnitude += most
                 self.model.add(costs[-1] >= cost)
         total = sum(costs) if maximum is None else maximum
         rounded = 0

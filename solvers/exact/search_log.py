@@ -34,7 +34,7 @@ class SearchLog:
         self.terms = terms
         self.start_time = start_time
         self.objective: Fraction | float = math.inf
-        self.bound = bound.value
+        self.bound = terms.least_value(bound.value)
         self.bound_name = bound.name
         self.proof = bound.proof
         self._points: list[tuple[float, float, float]] = []
@@ -68,33 +68,22 @@ class SearchLog:
     def record_bound(self, bound: Bound) -> None:
         """Record a lower bound that a relaxation has proved."""
         with self._lock:
-            if bound.value > self.bound:
-                self.bound = bound.value
+            value = self.terms.least_value(bound.value)
+            if value > self.bound:
+                self.bound = value
                 self.bound_name = bound.name
                 self.proof = bound.proof
                 self._add_point()
 
-    def record_solver_bound(self, bound: float, scale: int) -> None:
-        """Record a lower bound that CP-SAT has proved by search.
-
-        Parameters
-        ----------
-        bound
-            On the objective times `scale`: an integer, rounded where a float cannot hold it, in
-            which case the next lower float is recorded. Infinite bounds are ignored.
-        scale
-            The scale of the model's objective.
-        """
-        if math.isinf(bound):
-            return
+    def record_search_bound(self, value: Fraction) -> None:
+        """Record a lower bound that CP-SAT has proved by search; it is exact."""
         with self._lock:
-            scaled = bound if abs(bound) < 2**53 else math.nextafter(bound, -math.inf)
-            exact = Fraction(scaled) / scale
-            if exact > self.bound:
+            value = self.terms.least_value(value)
+            if value > self.bound:
                 if self.bound_name != "cpsat":
                     self.bound_name = "cpsat"
                     self.proof = {"kind": "search", "solver": "cpsat", "root": self.proof}
-                self.bound = exact
+                self.bound = value
                 self._add_point()
 
     def _add_point(self) -> None:

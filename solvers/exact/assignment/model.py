@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from ortools.sat.python import cp_model
@@ -11,6 +13,8 @@ from bench.left_shift import fits_alone
 from bench.schedule import Schedule
 from solvers.exact.assignment import pair_costs
 from solvers.exact.schedule_model import Value
+
+Pair = tuple[int, int]  # task, agent
 
 
 class AssignmentModel:
@@ -30,7 +34,9 @@ class AssignmentModel:
         A proven lower bound on the total cost, added as a constraint if it is not 0.
     """
 
-    scale = 1  # the objective of the model is the objective of the instance
+    # The objective of the model is the objective of the instance.
+    scale = 1
+    offset = 0
 
     def __init__(
         self,
@@ -45,15 +51,17 @@ class AssignmentModel:
             for j in range(instance.n_tasks)
         ]
         self.x = {
-            (j, int(a)): self.model.new_bool_var(f"x[{j},{a}]")
+            (j, a): self.model.new_bool_var(f"x[{j},{a}]")
             for j, agents in enumerate(self.agents)
-            for a in agents
+            for a in agents.tolist()
         }
         self.each_task_has_one_agent()
         self.capacities_hold()
         self.quotas_hold()
-        cost = pair_costs(instance)
-        total = sum(int(cost[pair]) * x for pair, x in self.x.items())
+        task, agent = np.array(list(self.x), dtype=int).reshape(-1, 2).T
+        cost = pair_costs(instance)[task, agent]
+        self.magnitude = float(cost.sum(dtype=float))
+        total = cp_model.LinearExpr.weighted_sum(list(self.x.values()), cost.tolist())
         if lower_bound:
             self.model.add(total >= lower_bound)
         self.model.minimize(total)
@@ -61,27 +69,36 @@ class AssignmentModel:
     def each_task_has_one_agent(self) -> None:
         """Assign every task to exactly one agent."""
         for j, agents in enumerate(self.agents):
-            self.model.add_exactly_one(self.x[j, int(a)] for a in agents)
+            self.model.add_exactly_one(self.x[j, a] for a in agents.tolist())
 
     def capacities_hold(self) -> None:
         """Limit the total demand of the tasks on each agent to the agent's capacity."""
-        for a, capacity in enumerate(self.instance.capacity):
-            self._limit_demand({pair: x for pair, x in self.x.items() if pair[1] == a}, capacity)
+        pairs: list[list[Pair]] = [[] for _ in self.instance.capacity]
+        for j, a in self.x:
+            pairs[a].append((j, a))
+        for own, capacity in zip(pairs, self.instance.capacity, strict=True):
+            self._limit_demand(own, capacity)
 
     def quotas_hold(self) -> None:
         """Limit the total demand of the tasks of each tenant to the tenant's quota."""
-        for tenant, quota in enumerate(() if self.instance.quota is None else self.instance.quota):
-            tasks = set(np.flatnonzero(self.instance.tenant == tenant).tolist())
-            self._limit_demand({pair: x for pair, x in self.x.items() if pair[0] in tasks}, quota)
+        if self.instance.quota is None or self.instance.tenant is None:
+            return
+        pairs: list[list[Pair]] = [[] for _ in self.instance.quota]
+        for j, a in self.x:
+            pairs[self.instance.tenant[j]].append((j, a))
+        for own, quota in zip(pairs, self.instance.quota, strict=True):
+            self._limit_demand(own, quota)
 
-    def _limit_demand(self, pairs: dict[tuple[int, int], cp_model.IntVar], limits: Ints) -> None:
+    def _limit_demand(self, pairs: Sequence[Pair], limits: Ints) -> None:
         """Limit the demand of the chosen `pairs` to `limits` (R,), one constraint per resource."""
+        if not pairs:
+            return
+        task, agent = np.array(pairs).T
+        demand = self.instance.demand[task, self.instance.agent_type[agent]]
+        chosen = [self.x[pair] for pair in pairs]
         for r, limit in enumerate(limits.tolist()):
-            demand = [
-                int(self.instance.demand[j, self.instance.agent_type[a], r]) * x
-                for (j, a), x in pairs.items()
-            ]
-            self.model.add(sum(demand) <= limit)
+            held = cp_model.LinearExpr.weighted_sum(chosen, demand[:, r].tolist())
+            self.model.add(held <= limit)
 
     def hint(self, schedule: Schedule) -> None:
         """Let the search start from `schedule`."""

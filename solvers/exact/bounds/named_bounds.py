@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
 from typing import Any
 
 from bench.instance import Instance
@@ -73,7 +72,7 @@ def quick_bounds(
     schedule = None
     if objective == "total_time" and (matched := assignment_bound(instance)) is not None:
         value, proof, schedule = matched
-        bounds.append(_bound(terms, "assignment", value, proof))
+        bounds.append(Bound("assignment", terms.least_value(value), proof))
     for bound in bounds:
         on_bound(bound)
     return ScheduleRelaxation(tuple(bounds), None, schedule)
@@ -116,7 +115,7 @@ def relaxation_bounds(
     windows = None
 
     def add(name: str, value: Fraction, proof: dict[str, Any]) -> None:
-        bounds.append(_bound(terms, name, value, proof))
+        bounds.append(Bound(name, terms.least_value(value), proof))
         on_bound(bounds[-1])
 
     if objective == "makespan":
@@ -137,8 +136,3 @@ def relaxation_bounds(
             strongest = max(strongest, packing, key=lambda bound: bound.value)
         windows = relaxation.start_windows(strongest, best)
     return ScheduleRelaxation(tuple(bounds), windows, known.schedule)
-
-
-def _bound(terms: Terms, name: str, value: Fraction, proof: dict[str, Any]) -> Bound:
-    """Return the bound, rounded up where the objective of every schedule is an integer."""
-    return Bound(name, Fraction(ceil(value)) if terms.is_integral else value, proof)

@@ -14,10 +14,12 @@ from solvers.exact.objective_terms import Terms
 from solvers.exact.search_log import SearchLog
 
 
-def new_log(bound: Fraction = Fraction(1)) -> tuple[Instance, SearchLog]:
-    """Return two tasks of 3 and 4 ticks on one agent, and a log of their total time."""
+def new_log(
+    bound: Fraction = Fraction(1), objective: str = "total_time"
+) -> tuple[Instance, SearchLog]:
+    """Return two tasks of 3 and 4 ticks on one agent, and a log of their objective."""
     instance = Instance(duration=[[3], [4]], demand=[[[1]]] * 2, capacity=[[1]], agent_type=[0])
-    terms = Terms.of(instance, "total_time")
+    terms = Terms.of(instance, objective)
     return instance, SearchLog(terms, time.perf_counter(), Bound("trivial", bound, {"kind": "a"}))
 
 
@@ -30,12 +32,12 @@ def test_only_improvements_enter_the_trajectory() -> None:
     log.record_bound(Bound("high", Fraction(19, 2), {"kind": "b"}))
     schedule = Schedule.from_assignment(instance, [0, 0], [0, 3])
     result = log.result(schedule, "feasible", [Bound("low", Fraction(1), {})])
-    assert [point[1:] for point in result.trajectory] == [(11, 1), (10, 1), (10, 9.5)]
-    assert result.lower_bound == 9.5
+    assert [point[1:] for point in result.trajectory] == [(11, 1), (10, 1), (10, 10)]
+    assert result.lower_bound == 10  # no schedule costs 9.5
     assert result.info == {
         "bound": "high",
         "proof": {"kind": "b"},
-        "bounds": {"low": 1.0, "high": 9.5},
+        "bounds": {"low": 1.0, "high": 10.0},
     }
 
 
@@ -53,25 +55,25 @@ def test_the_better_schedule_is_kept_and_the_new_one_in_a_tie() -> None:
 
 def test_a_bound_by_search_keeps_the_proof_it_started_from() -> None:
     _, log = new_log()
-    log.record_solver_bound(-np.inf, 2)
+    log.record_search_bound(Fraction(1))
     assert log.bound_name == "trivial"
-    log.record_solver_bound(5.0, 2)
-    log.record_solver_bound(7.0, 2)
-    assert (log.bound_name, log.bound) == ("cpsat", Fraction(7, 2))
+    log.record_search_bound(Fraction(5))
+    log.record_search_bound(Fraction(13, 2))
+    assert (log.bound_name, log.bound) == ("cpsat", 7)
     assert log.proof == {"kind": "search", "solver": "cpsat", "root": {"kind": "a"}}
     assert not log.optimum_proven
     log.record_solution(np.array([3, 7]))
-    log.record_solver_bound(20.0, 2)
+    log.record_search_bound(Fraction(10))
     assert log.optimum_proven
 
 
-def test_a_solver_bound_that_a_float_cannot_hold_is_rounded_down() -> None:
-    _, log = new_log()
-    log.record_solver_bound(float(2**60), 1)
-    assert log.bound < 2**60
-    _, log = new_log()
-    log.record_solver_bound(float(2**53 - 1), 1)
-    assert log.bound == 2**53 - 1
+def test_fractional_objectives_keep_fractional_bounds() -> None:
+    _, log = new_log(Fraction(1, 3), "bounded_slowdown")
+    assert log.bound == Fraction(1, 3)
+    log.record_search_bound(Fraction(7, 6))
+    assert log.bound == Fraction(7, 6)
+    log.record_bound(Bound("high", Fraction(5, 4), {}))
+    assert log.bound == Fraction(5, 4)
 
 
 def test_the_reported_bound_is_never_above_the_exact_one() -> None:
@@ -80,7 +82,7 @@ def test_the_reported_bound_is_never_above_the_exact_one() -> None:
     assert Fraction(float(above)) > above
     assert Fraction(float(below)) < below
     for bound in (above, below):
-        instance, log = new_log(bound)
+        instance, log = new_log(bound, "bounded_slowdown")
         schedule = Schedule.from_assignment(instance, [0, 0], [0, 3])
         reported = log.result(schedule, "feasible").lower_bound
         assert Fraction(reported) < bound < Fraction(np.nextafter(reported, 1.0))
