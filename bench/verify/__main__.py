@@ -5,20 +5,25 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from bench.instance import Instance, read_json
+from bench.errors import one_line
+from bench.instance import Instance, InstanceError, read_json
 from bench.metrics import metrics, objective
-from bench.schedule import Schedule
+from bench.schedule import Schedule, ScheduleError
 from bench.setting import OBJECTIVES
 from bench.verify import verify
-from bench.verify.certificate import INVALID, Certificate, check
+from bench.verify.certificate import (
+    Certificate,
+    CertificateError,
+    check,
+    is_proven,
+    is_wrong,
+)
 
-FEASIBLE, INFEASIBLE, UNREADABLE = 0, 1, 2
-# A traceback would exit with 1, which means infeasible.
-UNREADABLE_ERRORS = (ValueError, TypeError, RecursionError, zlib.error)
+PROVEN, WRONG, UNREADABLE, UNPROVEN = 0, 1, 2, 3
+BY_WEIGHT = (WRONG, UNREADABLE, UNPROVEN, PROVEN)  # the first that occurs is the exit status
 
 FORMS = """\
 All files are JSON, plain or gzip (.gz). Times are integers, in ticks.
@@ -39,15 +44,18 @@ CERTIFICATE  an instance, a schedule, a bound and its proof, or a list of these:
   bench/verify/proofs.py). The schedule is verified, its objective recomputed and the proof checked
   in exact arithmetic. A bound that only a tree search has proved is computed again by a second
   model (HiGHS), if that is not too large, for at most --seconds. The outcome for every claim is
-  `checked`, `confirmed by second model`, `could not be checked` or `INVALID`.
+  `checked`, `confirmed by second model`, `could not be checked`, `not proven` or `INVALID`.
 
 exit status
-  0  feasible; certificates: no claim is INVALID
+  0  feasible; certificates: every claim was checked, or confirmed by the second model
   1  infeasible: a rule is broken, a task is left out, or a task or an agent does not exist;
      certificates: a claim is INVALID
   2  unreadable: a missing file, not JSON, cut short, NaN, a negative index or time, a newer schema,
      an instance that breaks its own rules, an objective that the instance does not have, or an
      unknown kind of proof
+  3  certificates: no claim is INVALID, but one is not proven: its proof is a search, and the second
+     model did not confirm it within --seconds
+  Of several certificates the status is 1 if one has 1, else 2, else 3.
 """
 
 
@@ -64,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except OSError as error:
         return _unreadable(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except UNREADABLE_ERRORS as error:
-        return _unreadable(str(error))
+    except Exception as error:  # a traceback would exit with 1, which means infeasible
+        return _unreadable(_described(error))
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -111,25 +119,42 @@ def _verify_schedule(instance: Instance, schedule: Schedule, name: str) -> int:
     value = instance.original(objective(instance, schedule, name))
     violations = verify(instance, schedule)
     _print_report(name, value, metrics(instance, schedule), violations)
-    return INFEASIBLE if violations else FEASIBLE
+    return WRONG if violations else PROVEN
 
 
 def _check_certificates(data: Any, seconds: float) -> int:
     """Print the findings of each certificate; those after an unreadable one are checked too."""
     certificates = data if isinstance(data, list) else [data]
-    status = FEASIBLE if certificates else _unreadable("the list holds no certificate")
-    for i, form in enumerate(certificates):
-        label = f"certificate {i + 1} of {len(certificates)}"
-        try:
-            certificate = Certificate.from_dict(form)
-            print(f"{label}: {certificate.title}")
-            for finding in check(certificate, seconds):
-                print(f"  {finding}", flush=True)
-                status = INFEASIBLE if finding.outcome == INVALID else status
-        except UNREADABLE_ERRORS as error:
-            unreadable = _unreadable(f"{label}: {error}")
-            status = status or unreadable
-    return status
+    if not certificates:
+        return _unreadable("the list holds no certificate")
+    found = {
+        _check_certificate(form, f"certificate {i + 1} of {len(certificates)}", seconds)
+        for i, form in enumerate(certificates)
+    }
+    return next(status for status in BY_WEIGHT if status in found)
+
+
+def _check_certificate(form: Any, label: str, seconds: float) -> int:
+    """Print the findings of one certificate and return its exit status."""
+    findings = []
+    try:
+        certificate = Certificate.from_dict(form)
+        print(f"{label}: {certificate.title}")
+        for finding in check(certificate, seconds):
+            findings.append(finding)
+            print(f"  {finding}", flush=True)
+    except Exception as error:  # as in `main`
+        unreadable = _unreadable(f"{label}: {_described(error)}")
+        return WRONG if is_wrong(findings) else unreadable
+    if is_wrong(findings):
+        return WRONG
+    return PROVEN if is_proven(findings) else UNPROVEN
+
+
+def _described(error: Exception) -> str:
+    """Return the message of an error in one line, with its type where it is not one of ours."""
+    own = isinstance(error, CertificateError | InstanceError | ScheduleError)
+    return one_line(ValueError(str(error))).removeprefix("ValueError: ") if own else one_line(error)
 
 
 def _unreadable(reason: str) -> int:

@@ -1,6 +1,6 @@
 """Checks every claim that a certificate makes about one instance.
 
-`bench.run.record.Certificate` defines the form. The schedule is verified and costed in plain
+`bench.run.record.StoredCertificate` defines the form. The schedule is verified and costed in plain
 Python. The bound is checked by its proof, and where a part of it has none, by a second model
 (`bench.verify.second_model`). No code is shared with the solvers.
 """
@@ -8,7 +8,7 @@ Python. The bound is checked by its proof, and where a part of it has none, by a
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from bench.instance import Instance
 from bench.schedule import Schedule
 from bench.verify import verify
 from bench.verify.fields import ProofError, UncheckableError
-from bench.verify.problem import ExactObjective, ExactProblem, Number
+from bench.verify.problem import ExactObjective, ExactProblem, Number, in_digits
 from bench.verify.proofs import KINDS, proven_bound
 from bench.verify.second_model import solve_second_model
 
@@ -40,7 +40,10 @@ SEARCH = "search"  # the kind of proof that cannot be checked beyond its root
 CHECKED = "checked"
 CONFIRMED = "confirmed by second model"
 UNCHECKED = "could not be checked"
+UNPROVEN = "not proven"
 INVALID = "INVALID"
+STATUSES = ("optimal", "feasible", "infeasible", "unknown")
+LARGEST = 1e300  # no claimed number is above it; Python's integers have no limit
 EQUAL = Fraction(1, 10**9)  # relative difference below which fractional values are the same
 
 
@@ -52,11 +55,27 @@ class Finding(NamedTuple):
     """The outcome of checking one claim."""
 
     part: str  # schedule | objective | bound | search | status
-    outcome: str  # CHECKED | CONFIRMED | UNCHECKED | INVALID
+    outcome: str  # CHECKED | CONFIRMED | UNCHECKED | UNPROVEN | INVALID
     details: str
 
     def __str__(self) -> str:
         return f"{self.part:<10}{self.outcome}: {self.details}"
+
+
+def is_wrong(findings: Iterable[Finding]) -> bool:
+    """Return whether some claim is wrong."""
+    return any(finding.outcome == INVALID for finding in findings)
+
+
+def is_proven(findings: Iterable[Finding]) -> bool:
+    """Return whether every claim has been checked, or confirmed by the second model.
+
+    A bound counts by the last finding about it: the second model may confirm what a proof does not
+    show. A certificate without a schedule claims only its bound.
+    """
+    last = {"bound" if one.part == "search" else one.part: one.outcome for one in findings}
+    last.pop("schedule", None)
+    return all(outcome in (CHECKED, CONFIRMED) for outcome in last.values())
 
 
 @dataclass(frozen=True)
@@ -110,7 +129,7 @@ class Certificate:
             proof=data["proof"],
             own_objective=data["objective"],
             own_bound=data["bound"],
-            title=", ".join(map(str, title)),
+            title=_printable(", ".join(map(str, title))),
         )
 
 
@@ -133,7 +152,7 @@ def check(certificate: Certificate, seconds: float) -> Iterator[Finding]:
         yield finding
     findings = list(_check_bound(certificate, problem, objective, value, seconds))
     yield from findings
-    if certificate.status == "optimal":
+    if certificate.status in ("optimal", "infeasible"):
         yield _check_status(certificate, objective, value, findings)
 
 
@@ -163,7 +182,7 @@ def _check_schedule(
     assert claimed is not None  # checked by _check_form
     assert own is not None
     if not _same(claimed, value, objective):
-        details = f"{claimed:.10g} claimed (internal), the schedule costs {float(value):.10g}"
+        details = f"{claimed:.10g} claimed (internal), the schedule costs {in_digits(value)}"
         yield Finding("objective", INVALID, details), value
     elif details := _scale_mismatch(certificate.instance, claimed, own, objective):
         yield Finding("objective", INVALID, details), value
@@ -204,7 +223,7 @@ def _check_bound(
         yield Finding("bound", INVALID, details)
         return
     if value is not None and not _at_least(value, Fraction(claimed), objective):
-        details = f"{claimed:.10g} claimed (internal), but the schedule costs {float(value):.10g}"
+        details = f"{claimed:.10g} claimed (internal), but the schedule costs {in_digits(value)}"
         yield Finding("bound", INVALID, details)
         return
     if proof["kind"] == SEARCH:
@@ -223,7 +242,7 @@ def _check_bound(
         proven = _at_least(shown, Fraction(claimed), objective)
         details = (
             f"{claimed:.10g} claimed (internal), "
-            f"the proof ({proof['kind']}) shows {float(shown):.10g}"
+            f"the proof ({proof['kind']}) shows {in_digits(shown)}"
         )
         yield Finding("bound", CHECKED if proven else INVALID, details)
 
@@ -249,7 +268,7 @@ def _check_root(
     except UncheckableError as error:
         yield Finding("bound", UNCHECKED, str(error))
         return None
-    details = f"the root ({root['kind']}) shows {float(shown):.10g} of {claimed} (internal)"
+    details = f"the root ({root['kind']}) shows {in_digits(shown)} of {claimed} (internal)"
     if shown < certificate.bound:
         details += "; the rest was proved by tree search"
     yield Finding("bound", CHECKED, details)
@@ -274,7 +293,7 @@ def check_by_second_model(
         best = objective.schedule_cost(result.schedule)
     found = "it found no schedule"
     if best is not None:
-        found = f"its best schedule costs {float(best):.10g}"
+        found = f"its best schedule costs {in_digits(best)}"
     details = (
         f"{claimed:.10g} claimed (internal), "
         f"the second model's bound is {result.bound:.10g}, {found}"
@@ -294,14 +313,21 @@ def _check_status(
     findings: list[Finding],
 ) -> Finding:
     """Return whether objective and bound meet, with the outcome that the bound has."""
+    if certificate.status == "infeasible":
+        if value is not None:
+            return Finding("status", INVALID, "claimed infeasible, but its schedule is feasible")
+        return Finding("status", UNPROVEN, "claimed infeasible, which no certificate shows")
     bound = Fraction(certificate.bound)
     if objective.integral:
         bound = Fraction(math.ceil(bound))
     if value is None or not _same(bound, value, objective):
         return Finding("status", INVALID, "claimed optimal, but objective and bound do not meet")
-    if any(finding.outcome == INVALID for finding in findings):
+    if is_wrong(findings):
         details = f"objective and bound meet, but the bound is {INVALID}"
-        return Finding("status", UNCHECKED, details)
+        return Finding("status", UNPROVEN, details)
+    if not is_proven(findings):
+        details = "claimed optimal; objective and bound meet, but the bound is not proven"
+        return Finding("status", UNPROVEN, details)
     details = "objective and bound meet, the schedule is optimal"
     return Finding("status", findings[-1].outcome, details)
 
@@ -343,12 +369,28 @@ def _check_form(data: Any) -> None:
         value = data[name]
         needed = data["schedule"] is not None or name.startswith("bound")
         if (needed or value is not None) and not _is_finite_number(value):
-            raise CertificateError(f"{name}: a finite number is needed, got {value!r}")
+            raise CertificateError(f"{name}: a finite number is needed, got {_shown(value)}")
+    if data["status"] not in STATUSES:
+        raise CertificateError(
+            f"status: must be one of {', '.join(STATUSES)}, got {_shown(data['status'])}"
+        )
     _check_kind("proof", data["proof"])
 
 
 def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) in (int, float) and -LARGEST <= value <= LARGEST
+
+
+def _shown(value: Any) -> str:
+    """Return a value as text, shortened; an integer that is too large for one by its size."""
+    if type(value) is int and abs(value) > LARGEST:
+        return f"one beyond {LARGEST:g}"
+    return repr(value)[:40]
+
+
+def _printable(text: str) -> str:
+    """Return a text of a foreign file in one line, without control characters."""
+    return " ".join("".join(x if x.isprintable() else " " for x in text).split())
 
 
 def _check_kind(field: str, proof: Any) -> None:

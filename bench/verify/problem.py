@@ -6,6 +6,7 @@ Times are in ticks. p_ja is the duration of task j on agent a.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cached_property
@@ -180,3 +181,13 @@ def _count_fitting(sizes: list[int], units: int) -> int:
 def dot(a: Sequence[int], b: Sequence[int]) -> int:
     """Return the scalar product."""
     return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def in_digits(value: Number) -> str:
+    """Return an exact number with ten digits; one that is no float by its power of ten."""
+    try:
+        return f"{float(value):.10g}"
+    except OverflowError:
+        whole = abs(int(value))
+        power = int(whole.bit_length() * math.log10(2))
+        return f"{'-' if value < 0 else ''}about 1e+{power}"
