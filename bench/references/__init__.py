@@ -36,6 +36,7 @@ from bench.contracts import Budget, Plugin, Progress, Result, Solver
 from bench.errors import CRASHES, UserError
 from bench.instance import Instance, read_json, write_json
 from bench.paths import path_component
+from bench.protection import check_unaltered, copy_of
 from bench.references.claims import believed
 from bench.references.reference import Reference, is_below, reference_of
 from bench.setting import Setting
@@ -295,8 +296,10 @@ class References:
         """
         free = Setting("assign" if instance.sharing == "budget" else "schedule", setting.objective)
         rng = np.random.default_rng(0)
+        lent = copy_of(instance)
         try:
-            result = solver.solve(instance, free, Budget(self.seconds, threads=self.threads), rng)
+            result = solver.solve(lent, free, Budget(self.seconds, threads=self.threads), rng)
+            check_unaltered(instance, lent, "the reference solver")
             _, _, wrong = self.compare(
                 instance, setting.objective, result, solver, self.name, self.seconds
             )

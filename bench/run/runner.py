@@ -7,9 +7,8 @@ crash is a failed record. The last traceback is in a file.
 
 from __future__ import annotations
 
-import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +17,10 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from filelock import FileLock
 
-from bench.contracts import Budget, Learner, Progress, Result, Solver, no_progress
+from bench.contracts import Budget, Learner, Progress, Solver, no_progress
 from bench.errors import CRASHES, UserError, one_line
 from bench.instance import Instance
+from bench.protection import TrainingData
 from bench.references import RandomPlay, Reference, References
 from bench.rollout import as_solver
 from bench.run import provenance
@@ -39,6 +39,7 @@ from bench.run.evaluation import (
 from bench.run.job import Job
 from bench.run.record import SCHEMA, Record, Row, StoredCertificate
 from bench.run.run_folder import CONFIG, CURVE, GANTT, LOCK, TRACEBACK, RunFolder
+from bench.run.solving import solve
 from bench.setting import Setting
 from bench.simulator import Simulator
 
@@ -176,7 +177,9 @@ class Execution:
         job = self.job
         with self.folder.training():
             rng = np.random.default_rng([job.seed, TRAINING])
-            trained = plugin.fit(job.dataset, job.setting, job.budget, rng, FolderLogger(self))
+            data = TrainingData(job.dataset, job.solver)
+            trained = plugin.fit(data, job.setting, job.budget, rng, FolderLogger(self))
+            data.check()
             return as_solver(trained)
 
     def _entries(self, solver: Solver) -> list[Entry]:
@@ -401,30 +404,6 @@ def evaluate(
             row.update(anytime_columns(instance, evaluation, known, budget.seconds))
         rows.append(row)
     return pandas.DataFrame(rows)
-
-
-def solve(
-    solver: Solver,
-    instance: Instance,
-    setting: Setting,
-    budget: Budget,
-    rng: np.random.Generator,
-    keep_traceback: Callable[[str], None] | None = None,
-) -> Entry:
-    """Solve one instance; a crash becomes the entry's error, its traceback may be kept."""
-    began = time.perf_counter()
-    result = None
-    error = None
-    try:
-        result = solver.solve(instance, setting, budget, rng)
-        if not isinstance(result, Result):
-            raise TypeError(f"solve returned {type(result).__name__}, not a bench.contracts.Result")
-    except CRASHES as crash:
-        error = one_line(crash)
-        if keep_traceback is not None:
-            keep_traceback(traceback.format_exc())
-    seconds = time.perf_counter() - began
-    return Entry(instance.hash(), result, error, seconds)
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:

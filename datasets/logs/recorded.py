@@ -24,6 +24,7 @@ from bench.contracts import Dataset, LoggedDataset, Plugin, Progress, no_progres
 from bench.errors import UserError
 from bench.instance import Instance
 from bench.logs.episodes import LoggedEpisodes, concatenate
+from bench.protection import TrainingData
 from bench.renamed import KEYS, PLUGIN_KEYS, VALUES
 from bench.setting import Setting
 from bench.settings_hash import settings_hash
@@ -69,7 +70,7 @@ class RecordedLogs(StoredLogs):
         if seed < 0:
             raise UserError(f"logs.seed: must not be negative, got {seed}")
         super().__init__(name)
-        self.data = data
+        self.data = TrainingData(data, f"a reader of logs {name}")
         self.behaviours = dict(behaviours)
         self.seed = seed
         self.setting = Setting.from_dict(setting or {})

@@ -18,6 +18,7 @@ from bench.errors import UserError
 from bench.instance import Instance
 from bench.logs.episodes import EpisodeRecorder, LoggedEpisodes, concatenate
 from bench.logs.replay import ScheduleReplay
+from bench.protection import TrainingData, check_unaltered, copy_of
 from bench.rollout import setting_of
 from bench.schedule import Schedule
 from bench.setting import Setting
@@ -222,7 +223,9 @@ class Recorder:
 
     def _solve(self, solver: Solver, behaviour: Behaviour, instance: Instance) -> Schedule:
         budget = Budget(seconds=behaviour.seconds, threads=1)
-        result = solver.solve(instance, setting_of(solver, self.setting), budget, self.rng)
+        lent = copy_of(instance)
+        result = solver.solve(lent, setting_of(solver, self.setting), budget, self.rng)
+        check_unaltered(instance, lent, f"the solver of logs {self.name}")
         if len(set(result.schedule.task.tolist())) < instance.n_tasks:
             raise UserError(
                 f"logs.behaviours: no complete schedule of {instance.name} in "
@@ -254,7 +257,10 @@ class Recorder:
         budget = Budget(decisions=behaviour.decisions)
         with tempfile.TemporaryDirectory() as folder:
             logger = _ProgressLogger(Path(folder), self.progress, f"trains for {self.name}")
-            return learner.fit(self.data, self.setting, budget, self.rng, logger)
+            data = TrainingData(self.data, f"the learner of logs {self.name}")
+            policy = learner.fit(data, self.setting, budget, self.rng, logger)
+            data.check()
+            return policy
 
 
 class _ProgressLogger:

@@ -1,0 +1,131 @@
+"""What plug-ins are given instead of the suite's own data: copies, and no test split to learn from.
+
+A plug-in runs in the suite's own process, so frozen arrays and private names are conventions that
+it can break. Therefore it never holds the instances by which it is scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from bench.contracts import Dataset
+from bench.errors import UserError
+from bench.instance import Instance
+
+TRAINING_SPLITS = ("train", "validation")
+
+
+class AlteredInstance(Exception):
+    """A plug-in changed an instance that it was given."""
+
+
+def copy_of(instance: Instance) -> Instance:
+    """Return an equal instance that shares no array with `instance`; nothing is checked again."""
+    copied = object.__new__(type(instance))
+    for field in fields(instance):
+        value = getattr(instance, field.name)
+        if isinstance(value, np.ndarray):
+            value = value.copy()
+            value.flags.writeable = False
+        object.__setattr__(copied, field.name, value)
+    return copied
+
+
+def check_unaltered(instance: Instance, lent: Instance, plugin: str) -> None:
+    """Check that `lent`, a copy that a plug-in was given, still equals the instance.
+
+    Parameters
+    ----------
+    plugin
+        Names the plug-in in the error.
+
+    Raises
+    ------
+    AlteredInstance
+        Naming the first field that differs.
+    """
+    for field in fields(Instance):
+        if not _same(getattr(instance, field.name), getattr(lent, field.name, None)):
+            raise AlteredInstance(
+                f"{plugin} changed {field.name} of instance {instance.name or 'without a name'}, "
+                "which it was given: a plug-in must not change an instance; let it work on a copy"
+            )
+
+
+def _same(value: Any, other: Any) -> bool:
+    if type(value) is not type(other):
+        return False
+    if isinstance(value, np.ndarray):
+        return value.dtype == other.dtype and np.array_equal(value, other)
+    return bool(value == other)
+
+
+class TrainingData(Dataset):
+    """The splits of a dataset that a learner may read: `train` and `validation`.
+
+    It yields copies of the instances, the same ones at every call.
+
+    Parameters
+    ----------
+    data
+        The whole dataset.
+    reader
+        Names, in errors, who is given the data.
+
+    Raises
+    ------
+    UserError
+        In `instances`, for any other split.
+    """
+
+    def __init__(self, data: Dataset, reader: str) -> None:
+        self.name = data.name
+        self.hashes = dict(data.hashes)
+        refused: list[str] = []
+        lent: dict[str, list[tuple[Instance, Instance]]] = {}
+
+        def instances(split: str) -> Iterator[Instance]:
+            if split not in TRAINING_SPLITS:
+                refused.append(split)
+                raise UserError(_refusal(reader, split))
+            if split not in lent:
+                lent[split] = [(one, copy_of(one)) for one in data.instances(split)]
+            return iter([copy for _, copy in lent[split]])
+
+        def check() -> None:
+            if refused:
+                raise UserError(_refusal(reader, refused[0]))
+            for pairs in lent.values():
+                for instance, copy in pairs:
+                    check_unaltered(instance, copy, reader)
+
+        # closures: no attribute leads to the dataset
+        self._instances = instances
+        self._check = check
+
+    def instances(self, split: str) -> Iterator[Instance]:
+        """Return the instances of a training split."""
+        return self._instances(split)
+
+    def check(self) -> None:
+        """Check what was done with the data; called when the training has ended.
+
+        Raises
+        ------
+        UserError
+            Where another split was asked for, even if the error was caught.
+        AlteredInstance
+            Where an instance was changed.
+        """
+        self._check()
+
+
+def _refusal(reader: str, split: str) -> str:
+    return (
+        f"dataset.instances: value {split!r}: {reader} asked for this split; what learns may read "
+        f"{' and '.join(TRAINING_SPLITS)} only: train on one and select on the other"
+    )

@@ -1,0 +1,46 @@
+"""One instance solved by one solver: whatever happens becomes an entry."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+
+import numpy as np
+
+from bench.contracts import Budget, Result, Solver
+from bench.errors import CRASHES, one_line
+from bench.instance import Instance
+from bench.protection import check_unaltered, copy_of
+from bench.run.evaluation import Entry
+from bench.setting import Setting
+
+
+def solve(
+    solver: Solver,
+    instance: Instance,
+    setting: Setting,
+    budget: Budget,
+    rng: np.random.Generator,
+    keep_traceback: Callable[[str], None] | None = None,
+) -> Entry:
+    """Solve a copy of one instance.
+
+    A crash and a changed copy become the entry's error; a traceback may be kept.
+    """
+    lent = copy_of(instance)
+    found = None
+    error = None
+    began = time.perf_counter()
+    try:
+        result = solver.solve(lent, setting, budget, rng)
+        if not isinstance(result, Result):
+            raise TypeError(f"solve returned {type(result).__name__}, not a bench.contracts.Result")
+        check_unaltered(instance, lent, "the solver")
+        found = result
+    except CRASHES as crash:
+        error = one_line(crash)
+        if keep_traceback is not None:
+            keep_traceback(traceback.format_exc())
+    seconds = time.perf_counter() - began
+    return Entry(instance.hash(), found, error, seconds)
