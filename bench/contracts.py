@@ -161,6 +161,10 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+_KNOWS_THE_FUTURE = (
+    "clairvoyant: a Solver is given the whole instance and may not declare that it does not need "
+    "the future; derive from Policy, which is given observations"
+)
 Progress = Callable[[str, int, int, str], None]  # (label, done, total, note)
 
 
@@ -183,7 +187,8 @@ class Plugin:
         `all` or `arrived`: what is observed where the configuration says `observe=auto`; None: what
         the track says.
     clairvoyant
-        Whether it needs the future. Then it may not enter `track=online` or `observe=arrived`.
+        Whether it needs the future. Then it may not enter `track=online` or `observe=arrived`. A
+        `Solver` always does.
     baseline
         Whether it is a dispatch rule that stands beside every run, in `best_rule` and in the
         training cost of learners (`bench.plugins.rules`).
@@ -218,9 +223,18 @@ class Plugin:
 
 
 class Solver(Plugin, ABC):
-    """Plans a whole instance; it needs the future unless it declares otherwise."""
+    """Plans a whole instance, so it knows the future: it is always `clairvoyant`.
+
+    A planner of the visible queue is a `Policy`: it is given observations, not the instance
+    (`solvers.dispatch.plan.ReplanningPolicy`).
+    """
 
     clairvoyant: bool = True
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if cls.clairvoyant is not True:
+            raise TypeError(f"{cls.__name__}.{_KNOWS_THE_FUTURE}")
 
     @abstractmethod
     def solve(
@@ -270,6 +284,8 @@ class Policy(Plugin, ABC):
 
 class Learner(Plugin, ABC):
     """Turns training instances into a policy, or into a solver that plans with one.
+
+    Where information is online it must return a policy.
 
     Attributes
     ----------
@@ -373,18 +389,26 @@ class TrainingLogger(Protocol):
 
 
 def check_plugin(name: str, plugin: Any) -> None:
-    """Check that `plugin` has a role, and that what it declares is spelt and typed as it must be.
+    """Check that `plugin` has one role, and that what it declares is spelt and typed as it must be.
 
     Raises
     ------
     UserError
         Naming the attribute and the right name or type.
     """
-    if not isinstance(plugin, Solver | Policy | Learner):
+    roles = [role for role in (Solver, Policy, Learner) if issubclass(type(plugin), role)]
+    if not roles:
         raise UserError(
             f"{name}: {type(plugin).__name__} is no plug-in; derive it from Solver, Policy or "
             "Learner of bench.contracts"
         )
+    if len(roles) > 1:
+        named = " and ".join(role.__name__ for role in roles)
+        raise UserError(
+            f"{name}: {type(plugin).__name__} is {named} at once; derive it from one of them"
+        )
+    if roles == [Solver] and plugin.clairvoyant is not True:
+        raise UserError(f"{name}: {type(plugin).__name__}.{_KNOWS_THE_FUTURE}")
     if plugin.logs is not None and not isinstance(plugin.logs, LoggedDataset):
         raise UserError(
             f"{name}.logs: {type(plugin.logs).__name__} is no log; derive it from LoggedDataset of "

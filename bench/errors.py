@@ -14,10 +14,23 @@ class UserError(Exception):
     """
 
 
+class PolicyError(Exception):
+    """What went wrong in the process of a policy, in the words of that process.
+
+    Attributes
+    ----------
+    ended
+        Whether the process of the policy has ended.
+    """
+
+    ended = False
+
+
 def one_line(error: BaseException, limit: int = 500) -> str:
     """Describe an exception in one line of at most `limit` characters.
 
-    The message alone where it is a `UserError`, else its type and its message.
+    The message alone where it is a `UserError` or `PolicyError`, else its type and its message.
     """
-    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    alone = isinstance(error, UserError | PolicyError)
+    text = str(error) if alone else f"{type(error).__name__}: {error}"
     return " ".join(text.split())[:limit]

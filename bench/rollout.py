@@ -2,17 +2,105 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from bench.contracts import Budget, Plugin, Policy, Result, Solver
 from bench.errors import UserError
 from bench.instance import Instance
+from bench.observation import Observation
 from bench.setting import Setting
-from bench.simulator import Simulator
+from bench.simulator import IllegalAction, Simulator
+
+
+class Actor(Protocol):
+    """Decides the steps of episodes: a policy in this process, or one in a process of its own."""
+
+    @property
+    def window(self) -> int | None:
+        """How many pending tasks are observed, as in `Policy`."""
+
+    def begin(self, rng: np.random.Generator) -> None:
+        """Begin an episode, in which `rng` is the source of all randomness."""
+
+    def act(self, observation: Observation) -> tuple[Any, float]:
+        """Return the action, which nobody has checked, and the seconds that it took."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `Policy.facts` returns."""
+
+
+class LocalActor:
+    """A policy in this process."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    @property
+    def window(self) -> int | None:
+        """How many pending tasks are observed."""
+        return self.policy.window
+
+    def begin(self, rng: np.random.Generator) -> None:
+        """Begin an episode with `rng` itself."""
+        self._rng = rng
+        self.policy.reset()
+
+    def act(self, observation: Observation) -> tuple[Any, float]:
+        """Return the policy's action and the seconds that it took."""
+        began = time.perf_counter()
+        action = self.policy.act(observation, self._rng)
+        return action, time.perf_counter() - began
+
+    def facts(self) -> dict[str, Any]:
+        """Return the policy's facts."""
+        return self.policy.facts()
+
+
+def play(actor: Actor, instance: Instance, setting: Setting, rng: np.random.Generator) -> Result:
+    """Play one episode; time every decision.
+
+    Raises
+    ------
+    IllegalAction
+        If an action is no integer or is masked.
+    """
+    simulator = Simulator([instance], setting, window=actor.window)
+    actor.begin(rng)
+    latency = []
+    while not simulator.terminated[0]:
+        observation = simulator.observation(0)
+        action, seconds = actor.act(observation)
+        latency.append(seconds)
+        legal = legal_action(action, observation)
+        simulator.step(np.array([simulator.flat(legal, observation)]))
+    status = "infeasible" if simulator.dead_end(0) else "feasible"
+    info = {"decisions": len(latency), **actor.facts()}
+    return Result(simulator.schedule(0), status, latency=tuple(latency), info=info)
+
+
+def legal_action(action: Any, observation: Observation) -> int:
+    """Return `action` as an integer.
+
+    Raises
+    ------
+    IllegalAction
+        If it is no integer or is masked.
+    """
+    try:
+        index = operator.index(action)
+    except TypeError:
+        index = -1
+    if not (0 <= index < len(observation.mask) and observation.mask[index]):
+        raise IllegalAction(
+            f"act: value {action!r} at tick {observation.time}: is no legal action; return an "
+            "index of observation.mask where it is true"
+        )
+    return index
 
 
 class PolicySolver(Solver):
@@ -28,18 +116,26 @@ class PolicySolver(Solver):
 
         The budget does not bind: a policy decides online.
         """
-        simulator = Simulator([instance], setting, window=self.policy.window)
-        self.policy.reset()
-        latency = []
-        while not simulator.terminated[0]:
-            observation = simulator.observation(0)
-            began = time.perf_counter()
-            action = self.policy.act(observation, rng)
-            latency.append(time.perf_counter() - began)
-            simulator.step(np.array([simulator.flat(action, observation)]))
-        status = "infeasible" if simulator.dead_end(0) else "feasible"
-        info = {"decisions": len(latency), **self.policy.facts()}
-        return Result(simulator.schedule(0), status, latency=tuple(latency), info=info)
+        return play(LocalActor(self.policy), instance, setting, rng)
+
+
+def check_information(name: str, plugin: Any, setting: Setting) -> None:
+    """Check that `plugin`, named `name` in the error, may play where information is online.
+
+    Raises
+    ------
+    UserError
+        If information is online and it is a solver, which is given the whole instance, or declares
+        that it needs the future.
+    """
+    if setting.information != "online":
+        return
+    if isinstance(plugin, Solver) or (isinstance(plugin, Plugin) and plugin.clairvoyant):
+        raise UserError(
+            f"track, observe: {name} plans with the future known ({type(plugin).__name__} is a "
+            f"{'Solver' if isinstance(plugin, Solver) else 'clairvoyant plug-in'}) and may not "
+            "enter track=online or observe=arrived; set track=schedule observe=all"
+        )
 
 
 def as_solver(plugin: Any) -> Solver:

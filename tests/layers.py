@@ -20,8 +20,8 @@ LAYERS = (  # parts of bench, lowest first; a part imports its own layer and tho
     },
     {"simulator", "verify", "metrics", "workload", "left_shift"},
     {
-        *("analysis", "capabilities", "contracts", "logs", "plugins", "protection", "rollout"),
-        "settings_hash",
+        *("analysis", "capabilities", "contracts", "logs", "non_anticipation", "plugins"),
+        *("protection", "rollout", "settings_hash"),
     },
     {"leaderboard", "offline_report", "references", "run", "tracking"},
     {"__main__", "cli", "speed"},

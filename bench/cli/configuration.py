@@ -30,7 +30,12 @@ from bench.setting import SettingError
 from bench.tracking import flatten
 
 BAD_INPUT = (UserError, InstanceError, SettingError, HydraException, OmegaConfBaseException)
-TYPES = {"seed": int, "rerun": bool, "update_references": bool, "runs": str, "baselines": list}
+TYPES = {
+    "seed": int,
+    "runs": str,
+    "baselines": list,
+    **dict.fromkeys(("isolate", "rerun", "update_references"), bool),
+}
 
 register_resolvers()
 

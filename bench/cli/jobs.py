@@ -77,7 +77,8 @@ class JobSetup:
         budget: Budget = build("budget", config.budget)
         kept = {key: values[key] for key in ("solver", "dataset")}
         job = Job(
-            name, plugin, dataset, instances, setting, budget, config.seed, config.split, kept
+            *(name, plugin, dataset, instances, setting, budget, config.seed, config.split, kept),
+            isolate=config.isolate,
         )
         reference = config.reference
         references = References(
@@ -131,6 +132,7 @@ class JobSetup:
                 budget=Budget(),
                 seed=0,
                 config=kept,
+                isolate=False,  # a process for each would cost more than all rules together
             )
 
 

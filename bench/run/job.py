@@ -13,6 +13,7 @@ from bench.contracts import Budget, Dataset, Learner, Policy, Solver, check_plug
 from bench.errors import UserError
 from bench.instance import Instance
 from bench.paths import is_file, path_component
+from bench.rollout import check_information
 from bench.run.instance_set import set_hash
 from bench.run.record import SCHEMA, Record
 from bench.setting import Setting
@@ -33,6 +34,8 @@ class Job:
         The instances of `split`.
     config
         Resolved configuration of `solver` and `dataset`, and of whatever else decides results.
+    isolate
+        Whether a policy decides in a process of its own where information is online.
 
     Raises
     ------
@@ -52,6 +55,7 @@ class Job:
     seed: int = 0
     split: str = "test"
     config: Mapping[str, Any] = field(default_factory=dict)
+    isolate: bool = True
 
     def __post_init__(self) -> None:
         check_plugin("solver", self.plugin)
@@ -65,11 +69,7 @@ class Job:
                 f"track: {self.solver} solves {' and '.join(tracks)} only, "
                 f"and this is {self.setting.track}"
             )
-        if self.setting.information == "online" and self.plugin.clairvoyant:
-            raise UserError(
-                f"track, observe: {self.solver} plans with the future known and may not enter "
-                "track=online or observe=arrived; set track=schedule observe=all"
-            )
+        check_information(self.solver, self.plugin, self.setting)
 
     @functools.cached_property
     def set_hash(self) -> str:
@@ -92,8 +92,10 @@ class Job:
     @functools.cached_property
     def parameters(self) -> dict[str, Any]:
         """The nested configuration, as the tracker and `config.yaml` hold it."""
+        shared_process = self.setting.information == "online" and not self.isolate
         return {
             **self.config,
+            **({"isolate": False} if shared_process else {}),
             "budget": asdict(self.budget),
             **asdict(self.setting),
             "seed": self.seed,

@@ -56,6 +56,10 @@ class Record(TypedDict, total=False):
     observe: str
     event_order: str
     information: str  # clairvoyant | online: what the solver knew
+    isolated: bool  # whether it decided in a process of its own that received observations only
+    # checked | not reproducible | not applicable | failed: whether decisions depend on the future
+    # (`bench.non_anticipation`)
+    non_anticipation: str
     set_hash: str  # identity of the instances (`bench.run.instance_set`)
     key: str  # identity of (configuration, seed, instances)
     status: str  # finished | failed

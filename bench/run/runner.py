@@ -22,8 +22,8 @@ from bench.errors import CRASHES, UserError, one_line
 from bench.instance import Instance
 from bench.protection import TrainingData
 from bench.references import RandomPlay, Reference, References
-from bench.rollout import as_solver
-from bench.run import provenance
+from bench.rollout import as_solver, check_information
+from bench.run import online, provenance
 from bench.run.evaluation import (
     Entry,
     Evaluation,
@@ -129,6 +129,7 @@ class Execution:
         self.references = references
         self.tracked = tracked
         self.progress = progress
+        self.information = online.Information()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         folder.start_clock()
 
@@ -148,7 +149,11 @@ class Execution:
         objective = job.setting.objective
         write_config(self.folder.path / CONFIG, job.parameters)
         self._track_input()
-        entries = self._entries(self._solver())
+        solver = self._solver()
+        try:
+            entries, self.information = online.checked(solver, job, self._entries(solver))
+        finally:
+            online.close(solver)
         evaluations = [
             evaluate_entry(instance, entry, objective)
             for instance, entry in zip(job.instances, entries, strict=True)
@@ -172,15 +177,15 @@ class Execution:
 
     def _solver(self) -> Solver:
         plugin = self.job.plugin
-        if not isinstance(plugin, Learner):
-            return as_solver(plugin)
         job = self.job
+        if not isinstance(plugin, Learner):
+            return online.entrant(plugin, job)
         with self.folder.training():
             rng = np.random.default_rng([job.seed, TRAINING])
             data = TrainingData(job.dataset, job.solver)
             trained = plugin.fit(data, job.setting, job.budget, rng, FolderLogger(self))
             data.check()
-            return as_solver(trained)
+        return online.entrant(trained, job)
 
     def _entries(self, solver: Solver) -> list[Entry]:
         """Solve what is not solved yet.
@@ -255,6 +260,7 @@ class Execution:
         record = {
             "schema": SCHEMA,
             **self.job.identity,
+            **self.information.fields(),
             "status": status,
             **numbers,
             **self.folder.seconds(),
@@ -393,6 +399,7 @@ def evaluate(
     budget = budget or Budget()
     solver = as_solver(plugin)
     rows = []
+    check_information(type(plugin).__name__, plugin, setting)
     for i, instance in enumerate(instances):
         played = replace(setting, track="assign") if instance.sharing == "budget" else setting
         entry = solve(solver, instance, played, budget, np.random.default_rng([seed, i]))

@@ -214,7 +214,11 @@ class Simulator:
         return Schedule(self.tables.task[i, number, ORDER], agent, start, end)
 
     def observation(self, b: int) -> Observation:
-        """Return what a policy observes in environment b, without padding."""
+        """Return what a policy observes in environment b, without padding.
+
+        Every array owns its memory: a view would make the rest of the table, such as true
+        durations, reachable as its `base`.
+        """
         i = int(self.state.env[b, INSTANCE])
         instance = self.instances[i]
         n_agents = instance.n_agents
@@ -225,7 +229,7 @@ class Simulator:
         running = self.state.task[b, RUNNING_TASKS, : self.state.env[b, N_RUNNING]]
         running_agent = self.state.task[b, AGENT, running]
         running_type = instance.agent_type[running_agent]
-        agents = self.state.agents[b, :n_agents].copy()
+        agents = self.state.agents[b, :n_agents]
         mask = self.state.mask[b]
         legal = mask[:-1].reshape(self.window, -1)[: len(shown), :n_agents]
         has_tenants = instance.tenant is not None
@@ -235,21 +239,21 @@ class Simulator:
         return Observation(
             time=int(self.state.env[b, TIME]),
             tick_seconds=float(instance.tick_seconds),
-            release=task[:, RELEASE],
-            duration=task_on_type[..., VISIBLE],
-            demand=task_on_type[..., DEMAND:],
-            weight=task[:, WEIGHT],
-            due=task[:, DUE] if instance.due is not None else None,
-            tenant=task[:, TENANT] if has_tenants else None,
-            kind=task[:, KIND],
-            agent_type=instance.agent_type,
-            capacity=instance.capacity,
-            free=agents[:, FREE:],
+            release=task[:, RELEASE].copy(),
+            duration=task_on_type[..., VISIBLE].copy(),
+            demand=task_on_type[..., DEMAND:].copy(),
+            weight=task[:, WEIGHT].copy(),
+            due=task[:, DUE].copy() if instance.due is not None else None,
+            tenant=task[:, TENANT].copy() if has_tenants else None,
+            kind=task[:, KIND].copy(),
+            agent_type=instance.agent_type.copy(),
+            capacity=instance.capacity.copy(),
+            free=agents[:, FREE:].copy(),
             up=agents[:, UP].astype(bool),
-            next_outage=agents[:, NEXT_OUTAGE],
+            next_outage=agents[:, NEXT_OUTAGE].copy(),
             running_agent=running_agent,
             running_end=self.state.task[b, VISIBLE_END, running],
-            running_demand=self.tables.task_on_type[i, running, running_type, DEMAND:],
+            running_demand=self.tables.task_on_type[i, running, running_type, DEMAND:].copy(),
             running_tenant=self.tables.task[i, running, TENANT] if has_tenants else None,
             tenant_free=tenant_free,
             mask=np.append(legal.ravel(), mask[-1]).astype(bool),

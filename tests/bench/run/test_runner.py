@@ -519,7 +519,8 @@ def test_a_clairvoyant_planner_may_not_enter_online() -> None:
         job(Serial(), setting=setting)
     rolling = Serial()
     rolling.clairvoyant = False  # type: ignore[attr-defined]
-    assert job(rolling, setting=setting).identity["information"] == "online"
+    with pytest.raises(UserError, match=r"Serial.clairvoyant: a Solver is given the whole"):
+        job(rolling, setting=setting)
     assert job(First(), "first", setting=setting).identity["track"] == "online"
 
 
