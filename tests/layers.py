@@ -38,6 +38,7 @@ DOORS = {  # library -> prefixes of the modules that may import it
 }
 DYNAMIC_CALLS = ("import_module", "__import__")
 DYNAMIC = (
+    "bench.run.policy_server",  # imports the modules of the policy that it is sent
     "bench.speed.__main__",  # imports the benchmark that is named on the command line
     "solvers.networks.registry",  # imports every module of its own package
 )

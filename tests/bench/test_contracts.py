@@ -52,6 +52,18 @@ def test_every_capability_has_a_default_of_its_type() -> None:
     assert (policy.facts(), policy.draws_actions, policy.baseline) == ({}, False, False)
 
 
+@pytest.mark.parametrize("value", [False, property(lambda self: True), None])
+def test_a_solver_class_cannot_declare_that_it_does_not_need_the_future(value: Any) -> None:
+    with pytest.raises(TypeError, match=r"Mine\.clairvoyant"):
+        type("Mine", (Nothing,), {"clairvoyant": value})
+
+
+def test_a_plug_in_has_one_role() -> None:
+    both = type("Both", (FirstLegal, Nothing), {"clairvoyant": True})()
+    with pytest.raises(UserError, match="solver: Both is Solver and Policy at once"):
+        check_plugin("solver", both)
+
+
 @pytest.mark.parametrize(
     ("attributes", "expected"),
     [
