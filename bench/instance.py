@@ -1,8 +1,7 @@
 """The problem in matrix form: integer arrays that are checked when an instance is built.
 
 Symbols: N tasks, M agents, T agent types, R resources, U tenants; p_jt is the duration of task j on
-an agent of type t. Times are ticks of `tick_seconds` seconds. The fields are defined in
-`bench/docs/problem.md`, section 1.
+an agent of type t. Times are ticks of `tick_seconds` s. Fields: `bench/docs/problem.md`, section 1.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import gzip
 import hashlib
 import itertools
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,6 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from bench.json_content import parse_json
 
 SCHEMA = 1
 KINDS = ("preprocess", "train", "inference", "deploy")
@@ -426,15 +426,15 @@ def read_json(path: str | Path) -> Any:
     Raises
     ------
     InstanceError
-        If it is no JSON or cut short.
+        If it is no JSON or cut short, or if a key stands twice in one object.
     OSError
         If there is no such file.
     """
     raw = Path(path).read_bytes()
     try:
-        return json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
-    except (ValueError, EOFError, OSError, zlib.error, RecursionError) as error:
-        raise InstanceError(f"not readable as JSON ({error}); the file may be cut short") from None
+        return parse_json(raw)
+    except ValueError as error:
+        raise InstanceError(f"not readable as JSON ({error}); it may be cut short") from None
 
 
 def write_json(path: str | Path, data: Any) -> None:

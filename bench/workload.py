@@ -16,7 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from bench.instance import KINDS, NOT_ELIGIBLE, Instance, InstanceError, Outage
+import numpy as np
+
+from bench.instance import KINDS, Instance, InstanceError, Outage
+from bench.ticks import duration_to_ticks, time_to_ticks
 
 RESOURCES = ("gpu", "cpu", "memory")
 
@@ -93,29 +96,29 @@ class Workload:
         self._check()
         tick = self.tick_seconds
         index = {agent_type.name: t for t, agent_type in enumerate(self.types)}
-        seconds = [[self.seconds(task, t) for t in self.types] for task in self.tasks]  # (N, T)
-        due = [task.due for task in self.tasks]
+        seconds = np.array(  # (N, T), NaN = not eligible
+            [[self.seconds(task, t) for t in self.types] for task in self.tasks], dtype=np.float64
+        )
+        ratio = np.array([task.estimate_ratio for task in self.tasks])
+        due = np.array([task.due for task in self.tasks], dtype=np.float64)  # NaN = none
         columns: dict[str, Any] = {
-            "duration": [[seconds_to_ticks(p, tick) for p in row] for row in seconds],
-            "estimate": [
-                [seconds_to_ticks(p if p is None else p * task.estimate_ratio, tick) for p in row]
-                for task, row in zip(self.tasks, seconds, strict=True)
-            ],
+            "duration": duration_to_ticks(seconds, tick),
+            "estimate": duration_to_ticks(seconds * ratio[:, None], tick, "estimate"),
             "demand": [
                 [(task.gpus if t.accelerated else 0, task.cpus, task.memory) for t in self.types]
                 for task in self.tasks
             ],
             "capacity": [agent[1:] for agent in self.agents],
             "agent_type": [index[agent.type] for agent in self.agents],
-            "release": [_rounded_up(task.release, tick) for task in self.tasks],
+            "release": time_to_ticks([task.release for task in self.tasks], tick, "release"),
             "weight": [task.weight for task in self.tasks],
-            "due": None if None in due else [_rounded_up(d, tick) for d in due],
+            "due": None if np.isnan(due).any() else time_to_ticks(due, tick, "due"),
             "tenant": [task.tenant for task in self.tasks],
             "quota": self.quota,
             "kind": [KINDS.index(task.kind) for task in self.tasks],
             "outages": tuple(
-                Outage(agent, _rounded_up(start, tick), _rounded_up(end, tick))
-                for agent, start, end in self.outages
+                Outage(agent, *time_to_ticks((start, end), tick, f"outages[{i}]").tolist())
+                for i, (agent, start, end) in enumerate(self.outages)
             ),
             "resources": RESOURCES,
             "tick_seconds": tick,
@@ -134,6 +137,7 @@ class Workload:
         )
 
     def _check(self) -> None:
+        _require_positive("tick_seconds", self.tick_seconds)
         names = [agent_type.name for agent_type in self.types]
         for i, agent in enumerate(self.agents):
             if agent.type not in names:
@@ -173,11 +177,6 @@ class Workload:
                 )
 
 
-def seconds_to_ticks(seconds: float | None, tick_seconds: float) -> int:
-    """Return the ticks that cover a duration, at least 1; -1 for None (not eligible)."""
-    return NOT_ELIGIBLE if seconds is None else max(1, _rounded_up(seconds, tick_seconds))
-
-
 def interpolate(points: Mapping[Any, float], x: float) -> float:
     """Return the piecewise linear function through `points` at x.
 
@@ -195,12 +194,6 @@ def interpolate(points: Mapping[Any, float], x: float) -> float:
     if below is None:
         raise ValueError("interpolate: points: must not be empty")
     return below[1]
-
-
-def _rounded_up(seconds: float | None, tick: float) -> int:
-    """Return a time in ticks, rounded up."""
-    # Rounded to 9 digits first: 2.1 / 0.3 is 7.000000000000001 in floating point, but 7 ticks.
-    return math.ceil(round((seconds or 0.0) / tick, 9))
 
 
 def _require_positive(name: str, value: float) -> None:

@@ -200,6 +200,12 @@ GOOD = json.dumps(FORM).encode()
         ("cut.json", GOOD[: len(GOOD) // 2], "may be cut short"),
         ("cut.json.gz", gzip.compress(GOOD)[:-20], "may be cut short"),
         ("binary.json", b"\xff\xfe\x00", "not readable as JSON"),
+        (
+            "twice.json",
+            GOOD[:-1] + b', "weight": [1, 2]}',
+            "key 'weight' stands twice in one object; remove one of them",
+        ),
+        ("deep.json", b"[" * 100_000, "not readable as JSON"),
         ("list.json", b"[]", "a JSON object is needed, got list"),
         (
             "nan.json",

@@ -7,7 +7,7 @@ import pytest
 from bench.errors import UserError
 from bench.instance import InstanceError
 from bench.run.instance_set import check, set_hash
-from bench.workload import Agent, AgentType, Task, Workload, interpolate, seconds_to_ticks
+from bench.workload import Agent, AgentType, Task, Workload, interpolate
 
 TYPES = (AgentType("cpu", 100.0, accelerated=False), AgentType("gpu", 400.0))
 AGENTS = (Agent("cpu", 0, 8, 1000), Agent("gpu", 4, 16, 4000))
@@ -69,14 +69,16 @@ def test_times_are_converted_to_ticks():
     assert (instance.release[0], instance.due[0]) == (3, 90)
     assert instance.estimate[0].tolist() == [906, math.ceil(465 / 10)]
     assert instance.outages == ((1, 10, 21, True),)
-    assert seconds_to_ticks(0.3, 0.1) == 3
-    assert seconds_to_ticks(2.1, 0.3) == 7  # which is 7.000000000000001 in floating point
+    tenth = Workload([Task("net", 0.6)], AGENTS, TYPES, RATE, tick_seconds=0.1).compile()
+    assert tenth.duration.tolist() == [[60, 3]]  # 0.3 / 0.1 exceeds 3 in floating point
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: compiled(TASK._replace(compute=float("nan"))), r"tasks\[0\].compute"),
+        (lambda: compiled(TASK._replace(release=1e300)), r"release\[0\]: value 1e\+300 s: must be"),
+        (lambda: Workload([TASK], AGENTS, TYPES, RATE, tick_seconds=0.0).compile(), "tick_seconds"),
         (lambda: compiled(TASK._replace(data=-1.0)), r"tasks\[0\].data"),
         (lambda: compiled(TASK._replace(model="unknown")), r"tasks\[0\].model"),
         (lambda: compiled(TASK._replace(kind="dance")), r"tasks\[0\].kind"),
