@@ -1,13 +1,13 @@
-"""Find or download the files of outside data, read them, and cut traces into windows."""
+"""Find or download the files of outside data, and cut traces into windows."""
 
 from __future__ import annotations
 
-import csv
-import gzip
+import hashlib
 import itertools
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,6 +15,11 @@ from bench.contracts import SPLITS
 from bench.errors import UserError
 
 CACHE = "dl-scheduling-bench"  # the name of the suite's folder in the user's cache
+# Endings of names that editors, backup programs and downloads give to copies of a file.
+COPY_ENDINGS = (
+    *("~", ".bak", ".backup", ".old", ".orig", ".save", ".copy", ".tmp", ".temp", ".swp", ".swo"),
+    *(".part", ".partial", ".crdownload", ".download", ".rej"),
+)
 
 
 def find_files(
@@ -36,15 +41,31 @@ def find_files(
     required
         What data is needed and where it can be obtained, for the error message.
     pattern
-        Shell pattern of the names of the files in a folder.
+        Shell pattern of the names of the files in a folder, in upper or lower case, with or without
+        .gz. Hidden files and copies (such as `a.csv~`, `a.csv.bak`) never match.
     download_base
         The part that the addresses in `downloads` have in common.
 
     Raises
     ------
     UserError
-        When there is nothing to read. The message says what to obtain and how to pass it.
+        When there is nothing to read: the message says what to obtain and how to pass it. When two
+        files of a folder are copies of each other: the message names both.
     """
+    files = _matching_files(path, downloads, required, pattern, download_base)
+    if path is not None:
+        _refuse_copies(path, files)
+    return files
+
+
+def _matching_files(
+    path: str | Path | None,
+    downloads: Mapping[str, str],
+    required: str,
+    pattern: str,
+    download_base: str,
+) -> list[Path]:
+    """Return the files of a dataset, copies in a folder included; see `find_files`."""
     if path is None:
         if not downloads:
             _raise_missing("no file was given", required)
@@ -57,10 +78,18 @@ def find_files(
         return [path]
     if not path.is_dir():
         _raise_missing(f"value {path}: does not exist", required)
-    files = sorted(f for f in path.glob(pattern) if f.is_file() and not f.name.startswith("."))
+    files = [f for f in _visible_files(path) if _matches(f.name, pattern)]
     if not files:
         _raise_missing(f"value {path}: no file in it matches {pattern!r}", required)
     return files
+
+
+def other_files(path: str | Path | None, files: Sequence[Path]) -> list[str]:
+    """Return the names of the visible files beside `files`, which were found in a folder."""
+    folder = Path(path or "").expanduser()
+    if path is None or not folder.is_dir():
+        return []
+    return [file.name for file in _visible_files(folder) if file not in files]
 
 
 def find_file(
@@ -77,82 +106,47 @@ def find_file(
     UserError
         When there is no file or more than one.
     """
-    first, *others = find_files(path, downloads, required, pattern, download_base)
+    first, *others = _matching_files(path, downloads, required, pattern, download_base)
     if others:
+        names = ", ".join(file.name for file in (first, *others))
         raise UserError(
             f"dataset.path: value {path}: holds {1 + len(others)} files that match {pattern!r}; "
-            "name one of them"
+            f"name one of them: {names}"
         )
     return first
 
 
-def read_text(path: Path) -> str:
-    """Return the content of a text file, plain or compressed by gzip.
-
-    Raises
-    ------
-    UserError
-        When the file cannot be read, is cut short or corrupt, or is not UTF-8 text.
-    """
-    try:
-        raw = path.read_bytes()
-        return (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: not readable as text ({error}); the file may be cut short or corrupt"
-        ) from None
+def without_gz(name: str) -> str:
+    """Return the name of a file without the ending .gz."""
+    return name[:-3] if name.lower().endswith(".gz") else name
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield each row of a CSV file, plain or compressed by gzip.
-
-    Parameters
-    ----------
-    columns
-        Names of the columns that the header must have.
-
-    Yields
-    ------
-    tuple of str and dict
-        The place of the row for error messages ("FILE: line N"), and column -> value.
-
-    Raises
-    ------
-    UserError
-        When a column is missing or a row has another number of fields than the header.
-    """
-    rows = csv.reader(read_text(path).splitlines())
-    header = next(rows, [])
-    missing = [column for column in columns if column not in header]
-    if missing:
-        raise UserError(
-            f"{path}: line 1: column {missing[0]} is missing; "
-            f"found {', '.join(header) or 'nothing'}"
-        )
-    for i, row in enumerate(rows, 2):
-        where = f"{path}: line {i}"
-        if len(row) != len(header):
-            raise UserError(
-                f"{where}: {len(row)} fields, expected {len(header)}; the file may be cut short"
-            )
-        yield where, dict(zip(header, row, strict=True))
+def _visible_files(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
 
 
-def parse_number(text: str, where: str) -> float:
-    """Return `text` as a finite number.
+def _matches(name: str, pattern: str) -> bool:
+    bare = without_gz(name).lower()
+    if bare.endswith(COPY_ENDINGS) or bare.startswith("#"):
+        return False
+    return any(fnmatchcase(one, pattern.lower()) for one in (name.lower(), bare))
 
-    Raises
-    ------
-    UserError
-        When it is not one; the message begins with `where`.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not abs(value) < float("inf"):
-        raise UserError(f"{where}: value {text!r}: is not a number; correct the file")
-    return value
+
+def _refuse_copies(path: str | Path, files: Sequence[Path]) -> None:
+    """Raise a UserError if two files are equal, or one is another one compressed."""
+    sizes = Counter(file.stat().st_size for file in files)
+    seen: dict[str, Path] = {}  # name, or SHA-256 of the content -> first file with it
+    for file in files:
+        keys = [without_gz(file.name)]
+        if sizes[file.stat().st_size] > 1:
+            keys.append(hashlib.sha256(file.read_bytes()).hexdigest())
+        for key in keys:
+            if key in seen:
+                raise UserError(
+                    f"dataset.path: value {path}: {seen[key].name} and {file.name} are copies of "
+                    "one file; delete one of them, or name a file"
+                )
+            seen[key] = file
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 from bench.contracts import SPLITS, Dataset
 from bench.errors import UserError
 from bench.instance import Instance, InstanceError, read_json
-from datasets._files import find_files
+from datasets._files import find_files, other_files
+from datasets._reading import Reading
 
 REQUIRED = (
     "an instance as JSON (see Instance.to_dict), or a folder of them, with subfolders train, "
@@ -22,6 +23,13 @@ class Files(Dataset):
     A folder with any of the subfolders train, validation, test has these splits. Otherwise all
     its files are the test split.
 
+    Parameters
+    ----------
+    path
+        File or folder.
+    pattern
+        Shell pattern of the names of the files in a folder, with or without .gz.
+
     Raises
     ------
     UserError
@@ -34,33 +42,45 @@ class Files(Dataset):
         self,
         name: str = "file",
         path: str | None = None,
-        pattern: str = "*.json*",
+        pattern: str = "*.json",
         hashes: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.path = path
         self.pattern = pattern
         self.hashes = dict(hashes or {})
+        self._reported: set[str] = set()  # splits of which the line of the reader was logged
 
     def instances(self, split: str) -> Iterator[Instance]:
         """Yield the instances of the split in the order of the names of the files."""
-        for file in self._files(split):
+        files = self._files(split)
+        reading = Reading(files[0].parent if len(files) > 1 else files[0], "instances")
+        for file in files:
             where = str(file)
             try:
                 data = read_json(file)
                 for i, item in enumerate(data if isinstance(data, list) else [data]):
                     where = f"{file}, instance {i}" if isinstance(data, list) else str(file)
                     yield Instance.from_dict(item)
+                    reading.use()
             except InstanceError as error:
                 raise InstanceError(f"{where}: {error}") from None
+        if split not in self._reported:
+            self._reported.add(split)
+            reading.ignore_files(other_files(self._folder(split), files))
+            reading.finish()
 
-    def _files(self, split: str) -> list[Path]:
-        folder = Path(self.path).expanduser() if self.path else None
-        if folder and any((folder / name).is_dir() for name in SPLITS):
-            return find_files(folder / split, {}, REQUIRED, self.pattern)
+    def _folder(self, split: str) -> Path | None:
+        """Return where the files of a split are; None: no path was given."""
+        path = Path(self.path).expanduser() if self.path else None
+        if path and any((path / name).is_dir() for name in SPLITS):
+            return path / split
         if split != "test":
             raise UserError(
                 f"dataset.path: value {self.path}: has no split {split}; "
                 f"put those instances in a subfolder {split}/"
             )
-        return find_files(self.path, {}, REQUIRED, self.pattern)
+        return path
+
+    def _files(self, split: str) -> list[Path]:
+        return find_files(self._folder(split), {}, REQUIRED, self.pattern)

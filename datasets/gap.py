@@ -17,8 +17,10 @@ import numpy as np
 from bench.contracts import Dataset
 from bench.errors import UserError
 from bench.instance import Instance, InstanceError, Ints
-from datasets._files import find_files, parse_number, read_text
+from datasets._files import find_files, other_files, without_gz
 from datasets._random import instance_generator
+from datasets._reading import Reading
+from datasets._tables import parse_number, read_text
 
 REQUIRED = (
     "GAP files (m n, costs, uses, capacities), e.g. gap1.txt to gap12.txt, gapa.txt to gapd.txt of "
@@ -37,7 +39,9 @@ class Gap(Dataset):
     sense
         `min`: the first matrix holds costs, `max`: profits. Objectives are reported in that sense.
     pattern
-        Shell pattern of the names of the files in a folder.
+        Shell pattern of the names of the files in a folder, with or without .gz. The published
+        files have many kinds of names, so that by default all files are read but copies (such as
+        `gap1.txt~`, `gap1.txt.bak`).
     max_tasks
         Problems with more tasks are left out. None: no limit.
     recipe
@@ -95,13 +99,31 @@ class Gap(Dataset):
 
     def _read(self) -> list[Instance]:
         files = find_files(self.path, self.downloads, REQUIRED, self.pattern, self.download_base)
-        problems = [problem for file in files for problem in read_gap(file, self.sense)]
-        kept = [p for p in problems if self.max_tasks is None or p.n_tasks <= self.max_tasks]
+        problems: dict[str, Instance] = {}
+        sources: dict[str, Path] = {}
+        for file in files:
+            for problem in read_gap(file, self.sense):
+                if problem.name in problems:
+                    raise UserError(
+                        f"dataset.path: value {self.path}: {sources[problem.name].name} and "
+                        f"{file.name} both hold {problem.name}; delete one of them, or name a file"
+                    )
+                problems[problem.name] = problem
+                sources[problem.name] = file
+        reading = Reading(self.path or self.name, "problems")
+        kept = [
+            p for p in problems.values() if self.max_tasks is None or p.n_tasks <= self.max_tasks
+        ]
+        reading.use(len(kept))
+        if len(kept) < len(problems):
+            reading.leave_out(f"with more than {self.max_tasks} tasks", len(problems) - len(kept))
         if not kept:
             raise UserError(
                 f"dataset.max_tasks: value {self.max_tasks}: none of {len(problems)} problems has "
                 "at most that many tasks; raise it"
             )
+        reading.ignore_files(other_files(self.path, files))
+        reading.finish()
         return kept
 
 
@@ -169,7 +191,7 @@ def read_gap(path: Path, sense: str) -> list[Instance]:
     count = int(values[0]) if several and len(values) else 1
     at = 1 if several and len(values) else 0  # position of the next number
     problems: list[Instance] = []
-    name = path.name.removesuffix(".gz").removesuffix(".txt")
+    name = without_gz(path.name).removesuffix(".txt")
     for i in range(count):
         if len(values) < at + 2 or min(values[at : at + 2]) < 1:
             raise UserError(

@@ -13,11 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from bench.contracts import Dataset
 from bench.errors import UserError
 from bench.instance import MAX_INTEGER, Instance
-from bench.workload import seconds_to_ticks
-from datasets._files import find_file, parse_number, read_csv, split_windows
+from bench.ticks import duration_to_ticks, seconds_between, time_to_ticks
+from datasets._files import find_file, other_files, split_windows
+from datasets._reading import Reading
+from datasets._tables import parse_seconds, read_csv
 
 REQUIRED = (
     "a job file as CSV with the columns norm_job_submit_time, ddl and one per GPU type "
@@ -94,8 +98,12 @@ class Hydra(Dataset):
     def instances(self, split: str) -> Iterator[Instance]:
         """Yield the first n jobs for each n (test), or the windows of the split."""
         if self._jobs is None:
-            file = find_file(self.path, {}, REQUIRED, "*.csv*")
+            file = find_file(self.path, {}, REQUIRED, "*.csv")
             self._jobs = read_hydra(file, list(self.agents))
+            reading = Reading(file, "jobs")
+            reading.use(len(self._jobs))
+            reading.ignore_files(other_files(self.path, [file]))
+            reading.finish()
         starts, size = split_windows(self.splits, len(self._jobs))[split]
         if split == "test":
             yield from (self._instance(self._jobs[:n], f"{self.name}-{n}") for n in self.jobs)
@@ -106,17 +114,20 @@ class Hydra(Dataset):
     def _instance(self, jobs: Sequence[HydraJob], name: str) -> Instance:
         tick = self.tick_seconds
         zero = min(job.submit for job in jobs)
+        due = seconds_between(zero, [job.due for job in jobs])
+        has_due = np.isfinite(due)
         counts = list(self.agents.values())
         columns = {
-            "duration": [[seconds_to_ticks(p, tick) for p in job.seconds] for job in jobs],
+            "duration": duration_to_ticks([job.seconds for job in jobs], tick),
             "demand": [[[1]] * len(counts)] * len(jobs),
             "capacity": [[1]] * sum(counts),
             "agent_type": [t for t, count in enumerate(counts) for _ in range(count)],
-            "release": [math.ceil((job.submit - zero) / tick) for job in jobs],
-            "due": [
-                NO_DUE if math.isinf(job.due) else math.ceil((job.due - zero) / tick)
-                for job in jobs
-            ],
+            "release": time_to_ticks(
+                seconds_between(zero, [job.submit for job in jobs]), tick, "release"
+            ),
+            "due": np.where(
+                has_due, time_to_ticks(np.where(has_due, due, 0.0), tick, "due"), NO_DUE
+            ),
             "resources": ("gpu",),
             "tick_seconds": tick,
             "name": name,
@@ -125,7 +136,7 @@ class Hydra(Dataset):
 
 
 def read_hydra(path: Path, types: Sequence[str]) -> list[HydraJob]:
-    """Return the rows of one CSV file, plain or gzip, with the run times on `types`.
+    """Return the rows of one CSV file, plain or compressed, with the run times on `types`.
 
     Raises
     ------
@@ -134,11 +145,11 @@ def read_hydra(path: Path, types: Sequence[str]) -> list[HydraJob]:
     """
     jobs = []
     for where, row in read_csv(path, ("norm_job_submit_time", "ddl", *types)):
-        submit = parse_number(row["norm_job_submit_time"], f"{where}, norm_job_submit_time")
+        submit = parse_seconds(row["norm_job_submit_time"], f"{where}, norm_job_submit_time")
         due = math.inf
-        if row["ddl"] != "inf":
-            due = submit + parse_number(row["ddl"], f"{where}, ddl")
-        seconds = tuple(parse_number(row[name], f"{where}, {name}") for name in types)
+        if row["ddl"].lower() != "inf":
+            due = submit + parse_seconds(row["ddl"], f"{where}, ddl")
+        seconds = tuple(parse_seconds(row[name], f"{where}, {name}") for name in types)
         if submit < 0 or due < submit:
             raise UserError(f"{where}: norm_job_submit_time and ddl must not be negative")
         if min(seconds) <= 0:

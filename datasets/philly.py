@@ -7,8 +7,6 @@ virtual cluster; `gpu_time` is not used.
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +15,11 @@ from typing import NamedTuple
 from bench.contracts import Dataset
 from bench.errors import UserError
 from bench.instance import Instance
-from bench.workload import seconds_to_ticks
-from datasets._files import find_files, parse_number, read_csv, split_windows
+from bench.ticks import duration_to_ticks, seconds_between, time_to_ticks
+from datasets._files import find_files, other_files, split_windows
+from datasets._reading import Reading
+from datasets._tables import parse_number, parse_seconds, read_csv
 
-log = logging.getLogger(__name__)
 REQUIRED = (
     "the Philly trace as CSV with the columns timestamp, duration, num_gpus, cluster (from "
     "https://github.com/msr-fiddle/philly-traces)"
@@ -97,40 +96,46 @@ class Philly(Dataset):
     def _read(self) -> list[PhillyJob]:
         """Return the jobs that fit the agents, by time of submission; the files are read once."""
         if self._jobs is None:
-            rows = [
-                job
-                for file in find_files(self.path, {}, REQUIRED, "*.csv*")
-                for job in read_philly(file)
-                if self.cluster in (None, job.cluster)
-            ]
-            too_large = sum(job.gpus > max(self.agents) for job in rows)
-            empty = sum(job.duration <= 0 or job.gpus < 1 for job in rows)
-            log.info(
-                "%s: %d jobs, left out: %d that need more GPUs than any agent has, "
-                "%d without duration or GPUs",
-                self.name,
-                len(rows),
-                too_large,
-                empty,
-            )
-            kept = [job for job in rows if 1 <= job.gpus <= max(self.agents) and job.duration > 0]
+            files = find_files(self.path, {}, REQUIRED, "*.csv")
+            rows = [job for file in files for job in read_philly(file)]
+            reading = Reading(self.path, "jobs", "GPU time")
+            kept = [job for job in rows if self._is_used(job, reading)]
             if not kept:
                 raise UserError(
                     f"dataset.cluster: value {self.cluster!r}: no job of it fits the agents; "
-                    "check dataset.cluster and dataset.agents"
+                    f"check dataset.cluster and dataset.agents ({reading.line})"
                 )
+            reading.ignore_files(other_files(self.path, files))
+            reading.finish()
             self._jobs = sorted(kept, key=lambda job: job.submit)
         return self._jobs
 
+    def _is_used(self, job: PhillyJob, reading: Reading) -> bool:
+        """Return whether the agents can run a job, and count it."""
+        if self.cluster not in (None, job.cluster):
+            reading.leave_out("of other virtual clusters")
+            return False
+        amount = job.duration * job.gpus
+        most = max(self.agents)
+        if not amount:
+            reading.leave_out("without duration or GPUs")
+        elif job.gpus > most:
+            reading.leave_out(
+                f"that need more than the {most} GPUs of the largest agent", amount=amount
+            )
+        else:
+            reading.use(amount=amount)
+        return bool(amount) and job.gpus <= most
+
     def _window(self, jobs: Sequence[PhillyJob], name: str) -> Instance:
         tick = self.tick_seconds
-        zero = jobs[0].submit
+        arrival = seconds_between(jobs[0].submit, [job.submit for job in jobs])
         columns = {
-            "duration": [[seconds_to_ticks(job.duration, tick)] for job in jobs],
+            "duration": duration_to_ticks([[job.duration] for job in jobs], tick),
             "demand": [[[job.gpus]] for job in jobs],
             "capacity": [[gpus] for gpus in self.agents],
             "agent_type": [0] * len(self.agents),
-            "release": [math.ceil((job.submit - zero) / tick) for job in jobs],
+            "release": time_to_ticks(arrival, tick, "release"),
             "resources": ("gpu",),
             "tick_seconds": tick,
             "name": name,
@@ -139,7 +144,7 @@ class Philly(Dataset):
 
 
 def read_philly(path: Path) -> list[PhillyJob]:
-    """Return the rows of one CSV file, plain or gzip.
+    """Return the rows of one CSV file, plain or compressed.
 
     Raises
     ------
@@ -156,7 +161,7 @@ def read_philly(path: Path) -> list[PhillyJob]:
                 f"{where}, timestamp: value {row['timestamp']!r}: is not a date and time "
                 "like 2017-10-01 00:00:45"
             ) from None
-        seconds = parse_number(row["duration"], f"{where}, duration")
+        seconds = parse_seconds(row["duration"], f"{where}, duration")
         gpus = parse_number(row["num_gpus"], f"{where}, num_gpus")
         if seconds < 0:
             raise UserError(f"{where}, duration: value {seconds:g}: must not be negative")

@@ -30,6 +30,8 @@ from bench.schedule import Schedule
 from bench.setting import Setting
 from bench.simulator.tables import NO_ACTION
 from bench.simulator.tensors import TensorSimulator
+from bench.ticks import duration_to_ticks, seconds_between, time_to_ticks
+from datasets._reading import Reading
 from datasets.logs.job_table import COLUMNS, JobTable, is_number
 from datasets.logs.stored import StoredLogs
 
@@ -48,7 +50,8 @@ class ImportedLogs(StoredLogs):
     name
         Its name in the cache.
     path
-        The file.
+        The file. Times are numbers of seconds, dates and times (ISO 8601), or durations; releases
+        and starts are rounded up to ticks, as durations are.
     agents
         Mappings of `name`, capacity by resource, and optionally `speed` (1 if not given). The table
         has a column of demands for each resource, in the same units and rounded up to integers (for
@@ -191,6 +194,11 @@ class ImportedLogs(StoredLogs):
                 f"logs: {self.path}: {len(self.rejected)} of {count} rows are rejected "
                 f"({self.rejection_reasons()})"
             )
+        reading = Reading(self.path, "rows")
+        reading.use(len(table))
+        for _, reason in self.rejected:
+            reading.leave_out(f"({reason})")
+        reading.finish()
         return [
             self._pair(table.iloc[first : first + self.jobs], f"{self.name}/{first}")
             for first in range(0, len(table), self.jobs)
@@ -207,11 +215,14 @@ class ImportedLogs(StoredLogs):
         agent = table["agent"].map(names.index).to_numpy()
         demand = table[self.resources].to_numpy().astype(np.int64)
         origin = table["submit"].iloc[0]
-        release = ((table["submit"] - origin) // self.tick_seconds).to_numpy().astype(np.int64)
-        start = np.ceil((table["start"] - origin) / self.tick_seconds).to_numpy().astype(np.int64)
-        used = (table["end"] - table["start"]).to_numpy()[:, None]
-        seconds = used * speed[agent][:, None] / speed  # (N, M)
-        duration = np.maximum(1, np.ceil(seconds / self.tick_seconds)).astype(np.int64)
+        release, start = (
+            time_to_ticks(seconds_between(origin, table[key]), self.tick_seconds, key)
+            for key in ("submit", "start")
+        )
+        used = seconds_between(table["start"], table["end"])
+        # The ratio of an agent's speed to itself is exactly 1: there a job takes what it took.
+        seconds = used[:, None] * (speed[agent][:, None] / speed)  # (N, M)
+        duration = duration_to_ticks(seconds, self.tick_seconds)
         fits = (demand[:, None] <= capacity).all(axis=2)
         instance = Instance.from_dict(
             {
@@ -233,6 +244,11 @@ def _checked_agents(agents: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, 
     """Return the agents by their names, or raise a UserError that names the agent and the field."""
     found: dict[str, dict[str, Any]] = {}
     for i, agent in enumerate(agents):
+        if isinstance(agent.get("name"), bool | float):
+            raise UserError(
+                f"logs.agents[{i}].name: value {agent['name']!r}: is no text; put the name in "
+                "quotes, so that it is kept as it is written"
+            )
         if "name" not in agent or str(agent["name"]) in found:
             raise UserError(f"logs.agents[{i}]: needs a name of its own; add or change `name`")
         for key, value in agent.items():

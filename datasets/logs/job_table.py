@@ -14,12 +14,16 @@ from numpy.typing import NDArray
 
 from bench.errors import UserError
 from bench.instance import MAX_INTEGER
+from bench.ticks import seconds_between
+from datasets._tables import read_rows
 
 if TYPE_CHECKING:
     import pandas
 
 COLUMNS = ("submit", "start", "end", "agent")  # times: seconds, or dates and times
 TIMES = COLUMNS[:3]
+PARQUET = b"PAR1"  # the first bytes of a Parquet file
+SHOWN_AGENTS = 10  # that a message names
 
 
 @dataclass(frozen=True)
@@ -52,20 +56,22 @@ class JobTable:
         Returns
         -------
         table
-            The good rows by submission; times in seconds from the first submission, demands as
-            integers.
+            The good rows by submission; times in seconds from the first submission, to the
+            microsecond, demands as integers.
         rejected
             (row, reason) of each row that breaks a rule, by row; rows count from 0.
 
         Raises
         ------
         UserError
-            Where the file cannot be read, is empty or lacks a column.
+            Where the file cannot be read, is empty, lacks a column or mixes kinds of times.
         """
-        table = self._standard_form(self._read_file())
+        raw, damaged = self._read_file()
+        table = self._standard_form(raw)
         reasons = self._reasons(table)
         bad = np.zeros(len(table), dtype=bool)
-        rejected: list[tuple[int, str]] = []
+        bad[list(damaged)] = True
+        rejected = list(damaged.items())
         for reason, rows in reasons.items():
             rejected += [(int(row), reason) for row in np.flatnonzero(rows.to_numpy() & ~bad)]
             bad |= rows.to_numpy()
@@ -76,41 +82,69 @@ class JobTable:
         ]
         bad[crowded] = True
         good = table[~bad].sort_values(["submit", "start"], kind="stable")
-        good[list(TIMES)] -= good["submit"].min()
+        first = good["submit"].min()
+        good[list(TIMES)] = seconds_between(first, good[list(TIMES)])
         return good, sorted(rejected)
 
-    def _read_file(self) -> pandas.DataFrame:
-        """Return the rows as they stand in the file."""
+    def _read_file(self) -> tuple[pandas.DataFrame, dict[int, str]]:
+        """Return the rows as they stand in the file, and row -> reason of each damaged one."""
         import pandas
 
         path = self.path.expanduser()
         try:
-            if path.suffix in (".parquet", ".pq"):
-                return pandas.read_parquet(path)
-            return pandas.read_csv(path)
+            with path.open("rb") as file:
+                is_parquet = file.read(len(PARQUET)) == PARQUET
+            if is_parquet:
+                return pandas.read_parquet(path, dtype_backend="numpy_nullable"), {}
+            rows = [fields for _, fields in read_rows(path)]
         except Exception as error:  # each reader raises its own kinds for a damaged file
             raise UserError(
                 f"logs.path: {path} cannot be read ({str(error).splitlines()[0]})"
             ) from None
+        if not rows:
+            raise UserError(f"logs.path: {path} cannot be read (it is empty)")
+        header, *rows = rows
+        width = len(header)
+        damaged = {
+            i: f"has {len(row)} fields, the header has {width}"
+            for i, row in enumerate(rows)
+            if len(row) != width
+        }
+        whole = [(row + [""] * width)[:width] for row in rows]
+        return pandas.DataFrame(whole, columns=header, dtype=object), damaged
 
     def _standard_form(self, table: pandas.DataFrame) -> pandas.DataFrame:
         """Return the needed columns under the names used here, as numbers and agent names."""
+        import pandas
+
+        from datasets.logs import columns
+
         if table.empty:
             raise UserError(f"logs.path: {self.path} has no rows")
-        names = {self.columns.get(name, name): name for name in (*COLUMNS, *self.resources)}
-        missing = [name for name in names if name not in table]
-        if missing:
+        in_file = {name: self.columns.get(name, name) for name in (*COLUMNS, *self.resources)}
+        there = list(table)
+        for name in in_file.values():
+            if there.count(name) != 1:
+                problem = f"no column {name!r}" if name not in there else f"two columns {name!r}"
+                raise UserError(
+                    f"logs: {self.path} has {problem}; it has {', '.join(map(str, there))}. "
+                    "Name it in logs.columns"
+                )
+        standard: dict[str, Any] = {"agent": columns.names(table[in_file["agent"]])}
+        kinds: dict[str, str] = {}  # kind of times -> first column that has it
+        for name in TIMES:
+            found, standard[name] = columns.times(table[in_file[name]])
+            kinds |= {kind: name for kind in found if kind not in kinds}
+        if len(kinds) > 1:
+            held = ", ".join(f"{in_file[name]} has {kind}" for kind, name in kinds.items())
             raise UserError(
-                f"logs: {self.path} has no column {missing[0]!r}; it has "
-                f"{', '.join(map(str, table))}. Name it in logs.columns"
+                f"logs: {self.path}: {held}; write all times as numbers of seconds, as dates and "
+                "times (all with a time zone or none), or as durations"
             )
-        table = table[list(names)].rename(columns=names)
-        table["agent"] = table["agent"].map(_agent_name)
-        for name in (*TIMES, *self.resources):
-            table[name] = _numbers(table[name], dates=name in TIMES)
-        demands = table[list(self.resources)]
-        table[list(self.resources)] = demands.where(demands < 0, np.ceil(demands))
-        return table
+        for name in self.resources:
+            demand = columns.numbers(table[in_file[name]])
+            standard[name] = np.where(demand < 0, demand, np.ceil(demand))
+        return pandas.DataFrame(standard)
 
     def _reasons(self, table: pandas.DataFrame) -> dict[str, pandas.Series]:
         """Return the rows (bool) that break each rule, by the reason in words."""
@@ -131,7 +165,7 @@ class JobTable:
             "started before it was submitted": table["start"] < table["submit"],
             "ended before it began": table["end"] <= table["start"],
             f"it may end after more than {MAX_INTEGER:,} ticks; raise logs.tick_seconds": too_late,
-            f"agent is none of {', '.join(self.agents)}": ~table["agent"].isin(list(self.agents)),
+            f"agent is none of {_listed(self.agents)}": ~table["agent"].isin(list(self.agents)),
             "a demand is negative or more than its agent has": misfits,
         }
 
@@ -178,18 +212,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _agent_name(value: Any) -> str:
-    """Return an agent's name; pandas reads integer names as floats where some are missing."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _numbers(column: pandas.Series, dates: bool) -> pandas.Series:
-    """Return a column as finite floats, NaN for anything else; dates become seconds."""
-    import pandas
-
-    is_date = pandas.api.types.is_datetime64_any_dtype(column)
-    found = pandas.to_numeric(column, errors="coerce")
-    if dates and len(column) and (is_date or found.isna().all()):
-        times = pandas.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
-        found = (times - pandas.Timestamp(0, tz="utc")).dt.total_seconds()
-    return found.astype(float).where(lambda x: x.abs() < math.inf)
+def _listed(agents: Mapping[str, Any]) -> str:
+    """Return the first names of agents."""
+    more = len(agents) - SHOWN_AGENTS
+    return ", ".join(list(agents)[:SHOWN_AGENTS]) + (f" and {more} more" if more > 0 else "")

@@ -1,7 +1,6 @@
-"""Finding and reading files, and cutting traces into windows."""
+"""Finding files, and cutting traces into windows."""
 
 import functools
-import gzip
 import hashlib
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -9,14 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from bench.errors import UserError
-from datasets._files import (
-    find_file,
-    find_files,
-    parse_number,
-    read_csv,
-    read_text,
-    split_windows,
-)
+from datasets._files import find_file, find_files, other_files, split_windows
 
 
 def split(train, validation, test):
@@ -32,7 +24,7 @@ FRACTIONS = split(
 
 def test_find_files_accepts_a_file_or_a_folder(tmp_path):
     for name in ("b.swf", "a.swf", "notes.md", ".hidden.swf"):
-        (tmp_path / name).write_text("x")
+        (tmp_path / name).write_text(name)
     assert [f.name for f in find_files(tmp_path, {}, "it", "*.swf")] == ["a.swf", "b.swf"]
     assert find_files(tmp_path / "notes.md", {}, "it", "*.swf") == [tmp_path / "notes.md"]
     for path in (tmp_path / "no such", None, tmp_path):
@@ -46,6 +38,39 @@ def test_find_file_accepts_one_file_only(tmp_path):
     (tmp_path / "b.swf").write_text("x")
     with pytest.raises(UserError, match=r"holds 2 files that match '\*\.swf'; name one of them"):
         find_file(tmp_path, {}, "it", "*.swf")
+
+
+def test_copies_of_editors_and_backups_are_not_files_of_their_own(tmp_path):
+    names = ("a.csv", "B.CSV.gz", "a.csv~", "a.csv.bak", "a.csv.bak.gz", "c.csv.orig", "#a.csv#")
+    more = ("a.csv.1", "d.csv.tmp", "e.csv.part", "f.csvx", ".a.csv.swp")
+    for name in (*names, *more):
+        (tmp_path / name).write_text(name)
+    found = find_files(tmp_path, {}, "it", "*.csv")
+    assert [file.name for file in found] == ["B.CSV.gz", "a.csv"]
+    others = other_files(tmp_path, found)
+    assert others == sorted({*names, *more} - {"a.csv", "B.CSV.gz", ".a.csv.swp"})
+    assert other_files(tmp_path / "a.csv", [tmp_path / "a.csv"]) == other_files(None, []) == []
+    assert [file.name for file in find_files(tmp_path, {}, "it", "*.csv.gz")] == ["B.CSV.gz"]
+    every = [file.name for file in find_files(tmp_path, {}, "it", "*")]
+    assert every == ["B.CSV.gz", "a.csv", "a.csv.1", "f.csvx"]
+    assert find_files(tmp_path / "a.csv~", {}, "it", "*.csv") == [tmp_path / "a.csv~"]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "content"),
+    [("a.csv", "a.csv.gz", "other"), ("a (1).csv", "a.csv", "a.csv"), ("b.csv.GZ", "b.csv", "x")],
+)
+def test_a_file_and_its_copy_in_one_folder_are_an_error_that_names_both(
+    tmp_path, first, second, content
+):
+    (tmp_path / second).write_text("a.csv")
+    (tmp_path / first).write_text(content)
+    (tmp_path / "c.csv").write_text("c.csv")
+    with pytest.raises(UserError, match=r"dataset\.path: value .* are copies of one file") as error:
+        find_files(tmp_path, {}, "it", "*.csv")
+    assert f" {first} and {second} are" in str(error.value) or (
+        f" {second} and {first} are" in str(error.value)
+    )
 
 
 def test_error_of_a_failed_download_says_what_to_obtain():
@@ -78,37 +103,6 @@ def test_downloads_are_checked_and_cached(tmp_path, monkeypatch):
     assert first == again
     assert (first.name, first.read_bytes()) == ("gap1", content)
     assert tmp_path in first.parents
-
-
-def test_read_text_accepts_plain_and_gzip_and_rejects_damaged_files(tmp_path):
-    whole = gzip.compress(b"1 2 3\n" * 200)
-    (tmp_path / "plain").write_bytes(b"1 2")
-    (tmp_path / "zip").write_bytes(whole)
-    (tmp_path / "short").write_bytes(whole[:-12])
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    assert read_text(tmp_path / "plain") == "1 2"
-    assert read_text(tmp_path / "zip") == "1 2 3\n" * 200
-    for name in ("short", "binary", "absent"):
-        with pytest.raises(UserError, match=rf"{name}: not readable as text"):
-            read_text(tmp_path / name)
-
-
-def test_read_csv_yields_rows_with_their_place(tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_text("a,b\n1,2\n3\n")
-    rows = read_csv(path, ["b"])
-    assert next(rows) == (f"{path}: line 2", {"a": "1", "b": "2"})
-    with pytest.raises(UserError, match=r"t\.csv: line 3: 1 fields, expected 2; the file may be"):
-        next(rows)
-    with pytest.raises(UserError, match=r"t\.csv: line 1: column c is missing; found a, b"):
-        next(read_csv(path, ["a", "c"]))
-
-
-def test_parse_number_accepts_finite_numbers_only():
-    assert parse_number("1.5", "here") == 1.5
-    for text in ("abc", "nan", "inf", ""):
-        with pytest.raises(UserError, match=r"^here: value .*: is not a number"):
-            parse_number(text, "here")
 
 
 def test_windows_by_fraction_by_index_and_by_start():

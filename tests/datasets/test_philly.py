@@ -1,5 +1,6 @@
 """The Philly CSV: a hand-made trace, damaged traces, and October 2017."""
 
+import gzip
 import logging
 from pathlib import Path
 
@@ -35,11 +36,12 @@ def write(folder, rows=ROWS, header=HEADER):
 
 def test_hand_made_trace_is_read(tmp_path, caplog):
     data = Philly(SPLITS, [4, 2], path=write(tmp_path))
-    with caplog.at_level(logging.INFO):
-        [instance] = data.instances("test")
-    assert (
-        "6 jobs, left out: 1 that need more GPUs than any agent has, 1 without duration or GPUs"
-        in caplog.text
+    [instance] = data.instances("test")
+    [line] = caplog.records
+    assert line.levelno == logging.WARNING
+    assert line.getMessage() == (
+        f"{tmp_path / 'trace.csv'}: 6 jobs read, 4 used, 2 left out: 1 that need more than the 4 "
+        "GPUs of the largest agent (6.7 % of the GPU time), 1 without duration or GPUs"
     )
     assert instance.capacity.tolist() == [[4], [2]]
     assert instance.release.tolist() == [0, 1]
@@ -59,6 +61,73 @@ def test_virtual_cluster_and_tick_are_used(tmp_path):
     assert instance.duration.tolist() == [[600]]
     with pytest.raises(UserError, match=r"dataset\.cluster: value 'z': no job of it fits"):
         list(Philly(only, [4], path=write(tmp_path), cluster="z").instances("test"))
+
+
+def test_everything_used_is_one_line_too_but_no_warning(tmp_path, caplog):
+    data = Philly(SPLITS, [8], path=write(tmp_path, [*ROWS[:4], ROWS[5]]))
+    with caplog.at_level(logging.INFO):
+        assert len(list(data.instances("test"))) == len(list(data.instances("train"))) == 1
+    [line] = caplog.records
+    assert line.levelno == logging.INFO
+    assert line.getMessage() == f"{tmp_path / 'trace.csv'}: 5 jobs read, 5 used"
+
+
+def test_a_folder_counts_no_copies_and_names_what_it_does_not_read(tmp_path, caplog):
+    text = Path(write(tmp_path)).read_text()
+    (tmp_path / "trace.csv.bak").write_text(text.replace(",a", ",c"))
+    (tmp_path / "trace.csv~").write_text(text.replace(",a", ",d"))
+    assert len(next(Philly(SPLITS, [4], path=str(tmp_path)).instances("test")).release) == 2
+    assert f"{tmp_path}: 6 jobs read, 4 used" in caplog.text
+    assert "; 2 other files of the folder not read: trace.csv.bak, trace.csv~" in caplog.text
+    (tmp_path / "trace.csv.gz").write_bytes(gzip.compress(text.encode()))
+    with pytest.raises(UserError, match=r"trace\.csv and trace\.csv\.gz are copies of one file"):
+        list(Philly(SPLITS, [4], path=str(tmp_path)).instances("test"))
+
+
+def test_names_of_virtual_clusters_are_never_numbers(tmp_path):
+    names = ("007", "7", "1e5", "100000.0", "NA", "nan", "null", "6214e9", "")
+    rows = [f"2017-10-01 00:0{i}:00,{60 * (i + 1)},1,0,{name}" for i, name in enumerate(names)]
+    path = Path(write(tmp_path, rows))
+    assert [job.cluster for job in read_philly(path)] == list(names)
+    only = {"train": {"jobs": 1}, "validation": {"jobs": 1}, "test": {"jobs": 1}}
+    for i, name in enumerate(names):
+        data = Philly(only, [1], path=str(path), cluster=name)
+        assert [job.duration for job in data._read()] == [60 * (i + 1)]
+
+
+def test_byte_order_marks_blank_lines_and_semicolons_are_read(tmp_path):
+    rows = ["2017-10-01 00:00:45,100,1,0,Universit\u00e9"]
+    expected = read_philly(Path(write(tmp_path, rows)))
+    text = Path(tmp_path / "trace.csv").read_text()
+    path = tmp_path / "other.csv"
+    for content in (
+        text.encode("utf-8-sig"),
+        text.encode("utf-16"),
+        text.encode("latin-1"),
+        f"\n{text}\n\n \n,,,,\n".encode(),
+        text.replace("\n", "\r\n").encode() + b"\r\n\x1a",
+        text.replace("\n", "\r").encode(),
+        text.replace(",", ";").encode(),
+        text.replace(",", "\t").encode(),
+        text.replace("timestamp,duration", '"timestamp", duration').encode(),
+    ):
+        path.write_bytes(content)
+        assert read_philly(path) == expected
+
+
+def test_ticks_of_parts_of_a_second_are_exact(tmp_path):
+    rows = [f"2017-10-01 00:00:{44 + i / 10:.1f},{3 * i / 10},1,0,a" for i in range(1, 90)]
+    splits = {"train": {"jobs": 1}, "validation": {"jobs": 1, "first": 1, "last": 2}}
+    splits["train"]["last"] = 1
+    data = Philly(
+        splits | {"test": {"jobs": 80, "starts": [2]}},
+        [1],
+        path=write(tmp_path, rows),
+        tick_seconds=0.1,
+    )
+    [instance] = data.instances("test")
+    assert instance.release.tolist() == list(range(80))
+    assert instance.duration[:, 0].tolist() == [3 * i for i in range(3, 83)]
 
 
 @pytest.mark.parametrize(
@@ -91,6 +160,25 @@ def test_virtual_cluster_and_tick_are_used(tmp_path):
             HEADER,
             "line 2, num_gpus: value 'many': is not a number",
         ),
+        (
+            ["2017-10-01 00:00:45,1_0,1,30.0,a"],
+            HEADER,
+            "line 2, duration: value '1_0': is not a number",
+        ),
+        (
+            ["2017-10-01 00:00:45,1e300,1,30.0,a"],
+            HEADER,
+            r"line 2, duration: value 1e\+300: must be at most 1000000000000 s",
+        ),
+        (
+            ["", "2017-10-01 00:00:45,inf,1,30.0,a"],
+            HEADER,
+            "line 3, duration: value 'inf': is not a number",
+        ),
+        (ROWS, f"{HEADER},duration", "line 1: column duration stands more than once"),
+        (ROWS, HEADER.upper(), "line 1: column timestamp is missing; found TIMESTAMP, DURATION"),
+        ([], HEADER, "no rows below the header"),
+        (['2017-10-01 00:00:45,"30,1,30.0,a'], HEADER, "line 2: unexpected end of data"),
     ],
 )
 def test_damaged_traces_are_user_errors(tmp_path, rows, header, message):

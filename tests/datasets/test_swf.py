@@ -57,7 +57,74 @@ def test_hand_made_trace_is_read(tmp_path, caplog):
         SwfJob(9, 7, 8, 7),
         SwfJob(11, 6, 1, 2),
     ]
-    assert "3 of 7 jobs left out" in caplog.text
+    assert caplog.messages == [
+        f"{tmp_path / 'trace.swf'}: 7 lines read, 4 used, 3 left out: 1 without run time, 1 with "
+        "more than 8 processors (21.7 % of the processor time), 1 without processors"
+    ]
+
+
+def job(number, submit, run, processors=2, status=1, preceding=-1, requested=30):
+    return (
+        f"{number} {submit} 0 {run} {processors} -1 -1 {processors} {requested} -1 {status} 1 1 1 "
+        f"1 1 {preceding} -1"
+    )
+
+
+def test_partial_executions_stand_in_their_summary_lines(tmp_path, caplog):
+    """Status 2, 3 and 4 are executions of a job that was swapped out; 0, 1 and 5 are whole jobs."""
+    lines = [
+        "; MaxProcs: 8",
+        job(1, 10, 90, 8),
+        job(1, 10, 30, 8, status=2),
+        job(1, -1, 30, 8, status=2),
+        job(1, -1, 30, 8, status=3),
+        job(2, 20, 40, status=0),
+        job(2, 20, 20, status=2),
+        job(2, -1, 20, status=4),
+        job(3, 30, 50, status=5),
+        job(4, 40, -1, status=5),
+        job(5, 50, 20, status=-1),
+        job(6, 60, 20, 1, status=3),
+    ]
+    jobs, _ = read_swf(write(tmp_path, "\n".join(lines)))
+    assert [(one.submit, one.run) for one in jobs] == [(10, 90), (20, 40), (30, 50), (50, 20)]
+    assert sum(one.run * one.processors for one in jobs) == 8 * 90 + 2 * (40 + 50 + 20)
+    assert caplog.messages[0].endswith(
+        "11 lines read, 4 used, 7 left out: 5 partial executions of jobs with a summary line, "
+        "1 cancelled before they ran, 1 partial executions of jobs without a summary line (2.1 % "
+        "of the processor time)"
+    )
+
+
+def test_fractions_of_seconds_are_rounded_up(tmp_path):
+    lines = ["; MaxProcs: 8", job(1, 0.5, 0.25, requested=1.5), job(2, 1.0, 2.0, requested=-1)]
+    jobs, _ = read_swf(write(tmp_path, "\n".join(lines)))
+    assert jobs == [SwfJob(1, 1, 2, 2), SwfJob(1, 2, 2, 2)]
+
+
+def test_jobs_are_sorted_and_repeated_lines_are_left_out(tmp_path, caplog):
+    lines = ["; MaxProcs: 8", job(1, 9, 1), job(2, 5, 2), job(1, 9, 1), job(3, 5, 3, preceding=2)]
+    jobs, _ = read_swf(write(tmp_path, "\n".join(lines)))
+    assert [one.run for one in jobs] == [2, 3, 1]
+    assert caplog.messages[0].endswith(
+        "4 lines read, 3 used, 1 left out: 1 that repeat an earlier line; sorted by submit time; "
+        "1 jobs name a preceding job, which they do not wait for here"
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TRACE.encode("utf-8-sig"),
+        ("; Computer: Universit\u00e9\n" + TRACE).encode("latin-1"),
+        TRACE.replace("\n", "\r\n").encode() + b"\r\n\r\n",
+        TRACE.replace("; MaxProcs: 8", "  ;MaxProcs :  8 (all of them)").encode(),
+        TRACE.replace(" ", "\t").encode(),
+    ],
+)
+def test_byte_order_marks_old_comments_and_blank_lines_are_read(tmp_path, content):
+    (tmp_path / "other.swf").write_bytes(content)
+    assert read_swf(tmp_path / "other.swf") == read_swf(write(tmp_path, TRACE))
 
 
 def test_windows_become_instances(tmp_path):
@@ -82,6 +149,14 @@ def test_windows_become_instances(tmp_path):
         (TRACE[:-10], r"line 10: \d+ fields, expected 18"),
         (TRACE.replace("7 -1 20", "7 -1 x"), "line 6, field 4: value 'x': is not a number"),
         (TRACE.replace("5 -1 10", "nan -1 10"), "line 4, field 2: value 'nan': is not a number"),
+        (TRACE.replace("5 -1 10", "5 -1 -10"), r"line 4, field 4: value -10: must be -1 \(unknown"),
+        (
+            TRACE.replace("-1 10 4", "-1 10 4.5"),
+            "line 4, field 5: value 4.5: must .* an integer",
+        ),
+        (TRACE.replace("-1 1 -1", "-1 7 -1"), "line 4, field 11: value 7: must be a status from"),
+        (TRACE.replace("5 -1 10", "1e13 -1 10"), r"line 4, field 2: value 1e\+13: must be at most"),
+        (TRACE.replace("MaxProcs: 8", "MaxProcs: 1,024"), "header MaxProcs: value '1,024': must"),
         ("; MaxProcs: 8\n" + row(1, 0, 1), "none of 1 rows is a job that 8 processors can run"),
     ],
 )
@@ -95,6 +170,12 @@ def test_number_of_processors_must_be_known(tmp_path):
     with pytest.raises(UserError, match=r"dataset\.processors: .* has no `; MaxProcs:` line"):
         read_swf(path)
     assert read_swf(path, 16) == ([SwfJob(1, 2, 3, 2)], 16)
+
+
+@pytest.mark.parametrize("option", [{"agents": 0}, {"processors": 0}])
+def test_invalid_options_are_user_errors(option):
+    with pytest.raises(UserError, match=r"dataset\.(agents|processors): value 0: must be at least"):
+        Swf("t", SPLITS, "trace.swf", **option)
 
 
 def test_a_folder_must_hold_one_trace(tmp_path):

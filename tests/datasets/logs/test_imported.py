@@ -1,5 +1,7 @@
 """A scheduler's own log: good rows become decisions, the others are rejected with a reason."""
 
+import decimal
+
 import numpy as np
 import pandas
 import pytest
@@ -148,6 +150,157 @@ def test_a_late_start_is_replayed_at_the_earliest_time(tmp_path):
         imported(tmp_path / "a.csv", late).episodes().action,
         imported(tmp_path / "b.csv").episodes().action,
     )
+
+
+def ticks(path, **settings):
+    """Return release and duration of the only episode of a file."""
+    logs = ImportedLogs("mine-v0", str(path), **{"agents": [{"name": "a", "gpu": 4}], **settings})
+    (instance,) = logs.instances()
+    return instance.release.tolist(), instance.duration.ravel().tolist()
+
+
+def test_a_job_takes_on_its_own_agent_what_it_took(tmp_path):
+    """For whole minutes, and for speeds by which seconds cannot be divided exactly."""
+    minutes = range(1, 300)
+    ends = np.cumsum(minutes) * 60
+    rows = [
+        f"{end - 60 * m},{end - 60 * m},{end},a,1" for m, end in zip(minutes, ends, strict=True)
+    ]
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(["submit,start,end,agent,gpu", *rows]))
+    for speed in (0.7, 1.4, 0.1, 3):
+        agents = [{"name": "a", "gpu": 4, "speed": speed}]
+        _, durations = ticks(path, agents=agents, jobs=1000)
+        assert durations == list(minutes)
+
+
+@pytest.mark.parametrize("epoch", ["", "15068160", "2017-10-01T00:00:0"])
+def test_parts_of_a_second_are_exact_in_numbers_and_dates(tmp_path, epoch):
+    rows = ["0.1,0.1,0.4,a,1", "1.2,1.2,1.5,a,1"]
+    rows = [",".join(epoch + t for t in row.split(",")[:3]) + row[-4:] for row in rows]
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(["submit,start,end,agent,gpu", *rows]))
+    assert ticks(path, tick_seconds=0.1) == ([0, 11], [3, 3])
+
+
+def duration_columns(**kinds):
+    """Return a table of two jobs of ten minutes, one minute apart."""
+    seconds = {"submit": [0, 60], "start": [0, 60], "end": [600, 660]}
+    return pandas.DataFrame(
+        {name: kinds[name](pandas.Series(values)) for name, values in seconds.items()}
+        | {"agent": ["a", "a"], "gpu": [1, 1]}
+    )
+
+
+def as_timedelta(unit):
+    return lambda seconds: pandas.to_timedelta(seconds, unit="s").astype(f"timedelta64[{unit}]")
+
+
+def as_dates(unit, zone=None):
+    return lambda s: (
+        (pandas.to_datetime(s, unit="s", utc=True))
+        .dt.tz_convert(zone)
+        .astype(f"datetime64[{unit}{', ' + zone if zone else ''}]")
+    )
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(as_timedelta(unit) for unit in ("s", "ms", "us", "ns")),
+        *(as_dates(unit) for unit in ("s", "ms", "us", "ns")),
+        as_dates("us", "Asia/Tokyo"),
+        lambda s: pandas.to_timedelta(s, unit="s").astype(str),
+        lambda s: pandas.to_timedelta(s, unit="s").dt.to_pytimedelta().astype(str),
+        lambda s: s.map(lambda t: f"1-00:{t // 60:02d}:00"),
+        lambda s: s.astype("Int64"),
+        lambda s: s.astype("Float64"),
+        lambda s: s.astype("float32"),
+        lambda s: s.map(decimal.Decimal),
+        lambda s: s.astype(str).astype("category"),
+    ],
+)
+def test_times_of_any_type_are_seconds(tmp_path, kind):
+    path = tmp_path / "log.parquet"
+    duration_columns(submit=kind, start=kind, end=kind).to_parquet(path)
+    assert ticks(path) == ([0, 1], [10, 10])
+    (tmp_path / "other name").write_bytes(path.read_bytes())
+    assert ticks(tmp_path / "other name") == ([0, 1], [10, 10])
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (as_dates("s"), "submit has numbers, start has dates without a time zone; write all times"),
+        (as_timedelta("s"), "submit has numbers, start has durations"),
+    ],
+)
+def test_columns_of_different_kinds_of_times_are_refused(tmp_path, start, message):
+    duration_columns(submit=pandas.Series, start=start, end=pandas.Series).to_parquet(
+        tmp_path / "log.parquet"
+    )
+    with pytest.raises(UserError, match=message):
+        ticks(tmp_path / "log.parquet")
+
+
+def test_dates_with_and_without_a_time_zone_are_not_mixed(tmp_path):
+    text = "submit,start,end,agent,gpu\n2024-01-01T10:00:00,2024-01-01T10:00:00{},2024-01-01T11:00"
+    path = tmp_path / "log.csv"
+    path.write_text(text.format("+09:00") + ":00,a,1\n")
+    with pytest.raises(UserError, match="without a time zone, start has dates with a time"):
+        ticks(path)
+    path.write_text(text.format("") + ":00,a,1\n")
+    assert ticks(path) == ([0], [60])
+
+
+def test_times_and_demands_that_are_no_numbers_are_rejected_with_a_reason(tmp_path):
+    table = duration_columns(submit=pandas.Series, start=pandas.Series, end=pandas.Series)
+    table = pandas.concat([table, table.tail(1)], ignore_index=True)
+    table["gpu"] = pandas.to_timedelta([1, 1, 1], unit="s")
+    table.to_parquet(tmp_path / "log.parquet")
+    with pytest.raises(UserError, match=r"3 of 3 rows are rejected \(row 0: gpu is missing"):
+        ticks(tmp_path / "log.parquet")
+    table["gpu"] = 1
+    table["end"] = pandas.array([600, None, 720], dtype="Int64")
+    table.to_parquet(tmp_path / "log.parquet")
+    assert ticks(tmp_path / "log.parquet") == ([0, 1], [10, 11])
+
+
+def test_names_of_agents_are_never_numbers(tmp_path):
+    names = ["007", "7", "1e5", "NA", "nan", "null", "6214e9", "1.0", "True"]
+    rows = [f"{60 * i},{60 * i},{60 * i + 60 * (i + 1)},{name},1" for i, name in enumerate(names)]
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(["submit,start,end,agent,gpu", *rows, "600,600,660,,1"]))
+    agents = [{"name": name, "gpu": 1} for name in names]
+    logs = ImportedLogs("mine-v0", str(path), agents)
+    ((_, schedule),) = logs._pairs
+    assert schedule.agent.tolist() == list(range(len(names)))
+    assert [row for row, _ in logs.rejected] == [len(names)]
+    pandas.read_csv(path, dtype=str, keep_default_na=False).to_parquet(tmp_path / "log.parquet")
+    logs = ImportedLogs("mine-v0", str(tmp_path / "log.parquet"), agents)
+    assert logs._pairs[0][1].agent.tolist() == list(range(len(names)))
+    with pytest.raises(UserError, match=r"agents\[0\].name: value 6214000000000.0: is no text"):
+        ImportedLogs("mine-v0", str(path), [{"name": 6214e9, "gpu": 1}])
+
+
+def test_the_reader_ends_with_one_line(tmp_path, caplog):
+    imported(tmp_path / "log.csv", GOOD + BAD + "1,2,3\n", reject=0.1).instances()
+    [line] = caplog.messages
+    assert line == (
+        f"{tmp_path / 'log.csv'}: 11 rows read, 5 used, 6 left out: "
+        "1 (start is missing or no number and no ISO date), 1 (started before it was submitted), "
+        "1 (ended before it began), 1 (agent is none of a, b), "
+        "1 (a demand is negative or more than its agent has), 1 (has 3 fields, the header has 6)"
+    )
+
+
+def test_byte_order_marks_and_blank_lines_are_read(tmp_path):
+    expected = imported(tmp_path / "log.csv").instances()
+    for content in (GOOD.encode("utf-8-sig"), GOOD.replace("\n", "\r\n\r\n").encode()):
+        (tmp_path / "log.csv").write_bytes(content)
+        logs = ImportedLogs("mine-v0", str(tmp_path / "log.csv"), AGENTS, jobs=3)
+        assert [one.hash() for one in logs.instances()] == [one.hash() for one in expected]
+        assert logs.rejected == []
 
 
 @pytest.mark.parametrize(
