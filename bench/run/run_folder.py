@@ -59,6 +59,7 @@ class RunFolder:
         }
         self._training: float | None = None
         self._saved = 0.0
+        self._points: set[tuple[str, int]] | None = None  # (name, step) in the history, once read
         self.start_clock()
 
     def clear(self) -> None:
@@ -89,6 +90,11 @@ class RunFolder:
             for line in lines
             if not line["entry"]["error"]
         }
+
+    def failed(self) -> bool:
+        """Return whether there is a record of a run that failed."""
+        record = self._read(RECORD, None)
+        return bool(record) and self.record() is None
 
     def add(self, index: int, entry: Entry) -> None:
         """Save one instance's entry at once."""
@@ -147,18 +153,32 @@ class RunFolder:
     # -- training history ------------------------------------------------------------------------
 
     def add_metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Save step metrics for the learning curve."""
-        numbers = {name: float(value) for name, value in values.items()}
-        self._append(HISTORY, {"step": step, **numbers})
+        """Save step metrics for the learning curve and the tracker.
+
+        A resumed run repeats what it logged after its last checkpoint; the first value counts.
+        """
+        if self._points is None:
+            self._points = {(name, known) for known, line in self.metrics() for name in line}
+        numbers = {
+            name: float(value) for name, value in values.items() if (name, step) not in self._points
+        }
+        if numbers:
+            self._points |= {(name, step) for name in numbers}
+            self._append(HISTORY, {"step": step, **numbers})
         self.save_clock()
 
-    def history(self) -> dict[str, list[tuple[float, float]]]:
-        """Return name -> (step, value) by step; a step repeated after a kill counts once."""
-        points: dict[str, dict[float, float]] = {}
+    def metrics(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """Yield what `add_metrics` has saved: step and name -> value, as it was logged."""
         for line in self._lines(HISTORY):
             step = line.pop("step")
-            for name, value in line.items():
-                points.setdefault(name, {})[step] = value
+            yield step, line
+
+    def history(self) -> dict[str, list[tuple[float, float]]]:
+        """Return name -> (step, value) by step; of a step repeated after a kill the first value."""
+        points: dict[str, dict[float, float]] = {}
+        for step, values in self.metrics():
+            for name, value in values.items():
+                points.setdefault(name, {}).setdefault(step, value)
         return {name: sorted(series.items()) for name, series in points.items()}
 
     def add_training_facts(self, facts: Mapping[str, Any]) -> None:

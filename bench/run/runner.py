@@ -37,6 +37,7 @@ from bench.run.evaluation import (
     verified_trajectory,
 )
 from bench.run.job import Job
+from bench.run.publish import publish, publish_stored, track_input, tracked_run
 from bench.run.record import SCHEMA, Record, Row, StoredCertificate
 from bench.run.run_folder import CONFIG, CURVE, GANTT, LOCK, TRACEBACK, RunFolder
 from bench.run.solving import solve
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 
 TRAINING = 2**31  # seeds training apart from every instance
 CURVES = 3  # panels of a learning curve
-TRACKED_SEARCHES = 16  # instances, the first ones, whose trajectories become step metrics
 
 
 def run(
@@ -80,16 +80,14 @@ def run(
     folder = RunFolder(job.folder(runs))
     with FileLock(folder.path / LOCK):
         if rerun:
+            tracker.restart(folder.path)
             folder.clear()
         elif (record := folder.record()) is not None:
+            publish_stored(tracker, job, folder, record, parent)
             return refreshed(record, folder, job, references)
-        tags = {
-            **job.identity,
-            "git_commit": provenance.git_commit(),
-            "hardware": provenance.hardware_line(),
-        }
-        name = f"{job.solver}-{job.dataset.name}-s{job.seed}"
-        with tracker.run(job.key, name, job.parameters, tags, folder.path, parent) as tracked:
+        elif folder.failed():
+            tracker.restart(folder.path)
+        with tracked_run(tracker, job, folder, parent) as tracked:
             return Execution(job, folder, references, tracked, progress).run(pictures)
 
 
@@ -134,21 +132,23 @@ class Execution:
         folder.start_clock()
 
     def run(self, pictures: bool) -> Record:
-        """Return the record; a crash of anything but bad input is a failed one."""
+        """Publish and return the record; a crash of anything but bad input is a failed one."""
         try:
-            return self._run(pictures)
+            record, rows, evaluations = self._run(pictures)
         except UserError:
             raise
         except CRASHES as error:
-            return self._failed(error)
+            record, rows, evaluations = self._failed(error), [], []
+        publish(self.tracked, self.job, self.folder, record, rows, evaluations)
+        return record
 
-    def _run(self, pictures: bool) -> Record:
-        """Compile, train where there is something to train, solve, verify, write, publish."""
+    def _run(self, pictures: bool) -> tuple[Record, list[Row], list[Evaluation]]:
+        """Compile, train where there is something to train, solve, verify and write."""
         job = self.job
         compile_all(job, self.progress)
         objective = job.setting.objective
         write_config(self.folder.path / CONFIG, job.parameters)
-        self._track_input()
+        track_input(self.tracked, job)
         solver = self._solver()
         try:
             entries, self.information = online.checked(solver, job, self._entries(solver))
@@ -165,13 +165,11 @@ class Execution:
         numbers: Record = {**summarise(rows), **pooled_latency(entries)}
         status = "failed" if numbers["errors"] == len(rows) else "finished"
         record = self._record(status, numbers)
-        self._track_searches(evaluations)
         if pictures:
             self._draw(entries, evaluations)
         certificates = self._certificates(entries, evaluations)
         self.folder.write(record, rows, job.instances, entries, certificates)
-        self._publish(record)
-        return record
+        return record, rows, evaluations
 
     # -- solving ---------------------------------------------------------------------------------
 
@@ -228,13 +226,6 @@ class Execution:
             row["status"] = proven.status
         row.update(reference_columns(instance, row["objective"], known, random))
         row.update(anytime_columns(instance, evaluation, known, self.job.budget.seconds))
-        values = {
-            "instance/objective": row["objective"],
-            "instance/gap": row["gap"],
-            "instance/score": row["score"],
-            "instance/solve_seconds": row["solve_seconds"],
-        }
-        self.tracked.metrics(i, values)
         return row, entry
 
     def _certificates(
@@ -287,24 +278,9 @@ class Execution:
         }
         record = self._record("failed", numbers)
         self.folder.write_record(record)
-        self._publish(record)
         return record
 
-    # -- publishing ------------------------------------------------------------------------------
-
-    def _track_input(self) -> None:
-        job = self.job
-        dataset = job.config.get("dataset", {})
-        source = str(dataset.get("path") or dataset.get("_target_", ""))
-        self.tracked.input(job.dataset.name, job.set_hash, len(job.instances), source, job.split)
-
-    def _track_searches(self, evaluations: Sequence[Evaluation]) -> None:
-        """Log objective and bound over time as step metrics; the step is milliseconds."""
-        tracked = list(zip(self.job.instances, evaluations, strict=True))[:TRACKED_SEARCHES]
-        for i, (instance, evaluation) in enumerate(tracked):
-            for seconds, value, bound in verified_trajectory(instance, evaluation):
-                values = {f"search/objective/{i}": value, f"search/bound/{i}": bound}
-                self.tracked.metrics(round(1000 * seconds), values)
+    # -- pictures ------------------------------------------------------------------------------
 
     def _draw(self, entries: Sequence[Entry], evaluations: Sequence[Evaluation]) -> None:
         """Draw a Gantt chart of the first schedule, and learning curve or bound trajectories."""
@@ -338,12 +314,6 @@ class Execution:
             title = f"{job.solver} on {first.name}"
             figures.bound_trajectories(trajectories, path, title, objective)
 
-    def _publish(self, record: Record) -> None:
-        self.tracked.summary(record)
-        for path in self.folder.files():
-            self.tracked.artifact(path)
-        self.tracked.finish(record["status"], record["error"])
-
 
 class FolderLogger:
     """The `TrainingLogger` of a run: writes to the run's folder and the tracker."""
@@ -353,9 +323,9 @@ class FolderLogger:
         self.folder = execution.folder.path
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Send to the tracker, and save for the learning curve."""
-        self._execution.tracked.metrics(step, values)
+        """Save for the learning curve, and send to the tracker."""
         self._execution.folder.add_metrics(step, values)
+        self._execution.tracked.metrics(step, values)
 
     def summary(self, facts: Mapping[str, Any]) -> None:
         """Save for the run's record."""

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from bench.errors import one_line
-from bench.tracking.run import SPOOL, replay
+from bench.tracking import EXPERIMENT
+from bench.tracking.database import absolute
+from bench.tracking.run import replay
+from bench.tracking.spool import SPOOL
+from bench.tracking.store import Store
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Replay the spools of the named folders; return 2 where something stays spooled."""
+    """Replay the spools of the named folders; return 2 where something stays spooled.
+
+    Where they are sent to is said here and not in the folders, which may come from somebody else.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m bench.tracking", description="Write what runs have spooled to MLflow."
     )
@@ -19,12 +28,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "folders", nargs="+", metavar="FOLDER", help=f"a run's folder, holding {SPOOL}"
     )
-    parser.add_argument("--uri", default="", help="another store than the one that failed")
+    parser.add_argument(
+        "--uri",
+        default=os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db"),
+        help="the store to write to (default %(default)s)",
+    )
+    parser.add_argument("--experiment", default=EXPERIMENT, help="(default %(default)s)")
+    parser.add_argument(
+        "--artifacts",
+        default="mlartifacts",
+        help="folder of the artifacts, where the store is a database (default %(default)s)",
+    )
     options = parser.parse_args(arguments)
+    artifacts = str(Path(options.artifacts).absolute())
+    store = Store(absolute(options.uri), options.experiment, artifacts)
     status = 0
     for folder in options.folders:
         try:
-            print(f"{folder}: {replay(folder, options.uri)} records written")
+            print(f"{folder}: {replay(folder, store)} records written")
         except Exception as error:
             print(f"{folder}: {one_line(error)}", file=sys.stderr)
             status = 2

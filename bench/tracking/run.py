@@ -1,38 +1,42 @@
-"""One tracked run: it writes to the store, or to the spool in its folder where the store fails."""
+"""One tracked run: everything goes to the spool in its folder first, and from there to the store.
+
+So a run that is killed, or whose store fails, loses nothing: the next session sends the spool
+again. Nothing is stored twice: of a metric there is one point per step, and points that the store
+has already are not sent.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
 import logging
-import math
-import numbers
-import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from bench.errors import UserError, one_line
-from bench.tracking.store import Store, absolute
-
-# A file in a run's folder: first a header with the store and what opens the run, then one JSON
-# record per line, each the arguments of one method of `Store`.
-SPOOL = "mlflow_spool.jsonl"
-MAX_POINTS = 1000  # metric points that MLflow takes in one call
-MAX_PARAM_LENGTH = 6000  # characters of a parameter
-STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
+from bench.tracking.spool import MAX_POINTS, STATUS, RunFiles
+from bench.tracking.store import Store
+from bench.tracking.system_metrics import SystemMetricsSampler
+from bench.tracking.values import allowed_name, finite, flatten, now_ms, shorten_param
 
 _log = logging.getLogger(__name__)
 
 
 class TrackedRun:
     """One MLflow run; leaving its `with` block ends it, as failed where an exception leaves it.
+
+    Parameters
+    ----------
+    files
+        The tracker's files in the run's folder, with the opening.
+    flush_seconds
+        How long metrics are buffered at most while new ones arrive.
+    offline
+        Whether the store is known not to answer; then it is tried when the run ends.
+    replay
+        The command that sends the spool later.
 
     Attributes
     ----------
@@ -42,26 +46,43 @@ class TrackedRun:
         The run's own folder.
     opening
         What the store needs to open the run: key, name, tags, start (ms since 1970), parent.
+    attempt
+        Identifies this attempt at a job.
     """
 
     def __init__(
-        self, store: Store, folder: Path, opening: dict[str, Any], flush_seconds: float
+        self,
+        store: Store,
+        files: RunFiles,
+        flush_seconds: float = 3.0,
+        offline: bool = False,
+        replay: str = "",
     ) -> None:
         self.id = ""
-        self.folder = folder
-        self.opening = opening
+        self.folder = files.folder
+        self.opening = files.opening
+        self.attempt = files.attempt
         self._store = store
+        self._files = files
         self._flush_seconds = flush_seconds
-        self._buffer: list[tuple[str, float, int, int]] = []  # (name, value, time in ms, step)
+        self._offline = offline
+        self._replay = replay
+        self._sent = 0  # bytes of the spool
+        self._waiting = 0  # points that are not sent
         self._flushed = time.monotonic()
-        self._spooling = False
+        self._stored: dict[tuple[str, int], float] = {}  # what the store had when it was opened
+        self._known = {  # that, and what is in the spool: (name, step) -> value
+            (name, step): value
+            for record, _ in files.records()
+            if record["record"] == "metrics"
+            for name, value, _, step in record["points"]
+        }
         self._open = True
+        self._warned = False
         self._lock = threading.RLock()
         self._sampler: SystemMetricsSampler | None = None
-        folder.mkdir(parents=True, exist_ok=True)
-        if (folder / SPOOL).exists():
-            self._replay()
-        self._write()
+        files.note(store.digest, published=False)
+        self._send()
 
     def __enter__(self) -> TrackedRun:
         return self
@@ -83,24 +104,45 @@ class TrackedRun:
         values = {allowed_name(key): shorten_param(value) for key, value in flatten(config).items()}
         self._write("params", values=values)
 
-    def metrics(self, step: int, values: Mapping[str, Any]) -> None:
+    def metrics(self, step: int, values: Mapping[str, Any], time_ms: int | None = None) -> None:
         """Log step metrics, without missing and infinite values.
 
-        They are buffered: one call to MLflow takes up to 1000 points.
-        """
-        time_ms = now_ms()
-        with self._lock:
-            self._buffer += [
-                (allowed_name(key), value, time_ms, int(step))
-                for key, value in finite(values).items()
-            ]
-            age = time.monotonic() - self._flushed
-            if len(self._buffer) >= MAX_POINTS or age >= self._flush_seconds:
-                self._flush()
+        They are buffered: one call to MLflow takes up to 1000 points. The first value of a metric
+        at a step counts; a resumed run repeats what it logged after its last checkpoint.
 
-    def summary(self, values: Mapping[str, Any]) -> None:
-        """Log the numbers among `values` as the run's final metrics, all at step 0."""
-        self.metrics(0, values)
+        Parameters
+        ----------
+        time_ms
+            When they were measured, in ms since 1970; None is now.
+        """
+        time_ms = now_ms() if time_ms is None else time_ms
+        with self._lock:
+            points = []
+            for key, value in finite(values).items():
+                point = (allowed_name(key), int(step))
+                if point not in self._known:
+                    self._known[point] = value
+                    points.append([point[0], value, time_ms, point[1]])
+            for i in range(0, len(points), MAX_POINTS):
+                self._files.append({"record": "metrics", "points": points[i : i + MAX_POINTS]})
+            self._waiting += len(points)
+            age = time.monotonic() - self._flushed
+            if self._waiting >= MAX_POINTS or age >= self._flush_seconds:
+                self._send()
+
+    def summary(self, values: Mapping[str, Any], time_ms: int | None = None) -> None:
+        """Log the numbers among `values` as the run's final metrics, all at step 0.
+
+        The run of a sweep that is finished once more with another value has it at the next step.
+        """
+        values_at: dict[int, dict[str, float]] = defaultdict(dict)
+        for key, value in finite(values).items():
+            name = allowed_name(key)
+            last = max((step for known, step in self._known if known == name), default=-1)
+            if self._known.get((name, last)) != value:
+                values_at[last + 1][key] = value
+        for step, found in values_at.items():
+            self.metrics(step, found, time_ms)
 
     def input(
         self, name: str, set_hash: str, n_instances: int, source: str, context: str = "test"
@@ -115,118 +157,117 @@ class TrackedRun:
             context=context,
         )
 
-    def artifact(self, path: str | Path, folder: str = "") -> None:
-        """Log a file or a folder, under `folder` of the run's artifacts.
+    def artifact(self, path: str | Path) -> None:
+        """Log a file or a folder in the run's folder.
 
         It must stay where it is until it is written.
         """
-        self._write("artifact", path=str(Path(path).absolute()), folder=folder)
+        relative = Path(path).absolute().relative_to(self.folder.absolute())
+        self._write("artifact", path=relative.as_posix())
 
     def finish(self, status: str, error: str | None = None) -> None:
-        """End the run as finished, failed or killed, and try once more to write the spool."""
+        """End the run as finished, failed or killed, and try once more where the store failed."""
         if not self._open:
             return
         self._open = False
         if self._sampler is not None:
             self._sampler.stop()
         with self._lock:
-            self._flush()
-            self._write("finish", status=STATUS[status], error=error, end=now_ms())
-            if self._spooling:
-                self._replay()
+            self._files.append(
+                {"record": "finish", "status": STATUS[status], "error": error, "end": now_ms()}
+            )
+            self._offline = False
+            self._send()
+
+    def close(self) -> None:
+        """Log nothing more; what is in the spool is all of this session."""
+        self._open = False
 
     def sample_system(self, seconds: float) -> None:
         """Log system metrics every `seconds` until the run ends, and then once more."""
-        self._sampler = SystemMetricsSampler(self, seconds)
-
-    def _flush(self) -> None:
-        while self._buffer:
-            batch = self._buffer[:MAX_POINTS]
-            self._buffer = self._buffer[MAX_POINTS:]
-            self._write("metrics", points=batch)
-        self._flushed = time.monotonic()
-
-    def _write(self, record: str = "", **values: Any) -> None:
-        """Call the method `record` of the store, or spool the call where the store has failed.
-
-        Without a record only open the run.
-        """
-        with self._lock:
-            if not self._spooling:
-                try:
-                    self.id = self.id or self._store.open(self.folder, self.opening)
-                    if record:
-                        self._store.write(self.id, record, values)
-                    return
-                except Exception as error:
-                    self._start_spooling(error)
-            if record:
-                _append(self.folder, {"record": record, **values})
-
-    def _start_spooling(self, error: Exception) -> None:
-        if self._spooling:
-            return
-        self._spooling = True
-        if not (self.folder / SPOOL).exists():
-            _append(self.folder, {"store": asdict(self._store), "opening": self.opening})
-        _log.warning(
-            "MLflow at %s failed (%s); kept in %s, to write it later: %s",
-            self._store.uri,
-            one_line(error, 200),
-            self.folder / SPOOL,
-            f"python -m bench.tracking replay {self.folder}",
+        self._sampler = SystemMetricsSampler(
+            self._store.system_monitor(self.id), self.metrics, self.opening["start"], seconds
         )
 
-    def _replay(self) -> None:
-        try:
-            replay(self.folder)
-            self._spooling = False
-        except Exception as error:
-            self._start_spooling(error)
+    def _write(self, record: str, **values: Any) -> None:
+        with self._lock:
+            self._files.append({"record": record, **values})
+            self._send()
+
+    def _send(self) -> None:
+        """Send what is in the spool; where the store fails, keep it until the run ends."""
+        with self._lock:
+            self._flushed = time.monotonic()
+            if self._offline:
+                return
+            try:
+                self.send()
+            except Exception as error:
+                self._offline = True
+                self.id = ""  # what the store has got is not known: the run is opened once more
+                level = logging.DEBUG if self._warned else logging.WARNING
+                self._warned = True
+                _log.log(
+                    level,
+                    "MLflow at %s failed (%s); kept in %s: the same command writes it later, or %s",
+                    self._store.uri,
+                    one_line(error, 200),
+                    self.folder,
+                    self._replay,
+                )
+
+    def send(self) -> int:
+        """Send what is in the spool and return the number of records.
+
+        Raises
+        ------
+        Exception
+            What the store raises; the records that are not written by then stay in the spool.
+        """
+        files = self._files
+        if not self.id:
+            self._connect()
+        files.sync()
+        count = 0
+        ended = not self._open  # otherwise an end in the spool is that of a session before
+        records = list(files.records(self._sent))
+        for i, (record, end) in enumerate(records):
+            if record["record"] == "metrics":
+                new = [one for one in record["points"] if (one[0], one[3]) not in self._stored]
+                if new:
+                    self._store.metrics(self.id, new)
+            elif record["record"] != "finish" or (ended and i == len(records) - 1):
+                self._store.write(self.id, self.folder, record)
+            self._sent = end
+            count += 1
+        self._waiting = 0
+        if ended and records and records[-1][0]["record"] == "finish":
+            self._published()
+        return count
+
+    def _connect(self) -> None:
+        """Open the run and learn what the store has of it."""
+        store, files = self._store, self._files
+        run_id, new = store.open(files.opening, files.attempt, files.id(store.digest))
+        files.note(store.digest, id=run_id)
+        self._stored = {} if new else store.points(run_id)
+        self._known = {**self._known, **self._stored}
+        self._sent = 0
+        self.id = run_id
+
+    def _published(self) -> None:
+        """Note that the store holds everything, and delete the runs of earlier attempts."""
+        files = self._files
+        for replaced in files.replaces:
+            self._store.delete(replaced, files.opening["key"])
+        files.replaces = []
+        files.remove_spool()
+        files.note(self._store.digest, published=True)
+        self._sent = 0
 
 
-class SystemMetricsSampler:
-    """A thread that logs MLflow's system metrics into a run.
-
-    The step is the number of seconds since the run began.
-    """
-
-    def __init__(self, run: TrackedRun, seconds: float) -> None:
-        self._monitor = run._store.system_monitor(run.id)
-        self._run = run
-        self._seconds = seconds
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="system-metrics", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Take a last sample and end the thread."""
-        self._stop.set()
-        self._thread.join()
-
-    def _loop(self) -> None:
-        stopped = False
-        while not stopped:
-            stopped = self._stop.wait(self._seconds)
-            self._monitor.collect_metrics()
-            values = {
-                f"system/{key}": value for key, value in self._monitor.aggregate_metrics().items()
-            }
-            self._run.metrics((now_ms() - self._run.opening["start"]) // 1000, values)
-            for monitor in self._monitor.monitors:
-                monitor.clear_metrics()
-
-
-# -- the spool -------------------------------------------------------------------------------------
-
-
-def replay(folder: str | Path, uri: str = "") -> int:
-    """Write the spool of a run's folder to the store, in order, and remove it.
-
-    Parameters
-    ----------
-    uri
-        Another store than the one that failed; empty: the same.
+def replay(folder: str | Path, store: Store) -> int:
+    """Send the spool of a run's folder to a store, in order, and delete it where the run has ended.
 
     Returns
     -------
@@ -236,88 +277,18 @@ def replay(folder: str | Path, uri: str = "") -> int:
     Raises
     ------
     UserError
-        Where there is no spool.
+        Where there is no spool, or where it is not known what run it belongs to.
     Exception
-        Whatever the store raises; the records that are not written by then stay spooled.
+        Whatever the store raises; the records that are not written by then stay in the spool.
     """
-    folder = Path(folder)
-    with FileLock(folder / f"{SPOOL}.lock"):
-        header, *records = _read_spool(folder)
-        store = Store(**{**header["store"], **({"uri": absolute(uri)} if uri else {})})
-        remaining = list(records)
-        try:
-            run_id = store.open(folder, header["opening"])
-            while remaining:
-                values = dict(remaining[0])
-                store.write(run_id, values.pop("record"), values)
-                remaining.pop(0)
-        except Exception:
-            _write_spool(folder, [header, *remaining])
-            raise
-        (folder / SPOOL).unlink()
-    return len(records)
-
-
-def _append(folder: Path, record: Mapping[str, Any]) -> None:
-    with FileLock(folder / f"{SPOOL}.lock"), (folder / SPOOL).open("a") as file:
-        file.write(json.dumps(record) + "\n")
-
-
-def _read_spool(folder: Path) -> list[dict[str, Any]]:
-    """Return the header and the records, without a line that a kill has cut short."""
-    if not (folder / SPOOL).exists():
-        raise UserError(f"{folder}: nothing is spooled there (no {SPOOL})")
-    records = []
-    for text in (folder / SPOOL).read_text().splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            records.append(json.loads(text))
-    return records
-
-
-def _write_spool(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    partial = folder / f"{SPOOL}.partial"
-    partial.write_text("".join(json.dumps(record) + "\n" for record in records))
-    partial.replace(folder / SPOOL)
-
-
-# -- values in the form that MLflow takes ----------------------------------------------------------
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return {"a": {"b": 1}} as {"a.b": 1}; lists stay whole."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def finite(values: Mapping[str, Any]) -> dict[str, float]:
-    """Return the finite numbers among `values`."""
-    real = {key: float(value) for key, value in values.items() if isinstance(value, numbers.Real)}
-    return {key: value for key, value in real.items() if math.isfinite(value)}
-
-
-def allowed_name(name: str) -> str:
-    """Return `name` with each character that MLflow does not allow replaced by `_`."""
-    return re.sub(r"[^\w\-. /:]", "_", name)[:250]
-
-
-def shorten_param(value: Any) -> str:
-    """Return a parameter as a string that is short enough for MLflow.
-
-    A longer one is cut, and ends with its length and hash, so that different values stay different.
-    """
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    if len(text) <= MAX_PARAM_LENGTH:
-        return text
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    end = f"... ({len(text)} characters, sha256 {digest})"
-    return text[: MAX_PARAM_LENGTH - len(end)] + end
-
-
-def now_ms() -> int:
-    """Return the time in milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
+    files = RunFiles(Path(folder))
+    if not files.spooled:
+        raise UserError(f"{folder}: nothing is spooled there")
+    if not files.opening:
+        raise UserError(
+            f"{folder}: the spool does not say which run it belongs to; start the command that "
+            "made this folder again: it publishes the run"
+        )
+    run = TrackedRun(store, files, offline=True)
+    run.close()
+    return run.send()

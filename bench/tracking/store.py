@@ -1,26 +1,22 @@
-"""The calls to MLflow: the only file that imports it, and only when a store is first used."""
+"""The calls to MLflow that write a run; it is imported when a store is first used."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from filelock import FileLock
+from bench.errors import UserError
+from bench.tracking import database
+from bench.tracking.database import sqlite_path
 
-from bench.errors import UserError, one_line
-from bench.instance import read_json, write_json
-
-# A file in a run's folder: the id of its MLflow run, and when that began (ms since 1970).
-RUN_FILE = "mlflow_run.json"
 MAX_PARAMS = 100  # parameters that MLflow takes in one call
 ENVIRONMENT = {  # set unless the user has set them
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -29,6 +25,11 @@ ENVIRONMENT = {  # set unless the user has set them
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+# Without this tag, `mlflow ui` guesses what an experiment holds and may open a view for language
+# models, which shows no runs. MLflow's own guesses end with "inferred" or are "no_inferred_type".
+KIND_TAG = "mlflow.experimentKind"
+KIND = "custom_model_development"
+ATTEMPT = "attempt"  # the tag by which a run is found whose id was lost
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +39,8 @@ class Store:
     """An MLflow store, with one method per kind of record.
 
     A record of a spool holds the arguments of one of these methods, so that writing it later is the
-    same call. All methods may raise what MLflow raises.
+    same call. Each may be repeated without a change of the result. All methods may raise what
+    MLflow raises.
 
     Attributes
     ----------
@@ -61,50 +63,129 @@ class Store:
 
     @cached_property
     def client(self) -> Any:
-        """MLflow's client.
+        """MLflow's client; a database is created where there is none.
 
-        The schema of a database is created under a lock, so that many processes may start at once.
+        Raises
+        ------
+        StoreUnavailableError
+            Where the database is locked.
+        UserError
+            Where it cannot be used.
         """
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        import_mlflow()
+        from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        with self._lock():
-            client = MlflowClient(self.uri)
-            if not self.remote:
-                client.search_experiments(max_results=1)
+        path = sqlite_path(self.uri)
+        if path is None:
+            return MlflowClient(self.uri)
+        database.ensure(path, self._build, is_complete)
+        client = MlflowClient(sqlalchemy_uri(path))
+        try:
+            client.search_experiments(max_results=1)
+        except MlflowException as error:
+            if "out-of-date" not in str(error):
+                raise
+            with database.locked(path):
+                database.rebuild(path, self._build)
         return client
 
     @cached_property
     def experiment_id(self) -> str:
-        """The id of the experiment, found by name or created."""
+        """The id of the experiment, found by name or created, and shown as runs by MLflow."""
+        from mlflow.exceptions import MlflowException
+
         client = self.client
-        with self._lock():
-            found = client.get_experiment_by_name(self.experiment)
-            if found is not None:
-                return str(found.experiment_id)
+        found = client.get_experiment_by_name(self.experiment)
+        if found is None:
             location = None if self.remote else Path(self.artifacts).as_uri()
-            return str(client.create_experiment(self.experiment, artifact_location=location))
+            try:
+                return str(client.create_experiment(self.experiment, location, {KIND_TAG: KIND}))
+            except MlflowException:  # another process was quicker
+                found = client.get_experiment_by_name(self.experiment)
+                if found is None:
+                    raise
+        if found.lifecycle_stage != "active":
+            raise UserError(
+                f"tracking.experiment: {self.experiment!r} is deleted in {self.uri}; restore it: "
+                f"mlflow experiments restore -x {found.experiment_id}; or name another one"
+            )
+        if "inferred" in found.tags.get(KIND_TAG, "inferred"):
+            client.set_experiment_tag(found.experiment_id, KIND_TAG, KIND)
+        return str(found.experiment_id)
 
-    def open(self, folder: Path, opening: Mapping[str, Any]) -> str:
-        """Return the id of the run that `folder` holds, set to running again, or of a new run."""
-        experiment = self.experiment_id
-        with self._lock() if opening["tags"]["role"] == "sweep" else contextlib.nullcontext():
-            run = self._find(folder, opening)
-            if run is not None:
-                self.client.update_run(run.info.run_id, status="RUNNING")
-            else:
-                run = self.client.create_run(
-                    experiment, opening["start"], self._tags(opening), opening["name"]
-                )
-        write_json(folder / RUN_FILE, {"id": run.info.run_id, "start": run.info.start_time})
-        return str(run.info.run_id)
+    @property
+    def digest(self) -> str:
+        """Identifies the store in a file, without the password that a URI may hold."""
+        return hashlib.sha256(f"{self.uri} {self.experiment}".encode()).hexdigest()[:16]
 
-    def write(self, run_id: str, record: str, values: Mapping[str, Any]) -> None:
-        """Call the method `record`, one of those below, with `values`."""
-        getattr(self, record)(run_id, **values)
+    # -- runs ------------------------------------------------------------------------------------
+
+    def open(self, opening: Mapping[str, Any], attempt: str, run_id: str) -> tuple[str, bool]:
+        """Return the id of a run, which is running now, and whether it is new.
+
+        An answer of the store may have been lost, so a run is searched before it is created, by
+        `attempt` or, for a sweep, by its key. MLflow's client repeats a request that is not
+        answered: of two runs of one attempt the second is deleted.
+
+        Parameters
+        ----------
+        opening
+            key, name, tags, start (ms since 1970), parent.
+        attempt
+            Identifies this attempt at a job.
+        run_id
+            Where it is known; empty otherwise.
+        """
+        experiment = self.experiment_id  # outside of the lock, which the client takes itself
+        with self._lock():
+            run = self._find(opening, attempt, run_id)
+            if run is None:
+                tags = {**opening["tags"], ATTEMPT: attempt}
+                if opening["parent"] is not None:
+                    tags["mlflow.parentRunId"] = self._parent(opening["parent"])
+                self.client.create_run(self.experiment_id, opening["start"], tags, opening["name"])
+                created = self._find(opening, attempt, "")
+                return str(created.info.run_id), True
+        self.client.update_run(run.info.run_id, status="RUNNING")
+        if run.data.tags.get(ATTEMPT) is None:
+            self.client.set_tag(run.info.run_id, ATTEMPT, attempt)
+        return str(run.info.run_id), False
+
+    def status(self, run_id: str, key: str) -> str:
+        """Return the status of a run with this key, empty where there is none."""
+        run = self._get(run_id)
+        known = run is not None and run.data.tags.get("key") == key
+        return str(run.info.status) if known else ""
+
+    def points(self, run_id: str) -> dict[tuple[str, int], float]:
+        """Return (name, step) -> value of all metric points of a run."""
+        run = self._get(run_id)
+        return {
+            (name, point.step): point.value
+            for name in (run.data.metrics if run is not None else ())
+            for point in self.client.get_metric_history(run_id, name)
+        }
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run."""
+        for name, value in tags.items():
+            self.client.set_tag(run_id, name, value)
+
+    def delete(self, run_id: str, key: str) -> None:
+        """Delete a run with this key, where there is one; MLflow can restore it."""
+        if self.status(run_id, key):
+            self.client.delete_run(run_id)
+
+    # -- records ---------------------------------------------------------------------------------
+
+    def write(self, run_id: str, folder: Path, record: Mapping[str, Any]) -> None:
+        """Write a record of the spool in `folder`, which `bench.tracking.spool` has checked."""
+        values = {key: value for key, value in record.items() if key != "record"}
+        if record["record"] == "artifact":
+            self.artifact(run_id, folder, **values)
+        else:
+            getattr(self, record["record"])(run_id, **values)
 
     def params(self, run_id: str, values: Mapping[str, str]) -> None:
         """Log the parameters that the run does not have yet."""
@@ -135,19 +216,26 @@ class Store:
         tag = InputTag("mlflow.data.context", context)
         self.client.log_inputs(run_id, [DatasetInput(data, [tag])])
 
-    def artifact(self, run_id: str, path: str, folder: str) -> None:
-        """Upload a file, or the content of a folder."""
-        if not Path(path).exists():
-            _log.warning("%s is gone; it is not among the run's artifacts", path)
-        elif Path(path).is_dir():
-            self.client.log_artifacts(run_id, path, folder or Path(path).name)
-        else:
-            self.client.log_artifact(run_id, path, folder or None)
+    def artifact(self, run_id: str, folder: Path, path: str) -> None:
+        """Upload a file or a folder that lies in `folder`, without links out of it.
+
+        Parameters
+        ----------
+        path
+            Relative to `folder`.
+        """
+        for file in files_inside(folder, path):
+            target = PurePosixPath(file).parent
+            self.client.log_artifact(
+                run_id, str(folder / file), None if target.name == "" else str(target)
+            )
 
     def finish(self, run_id: str, status: str, error: str | None, end: int) -> None:
         """End a run."""
         if error:
             self.client.set_tag(run_id, "error", error[:4000])
+        elif "error" in self.client.get_run(run_id).data.tags:  # of a session that failed
+            self.client.delete_tag(run_id, "error")
         self.client.set_terminated(run_id, status, end)
 
     def system_monitor(self, run_id: str) -> Any:
@@ -160,138 +248,124 @@ class Store:
         monitor: Any = system_metrics_monitor.SystemMetricsMonitor
         return monitor(run_id, tracking_uri=self.uri)
 
-    def _find(self, folder: Path, opening: Mapping[str, Any]) -> Any:
-        """Return the run whose id `folder` holds; for a sweep else the run with its key; or None.
+    # -- parts -----------------------------------------------------------------------------------
 
-        Another folder may have opened the run of a sweep.
-        """
+    def _get(self, run_id: str) -> Any:
+        """Return the run with an id, None where there is none or it is deleted."""
         from mlflow.exceptions import MlflowException
 
-        if run_id := read_run_file(folder).get("id"):
-            try:
-                run = self.client.get_run(run_id)
-            except MlflowException as error:  # the id is of another store or of a deleted one
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-            else:
-                if run.info.lifecycle_stage == "active":
-                    return run
-        if opening["tags"]["role"] != "sweep":
+        if not run_id:
             return None
-        wanted = f"tags.role = 'sweep' and tags.key = '{opening['key']}'"
-        runs = self.client.search_runs([self.experiment_id], wanted, max_results=1)
+        try:
+            run = self.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return run if run.info.lifecycle_stage == "active" else None
+
+    def _find(self, opening: Mapping[str, Any], attempt: str, run_id: str) -> Any:
+        """Return the run of an attempt or of a sweep, or None; delete its duplicates."""
+        run = self._get(run_id)
+        tags = {} if run is None else run.data.tags
+        same = tags.get(ATTEMPT, attempt) == attempt or _is_sweep(opening)
+        if tags.get("key") == opening["key"] and same:
+            return run
+        wanted = f"tags.{ATTEMPT} = '{attempt}'"
+        if _is_sweep(opening):
+            wanted = f"tags.role = 'sweep' and tags.key = '{opening['key']}'"
+        runs = self._search(wanted)
+        for other in runs[1:]:
+            if other.data.tags.get(ATTEMPT) == runs[0].data.tags.get(ATTEMPT):
+                self.client.delete_run(other.info.run_id)
         return next(iter(runs), None)
 
-    def _tags(self, opening: Mapping[str, Any]) -> dict[str, str]:
-        """Return the tags of a new run, with the id of its sweep's run where it has one."""
-        tags: dict[str, str] = opening["tags"]
-        parent = opening["parent"]
-        if parent is None:
-            return tags
-        folder = Path(parent["folder"])
-        run = self._find(folder, parent)
-        return {**tags, "mlflow.parentRunId": run.info.run_id if run else self.open(folder, parent)}
+    def _search(self, wanted: str) -> list[Any]:
+        """Return the runs that a filter selects, oldest first."""
+        order = ["attributes.start_time ASC", "attributes.run_id ASC"]
+        return list(self.client.search_runs([self.experiment_id], wanted, order_by=order))
 
-    def _lock(self) -> FileLock:
-        """Return a lock for one process at a time: beside the database, else on this machine."""
+    def _parent(self, opening: Mapping[str, Any]) -> str:
+        """Return the id of the run of a sweep."""
+        run = self._find(opening, opening["attempt"], "")
+        if run is None:
+            tags = {**opening["tags"], ATTEMPT: opening["attempt"]}
+            run = self.client.create_run(
+                self.experiment_id, opening["start"], tags, opening["name"]
+            )
+        return str(run.info.run_id)
+
+    def _lock(self) -> AbstractContextManager[None]:
+        """Return a lock for one process at a time: beside the database, else in the user's cache.
+
+        A folder that several users share, such as the one for temporary files, is no place for it.
+        """
         path = sqlite_path(self.uri)
         if path is None:
-            digest = hashlib.sha256(self.uri.encode()).hexdigest()[:16]
-            path = Path(tempfile.gettempdir()) / f"mlflow-{digest}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(f"{path}.lock")
+            import pooch
+
+            path = Path(pooch.os_cache("dl-scheduling-bench")) / "locks" / f"mlflow-{self.digest}"
+        return database.locked(path)
+
+    def _build(self, path: Path) -> None:
+        """Create a complete database in a new file."""
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        store: Any = SqlAlchemyStore(  # type: ignore[no-untyped-call]
+            sqlalchemy_uri(path), self.artifacts or "."
+        )
+        store.engine.dispose()
 
 
-@dataclass(frozen=True)
-class StoredRun:
-    """A run as the store holds it."""
+def files_inside(folder: Path, path: str) -> list[str]:
+    """Return the regular files that `path` names in `folder`, relative to it.
 
-    id: str
-    name: str
-    status: str  # finished | failed | killed | running
-    started: int  # ms since 1970
-    tags: Mapping[str, str]
-    params: Mapping[str, str]
-    _client: Any
-
-    def artifact(self, name: str, folder: str | Path) -> Path:
-        """Download one artifact to `folder`.
-
-        Raises
-        ------
-        FileNotFoundError
-            Where the run does not have it.
-        """
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return Path(self._client.download_artifacts(self.id, name, str(folder)))
-        except MlflowException as error:
-            raise FileNotFoundError(
-                f"{name}: not among the run's artifacts ({one_line(error, 200)})"
-            ) from None
-
-
-def stored_runs(uri: str, experiment: str) -> list[StoredRun]:
-    """Return the runs of an experiment, newest first, without the parents of sweeps.
-
-    Raises
-    ------
-    UserError
-        Where the store or the experiment does not exist or does not answer.
+    A run's folder may come from somebody else: nothing that is reached through a link, `..` or an
+    absolute path counts.
     """
-    path = sqlite_path(absolute(uri))
-    if path is not None and not path.exists():
-        raise UserError(
-            f"uri: there is no store {uri}; "
-            "start a run with tracking=local first or name another with --uri"
-        )
-    client = Store(absolute(uri), experiment, "").client
-    try:
-        found = client.get_experiment_by_name(experiment)
-        known = [other.name for other in client.search_experiments()]
-    except Exception as error:
-        raise UserError(f"uri: the store {uri} cannot be read ({one_line(error, 200)})") from error
-    if found is None:
-        raise UserError(f"experiment: {experiment!r} is not in {uri}; it holds {', '.join(known)}")
+    root = folder.resolve()
+    relative = PurePosixPath(path)
+    full = root / relative
+    if relative.is_absolute() or ".." in relative.parts or full == root or full.resolve() != full:
+        _log.warning("%s: %s does not lie in this folder; it is not uploaded", folder, path)
+        return []
+    if not full.exists():
+        _log.warning("%s is gone; it is not among the run's artifacts", full)
+    found = [full] if full.is_file() else sorted(full.rglob("*"))
     return [
-        StoredRun(
-            id=run.info.run_id,
-            name=run.info.run_name,
-            status=run.info.status.lower(),
-            started=run.info.start_time,
-            tags=run.data.tags,
-            params=run.data.params,
-            _client=client,
-        )
-        for run in _newest_first(client, found.experiment_id)
-        if run.data.tags.get("role") == "run"
+        str(file.relative_to(root)) for file in found if file.is_file() and file.resolve() == file
     ]
 
 
-def _newest_first(client: Any, experiment_id: str) -> Iterator[Any]:
-    """Yield all runs of an experiment, of which MLflow returns one page at a time."""
-    order = ["attributes.start_time DESC"]
-    page = client.search_runs([experiment_id], order_by=order)
-    yield from page
-    while page.token:
-        page = client.search_runs([experiment_id], order_by=order, page_token=page.token)
-        yield from page
+def import_mlflow() -> None:
+    """Import MLflow with fewer requests, without telemetry, and without its notes and tracebacks.
+
+    What it reports as a traceback it also raises.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import mlflow.tracking  # noqa: F401
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
-def read_run_file(folder: Path) -> dict[str, Any]:
-    """Return the id and start of the MLflow run that `folder` holds; empty without one."""
-    path = folder / RUN_FILE
-    data: dict[str, Any] = read_json(path) if path.exists() else {}
-    return data
+def is_complete(tables: set[str]) -> bool:
+    """Return whether these are all tables of MLflow's schema; it adds those that are missing."""
+    from mlflow.store.db.base_sql_model import Base
+    from mlflow.store.tracking import sqlalchemy_store  # noqa: F401  # defines the tables
+
+    return {*Base.metadata.tables, "alembic_version"} <= tables
 
 
-def sqlite_path(uri: str) -> Path | None:
-    """Return the file of an SQLite store, None for other stores."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+def sqlalchemy_uri(path: Path) -> str:
+    """Return the URI for the SQLAlchemy that is installed; 2.1 decodes the path, 2.0 does not."""
+    from sqlalchemy.engine import URL
+
+    driver = database.sqlite_uri(path).partition(":")[0]
+    return URL.create(driver, database=str(path)).render_as_string(hide_password=False)
 
 
-def absolute(uri: str) -> str:
-    """Return the URI with an absolute path of a database, so that it holds in every folder."""
-    path = sqlite_path(uri)
-    return uri if path is None else f"sqlite:///{path.absolute()}"
+def _is_sweep(opening: Mapping[str, Any]) -> bool:
+    return bool(opening["tags"]["role"] == "sweep")

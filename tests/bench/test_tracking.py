@@ -19,8 +19,9 @@ import bench
 from bench.errors import UserError
 from bench.tracking import Mlflow, Off, flatten, replay, stored_runs
 from bench.tracking.__main__ import main
-from bench.tracking.run import SPOOL, finite, shorten_param
-from bench.tracking.store import RUN_FILE, Store
+from bench.tracking.spool import RUN_FILE, SPOOL
+from bench.tracking.store import Store
+from bench.tracking.values import finite, shorten_param
 
 NO_SERVER = "http://127.0.0.1:1"
 TAGS = {"track": "schedule", "solver": "sjf", "seed": 0}
@@ -74,7 +75,7 @@ def test_run_holds_parameters_tags_metrics_input_and_artifacts(
 def test_restart_resumes_the_same_run(tracker: Mlflow, store: Store, tmp_path: Path) -> None:
     first = tracker.run("again", "sjf-s0", {"a": 1}, TAGS, tmp_path)
     first.metrics(0, {"x": 1.0})
-    first._flush()  # killed here, without finish
+    first._send()  # killed here, without finish
     with tracker.run("again", "sjf-s0", {"a": 1, "b": 2}, TAGS, tmp_path) as second:
         second.metrics(1, {"x": 2.0})
     assert second.id == first.id
@@ -173,10 +174,12 @@ def test_nothing_is_lost_without_a_server(
         record.getMessage() for record in caplog.records if record.name == "bench.tracking.run"
     ]
     assert len(warnings) == 2  # one per run
-    assert f"python -m bench.tracking replay {tmp_path / 'run'}" in warnings[1]
+    assert f"python -m bench.tracking replay {tmp_path / 'run'} --uri {NO_SERVER}" in warnings[1]
     with (tmp_path / "run" / SPOOL).open("a") as file:
         file.write('{"record": "metr')  # a line cut short by a kill
-    assert main(["replay", str(tmp_path / "run"), str(tmp_path / "sweep"), "--uri", store.uri]) == 0
+    folders = [str(tmp_path / "run"), str(tmp_path / "sweep")]
+    options = ["--uri", store.uri, "--experiment", "test", "--artifacts", store.artifacts]
+    assert main(["replay", *folders, *options]) == 0
     assert "records written" in capsys.readouterr().out
     assert not (tmp_path / "run" / SPOOL).exists()
     (found,) = [
@@ -210,20 +213,19 @@ def test_run_whose_server_fails_is_written_when_the_server_is_back(
         patch.setattr(Store, "metrics", fail)
         for step in range(5):
             run.metrics(step, {"x": step})
-    assert calls == [1]  # no second try before the run ends
+    assert len(calls) == 1  # no second try before the run ends
     run.finish("finished")
     assert history(store, run.id, "x") == [(step, step) for step in range(5)]
     assert store.client.get_run(run.id).info.status == "FINISHED"
     assert not (tmp_path / SPOOL).exists()
 
 
-def test_failed_replay_keeps_the_remaining_records(
+def test_failed_replay_keeps_the_spool(
     tracker: Mlflow, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tracker.run("halfway", "x", {}, TAGS, tmp_path)
-    run._start_spooling(ConnectionError("gone"))
+    run._offline = True
     run.metrics(0, {"x": 1.0})
-    run._flush()
     run.input("small", "ef" * 32, 20, "here")
 
     def fail(*arguments: object, **options: object) -> None:
@@ -232,11 +234,11 @@ def test_failed_replay_keeps_the_remaining_records(
     with monkeypatch.context() as patch:
         patch.setattr(Store, "input", fail)
         with pytest.raises(ConnectionError):
-            replay(tmp_path)
-    records = [json.loads(line) for line in (tmp_path / SPOOL).read_text().splitlines()]
-    assert [record.get("record") for record in records] == [None, "input"]
-    resumed = tracker.run("halfway", "x", {}, TAGS, tmp_path)  # a restart replays the spool
-    assert resumed.id == run.id
+            replay(tmp_path, store)
+    assert history(store, run.id, "x") == [(0, 1.0)]
+    assert (tmp_path / SPOOL).exists()
+    with tracker.run("halfway", "x", {}, TAGS, tmp_path) as resumed:  # sends what is left
+        assert resumed.id == run.id
     assert not (tmp_path / SPOOL).exists()
     assert history(store, run.id, "x") == [(0, 1.0)]
     assert store.client.get_run(run.id).inputs.dataset_inputs[0].dataset.name == "small"
@@ -252,6 +254,8 @@ def test_replay_without_a_spool_is_an_error(
 def test_off_has_the_interface_of_mlflow_and_writes_nothing(tmp_path: Path) -> None:
     off = Off()
     off.prepare()
+    off.restart(tmp_path)
+    assert off.published("k", tmp_path, "finished")
     sweep = off.parent("k", "n", {}, tmp_path)
     with off.run("k", "n", {}, {}, tmp_path, parent=sweep) as run:
         run.metrics(0, {"x": 1.0})
