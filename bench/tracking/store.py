@@ -144,7 +144,7 @@ class Store:
                 tags = {**opening["tags"], ATTEMPT: attempt}
                 if opening["parent"] is not None:
                     tags["mlflow.parentRunId"] = self._parent(opening["parent"])
-                self.client.create_run(self.experiment_id, opening["start"], tags, opening["name"])
+                self.client.create_run(experiment, opening["start"], tags, opening["name"])
                 created = self._find(opening, attempt, "")
                 return str(created.info.run_id), True
         self.client.update_run(run.info.run_id, status="RUNNING")
