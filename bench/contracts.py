@@ -382,7 +382,10 @@ class TrainingLogger(Protocol):
         """Log step metrics, named like `losses/policy` or `charts/SPS`."""
 
     def summary(self, facts: Mapping[str, Any]) -> None:
-        """Log facts about the whole training for the record, named like `learning/cpu_seconds`."""
+        """Log facts about the whole training for the record, named like `learning/cpu_seconds`.
+
+        A name without a group is a `UserError`: the record's own fields cannot be overwritten.
+        """
 
     def progress(self, done: int, total: int, note: str = "") -> None:
         """Report progress: `done` of `total` decisions."""

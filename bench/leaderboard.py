@@ -1,9 +1,15 @@
 """`python -m bench.leaderboard`: one table per track from the runs of a tracking store.
 
 No number that a run reports about its own quality is used: objectives, feasibility, gaps and scores
-are recomputed from the stored instances and schedules. Where a record differs, the row is marked
-MISMATCH and the recomputed number counts. A schedule with any violation costs at least the penalty
-of an unassigned task. Failed runs stay as rows.
+are recomputed from the stored instances and schedules, against references and a random baseline
+that are the suite's own, the same for all rows. A schedule with any violation costs at least the
+penalty of an unassigned task.
+
+Only rows that verified are ranked. What differs from its record, or is not of the right form, is
+listed below with the reason (MISMATCH), as are failed runs. Columns marked * are what the run
+claims. A row holds the seeds of one configuration on one problem and of one origin (user of the
+store, code version, hardware). A newer run replaces an older one only if all of that and the seed
+are the same; runs of one row with the same schedules are copies and count once.
 """
 
 from __future__ import annotations
@@ -23,11 +29,29 @@ from numpy.typing import NDArray
 
 from bench.analysis import stats
 from bench.errors import UserError
+from bench.references import References, user_cache
+from bench.run.common_scores import CommonReferences
 from bench.run.recompute import RecomputedRun, recompute_run
-from bench.run.record import PROBLEM_FIELDS, problem, selection
-from bench.tracking import StoredRun, stored_runs
+from bench.run.record import PROBLEM_FIELDS, selection
+from bench.run.record_schema import plain_text
+from bench.setting import TRACKS
+from bench.tracking import stored_runs
 
-HIDDEN = ("score_low", "score_high", "set_hash", "split", "runs")  # not in the Markdown table
+HIDDEN = ("score_low", "score_high", "split", "runs", "replaced")  # not in the Markdown table
+CLAIMED = (
+    "solver",
+    "configuration",
+    "logs",
+    "selection",
+    "information",
+    "seeds",
+    "train_seconds",
+    "solve_seconds",
+    "hardware",
+    "git_commit",
+)
+UNKNOWN = "unknown"  # the table of runs without a valid track
+CELL = 80  # characters of a cell at most
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +62,7 @@ class LeaderboardRow(TypedDict):
     Means are over instances and runs; a missing number is NaN or None.
     """
 
-    rank: int | None  # within a problem, equal scores share one; None: failed
+    rank: int | None  # within a problem, equal scores share one; None: failed or MISMATCH
     solver: str
     configuration: str  # hash of all settings but seeds and paths
     logs: str | None  # name of the logged dataset that it learned from
@@ -49,7 +73,7 @@ class LeaderboardRow(TypedDict):
     backfill: str
     event_order: str
     information: str  # clairvoyant | online
-    seeds: int
+    seeds: int  # with different schedules; copies count once
     feasible: float | None  # share of schedules without violations
     objective_mean: float | None
     gap_mean: float | None
@@ -63,9 +87,10 @@ class LeaderboardRow(TypedDict):
     git_commit: str
     verified: str  # yes | no (failed) | MISMATCH: where the record differs
     error: str
-    set_hash: str
-    split: str
+    set_hash: str | None  # of the stored instances
+    split: str | None
     runs: list[str]  # MLflow's ids
+    replaced: list[str]  # of older runs of the same key
 
 
 COLUMNS = tuple(get_type_hints(LeaderboardRow))
@@ -76,34 +101,61 @@ SHOWN = tuple(name for name in COLUMNS if name not in HIDDEN)
 
 
 def tables(
-    runs: Sequence[RecomputedRun], rng: np.random.Generator
+    runs: Sequence[RecomputedRun], references: References, rng: np.random.Generator
 ) -> dict[str, list[LeaderboardRow]]:
     """Return track -> rows, ranked within each problem by score, then gap, then objective.
 
-    Failed runs come last.
+    Rows that are not ranked come last.
     """
+    common = CommonReferences(references, runs)
+    newest, replaced = _newest(runs)
     groups: dict[tuple[Any, ...], list[RecomputedRun]] = {}
-    for run in runs:
-        record = run.record
-        same = (record.get("solver"), record.get("information"), *problem(record))
-        key = (*same, run.configuration, run.run if run.error else "")
-        groups.setdefault(key, []).append(run)
+    for run in newest:
+        alone = run.run if run.error or run.mismatches else ""
+        groups.setdefault((*run.group, alone), []).append(run)
     rows: dict[str, list[LeaderboardRow]] = {}
     for members in groups.values():
-        track = str(members[0].record.get("track") or "unknown")
-        rows.setdefault(track, []).append(row(members, rng))
+        track = str(members[0].record.get("track"))
+        one = row(members, common, rng)
+        one["replaced"] = [old for member in members for old in replaced[member.run]]
+        rows.setdefault(track if track in TRACKS else UNKNOWN, []).append(one)
     for table in rows.values():
         table.sort(key=_order)
         _rank(table)
+    for text in common.contradictions:
+        print(f"CONTRADICTION on {text}", file=sys.stderr)
     return rows
 
 
-def row(members: Sequence[RecomputedRun], rng: np.random.Generator) -> LeaderboardRow:
+def _newest(
+    runs: Sequence[RecomputedRun],
+) -> tuple[list[RecomputedRun], dict[str, list[str]]]:
+    """Return the newest run of each key, and the ids of the older ones that each replaces.
+
+    What failed or does not verify replaces only its like, so that the newest verified run stays.
+    """
+    kept: dict[tuple[Any, ...], RecomputedRun] = {}
+    replaced: dict[str, list[str]] = {}
+    for run in sorted(runs, key=lambda one: -one.started):
+        key = run.key if run.record.get("solver") else (run.run,)
+        fine = not run.error and not run.mismatches
+        newer = kept.get((*key, True)) or (None if fine else kept.get((*key, False)))
+        if newer is None:
+            kept[*key, fine] = run
+            replaced[run.run] = []
+        else:
+            replaced[newer.run].append(run.run)
+    return list(kept.values()), replaced
+
+
+def row(
+    members: Sequence[RecomputedRun], common: CommonReferences, rng: np.random.Generator
+) -> LeaderboardRow:
     """Return the row of the seeds of one configuration on one problem, or of one failed run."""
     first = members[0]
     record = first.record
     facts = {name: record.get(name) for name in ("solver", "information", *PROBLEM_FIELDS)}
-    commits = sorted({str(one.record.get("git_commit") or "")[:10] for one in members})
+    distinct = list({one.schedules or one.run: one for one in members}.values())
     out = {
         **dict.fromkeys(COLUMNS),
         **{name: value for name, value in facts.items() if name in COLUMNS},
@@ -111,31 +163,34 @@ def row(members: Sequence[RecomputedRun], rng: np.random.Generator) -> Leaderboa
         "selection": selection(record),
         "configuration": first.configuration,
         "runs": [one.run for one in members],
-        "seeds": len({one.record.get("seed") for one in members}),
-        "hardware": " / ".join(sorted({one.hardware for one in members})),
-        "git_commit": " / ".join(commits),
+        "seeds": min(len(distinct), len({one.record.get("seed") for one in members})),
+        "hardware": first.hardware,
+        "git_commit": str(record.get("git_commit") or "")[:10],
         "train_seconds": _mean([one.record.get("train_seconds") for one in members]),
         "solve_seconds": _mean([one.record.get("solve_seconds") for one in members]),
     }
     if first.error:
         return cast("LeaderboardRow", {**out, "error": first.error, "verified": "no"})
-    return cast("LeaderboardRow", {**out, **_quality(members, rng)})
+    return cast("LeaderboardRow", {**out, **_quality(distinct, common, rng)})
 
 
-def _quality(members: Sequence[RecomputedRun], rng: np.random.Generator) -> dict[str, Any]:
+def _quality(
+    members: Sequence[RecomputedRun], common: CommonReferences, rng: np.random.Generator
+) -> dict[str, Any]:
     """Return the columns that are recomputed from schedules."""
-    score = np.stack([one.score for one in members])  # (S, I)
+    scores = [common.scores(one) for one in members]
+    score = np.stack([one.score for one in scores])  # (S, I)
     instances = score.shape[1]
     score = score[:, np.isfinite(score).all(axis=0)]
     low, high = stats.bootstrap_interval(score, rng) if score.size else (math.nan, math.nan)
-    proved = np.concatenate([one.proved for one in members])
+    proved = np.concatenate([one.proved for one in scores])
     mismatches = [
         f"seed {one.record.get('seed')}: {text}" for one in members for text in one.mismatches
     ]
     return {
         "feasible": _mean(np.concatenate([one.feasible for one in members])),
-        "objective_mean": _mean(np.concatenate([one.objective for one in members])),
-        "gap_mean": _mean(np.concatenate([one.gap for one in members])),
+        "objective_mean": _mean(np.concatenate([one.objective for one in scores])),
+        "gap_mean": _mean(np.concatenate([one.gap for one in scores])),
         "score": _mean(score.ravel()),
         "score_low": low,
         "score_high": high,
@@ -152,14 +207,14 @@ def _reference(proved: Floats, scored: int, instances: int) -> str:
 
 
 def _order(one: LeaderboardRow) -> tuple[Any, ...]:
-    """Sort key: problems together, failed runs last, then by score, gap and objective.
+    """Sort key: problems together, what is not ranked last, then by score, gap and objective.
 
     Missing numbers come after known ones.
     """
     score = one["score"]
     return (
         *_problem_of(one),
-        bool(one["error"]),
+        one["verified"] != "yes",
         -score if score is not None and math.isfinite(score) else math.inf,
         _last(one["gap_mean"]),
         _last(one["objective_mean"]),
@@ -168,11 +223,11 @@ def _order(one: LeaderboardRow) -> tuple[Any, ...]:
 
 
 def _rank(rows: Sequence[LeaderboardRow]) -> None:
-    """Number the rows of each problem from 1; equal scores share a rank, failed runs have none."""
+    """Number the verified rows of each problem from 1; equal scores share a rank."""
     ranked: dict[tuple[str, ...], list[LeaderboardRow]] = {}
     for one in rows:
         above = ranked.setdefault(_problem_of(one), [])
-        if one["error"]:
+        if one["verified"] != "yes":
             continue
         tied = bool(above) and _equal(one["score"], above[-1]["score"])
         one["rank"] = above[-1]["rank"] if tied else len(above) + 1
@@ -206,16 +261,22 @@ def _mean(values: Iterable[float | None] | Floats) -> float:
 
 def markdown(track: str, rows: Sequence[LeaderboardRow]) -> str:
     """Return a page with the track's table and, below it, every mismatch and error in full."""
+    names = [f"{name}\\*" if name in CLAIMED else name for name in SHOWN]
     lines = [
         f"# Leaderboard: {track}",
         "",
-        "Score: 0 = random legal play, 100 = reference; 95 % interval over seeds.",
+        "Score: 0 = random legal play, 100 = reference; 95 % interval over seeds. Recomputed from "
+        "the runs' schedules, except columns marked \\*, which the runs claim. Rows without a rank "
+        "did not verify or failed.",
         "",
     ]
-    lines += [f"| {' | '.join(SHOWN)} |", f"|{'---|' * len(SHOWN)}"]
+    lines += [f"| {' | '.join(names)} |", f"|{'---|' * len(SHOWN)}"]
     lines += [f"| {' | '.join(_cell(one, name) for name in SHOWN)} |" for one in rows]
     notes = [
-        f"- **{one['solver']} on {one['dataset']}**: {text}" for one in rows if (text := _note(one))
+        f"- **{_escaped(one['solver'])} on {_escaped(one['dataset'])}** "
+        f"(run {_escaped(' '.join(one['runs']))}): {_escaped(text)}"
+        for one in rows
+        if (text := _note(one))
     ]
     return "\n".join([*lines, *(["", "## Mismatches and errors", "", *notes] if notes else []), ""])
 
@@ -238,9 +299,8 @@ def write(rows: Mapping[str, Sequence[LeaderboardRow]], out: Path) -> list[Path]
         (out / f"{track}.json").write_text(json.dumps(plain, indent=1) + "\n")
         with (out / f"{track}.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
-            pairs = zip(plain, table, strict=True)
             writer.writeheader()
-            writer.writerows({**one, "runs": " ".join(row["runs"])} for one, row in pairs)
+            writer.writerows({name: _csv(x) for name, x in one.items()} for one in plain)
     return [out / f"{track}.{kind}" for track in rows for kind in ("md", "csv", "json")]
 
 
@@ -261,24 +321,37 @@ def _cell(one: LeaderboardRow, name: str) -> str:
         return f"{value:.1f} [{low:.1f}, {one['score_high']:.1f}]" if known else f"{value:.1f}"
     if name in ("gap_mean", "feasible"):
         return f"{value:.1%}"
-    text = f"{value:.5g}" if isinstance(value, float) else " ".join(str(value).split())
-    return (text if len(text) <= 80 else text[:77] + "...").replace("|", "\\|")
+    if name == "set_hash":
+        return str(value)[:8]
+    return f"{value:.5g}" if isinstance(value, float) else _escaped(plain_text(str(value), CELL))
 
 
-def build(uri: str, experiment: str, rng: np.random.Generator) -> dict[str, list[LeaderboardRow]]:
-    """Return the tables of a store.
+def _escaped(text: str | None) -> str:
+    """Return a foreign text that neither Markdown nor HTML takes for markup, in one line."""
+    plain = plain_text(text or "–", 10_000)
+    plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{x}" if x in "\\`*|[]!~" else x for x in plain)
 
-    Of every key (configuration, seed, instance set) the newest finished or failed run counts.
-    """
-    newest: dict[str, StoredRun] = {}
+
+def _csv(value: Any) -> Any:
+    """Return a value of a CSV cell; a spreadsheet takes no text for a formula."""
+    if isinstance(value, list):
+        value = " ".join(value)
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(("=", "+", "-", "@")) else value
+    return value
+
+
+def build(
+    uri: str, experiment: str, references: References, rng: np.random.Generator
+) -> dict[str, list[LeaderboardRow]]:
+    """Return the tables of a store, of its finished and failed runs."""
+    recomputed = []
     for run in stored_runs(uri, experiment):
         if run.status in ("finished", "failed"):
-            newest.setdefault(run.tags.get("key", run.id), run)
-    recomputed = []
-    for run in newest.values():
-        with tempfile.TemporaryDirectory() as folder:
-            recomputed.append(recompute_run(run, Path(folder)))
-    return tables(recomputed, rng)
+            with tempfile.TemporaryDirectory() as folder:
+                recomputed.append(recompute_run(run, Path(folder)))
+    return tables(recomputed, references, rng)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -297,9 +370,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=Path("leaderboard"),
         help="folder for the tables (default %(default)s)",
     )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        help="folder of references that this suite computed (default: the user's cache)",
+    )
     options = parser.parse_args(arguments)
+    references = References(options.cache or user_cache())
     try:
-        rows = build(options.uri, options.experiment, np.random.default_rng(0))
+        rows = build(options.uri, options.experiment, references, np.random.default_rng(0))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
@@ -311,8 +390,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mismatches = sum(one["verified"].startswith("MISMATCH") for one in every)
     if mismatches:
         print(
-            f"MISMATCH in {mismatches} rows: their records differ from their schedules; "
-            "see the tables",
+            f"MISMATCH in {mismatches} rows, which are not ranked: their records differ from their "
+            "schedules or from the suite; see the tables",
             file=sys.stderr,
         )
     return 0

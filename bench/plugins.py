@@ -110,6 +110,26 @@ def _is_rule(plugin: Any) -> bool:
     return isinstance(plugin, type) and issubclass(plugin, Policy) and plugin.baseline
 
 
+def pinned_hashes(name: str) -> dict[str, str]:
+    """Return split -> the set hash that conf/dataset pins for the data set of this name.
+
+    Empty where no file of the suite has a data set of this name, or its file pins none.
+    """
+    return _pinned_hashes(CONF).get(name, {})
+
+
+@functools.cache
+def _pinned_hashes(conf: Path) -> dict[str, dict[str, str]]:
+    found = {}
+    for path in sorted((conf / "dataset").glob("*.yaml")):
+        dataset = _read("dataset", path.stem).get("dataset", {})
+        if "hashes" in dataset:
+            found[str(dataset["name"])] = {
+                str(split): str(digest) for split, digest in dataset["hashes"].items()
+            }
+    return found
+
+
 def own_packages() -> None:
     """Check that `datasets` and `solvers`, both common names, are the suite's own packages.
 

@@ -19,7 +19,7 @@ from bench.contracts import Budget, Dataset, Plugin, check_plugin
 from bench.errors import CRASHES, UserError, one_line
 from bench.instance import Instance
 from bench.plugins import CONF
-from bench.references import References
+from bench.references import References, user_cache
 from bench.rollout import setting_of
 from bench.run import instance_set
 from bench.run.job import Job
@@ -82,7 +82,7 @@ class JobSetup:
         )
         reference = config.reference
         references = References(
-            config.cache or _user_cache(),
+            config.cache or user_cache(),
             build("reference.solver", reference.solver),
             reference.seconds,
             budget.threads,
@@ -180,9 +180,3 @@ def _logs_command(config: DictConfig) -> str:
         if one.key_or_group.partition(".")[0] == "logs"
     ]
     return shlex.join(["python", "-m", "bench", "+solver=bc", *of_logs])
-
-
-def _user_cache() -> Path:
-    import pooch
-
-    return Path(pooch.os_cache("dl-scheduling-bench"))

@@ -22,6 +22,7 @@ import functools
 import json
 import logging
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -48,8 +49,10 @@ __all__ = [
     "RandomPlay",
     "Reference",
     "References",
+    "random_play",
     "reference_of",
     "shipped_reference",
+    "user_cache",
 ]
 
 SCHEMA = 1  # of the shipped files
@@ -235,22 +238,14 @@ class References:
         )
 
     def random(self, instance: Instance, setting: Setting) -> RandomPlay:
-        """Return the mean of EPISODES episodes of random legal play, the same on every machine.
-
-        Only tasks that have arrived are observed, whatever the setting says, so that all solvers
-        have the same zero.
-        """
-        played = replace(
-            setting,
-            track="assign" if instance.sharing == "budget" else "schedule",
-            observe="arrived",
-        )
+        """Return `random_play` of an instance, from the cache where it was played before."""
+        played = _for_random_play(instance, setting)
         events = EVENT_ORDER_IN_KEYS[played.event_order]
         key = "-".join((played.objective, played.mode, played.backfill, events, str(EPISODES)))
         digest = instance.hash()
         cached = self._read(digest)["random"].get(key)
         if cached is None:
-            cached = list(_play(instance, played, np.random.default_rng(int(digest[:16], 16))))
+            cached = list(random_play(instance, setting))
             with self._update(digest) as data:
                 data["random"][key] = cached
         return RandomPlay(*cached)
@@ -376,6 +371,16 @@ def _conflict(schedule: Reference, bound: Reference) -> str:
     )
 
 
+def user_cache() -> Path:
+    """Return the folder of the user's own cache, used where none is named."""
+    configured = os.environ.get("BENCH_CACHE")
+    if configured:
+        return Path(configured)
+    import pooch
+
+    return Path(pooch.os_cache("dl-scheduling-bench"))
+
+
 def shipped_reference(digest: str, objective: str) -> Reference:
     """Return what the shipped files hold about the instance of this hash."""
     return Reference(**_shipped_references().get(digest, ("", {}))[1].get(objective, {}))
@@ -401,8 +406,19 @@ def _shipped_references() -> Mapping[str, tuple[str, Mapping[str, Any]]]:
     return found
 
 
-def _play(instance: Instance, setting: Setting, rng: np.random.Generator) -> RandomPlay:
-    simulator = Simulator([instance], setting, num_envs=EPISODES)
+def random_play(instance: Instance, setting: Setting) -> RandomPlay:
+    """Return the mean of EPISODES episodes of random legal play, the same on every machine.
+
+    Only tasks that have arrived are observed, whatever the setting says, so that all solvers have
+    the same zero.
+    """
+    rng = np.random.default_rng(int(instance.hash()[:16], 16))
+    simulator = Simulator([instance], _for_random_play(instance, setting), num_envs=EPISODES)
     returns = simulator.play_random(rng)[:, 1]
     dead_ends = np.mean([simulator.dead_end(b) for b in range(EPISODES)])
     return RandomPlay(float(-returns.mean() * simulator.scale[0]), float(dead_ends))
+
+
+def _for_random_play(instance: Instance, setting: Setting) -> Setting:
+    track = "assign" if instance.sharing == "budget" else "schedule"
+    return replace(setting, track=track, observe="arrived")

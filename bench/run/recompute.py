@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.analysis import stats
 from bench.errors import one_line
 from bench.instance import Instance, read_json
-from bench.references import shipped_reference
+from bench.plugins import pinned_hashes
 from bench.renamed import current_setting
 from bench.run.evaluation import Entry, evaluate_entry
 from bench.run.instance_set import set_hash
+from bench.run.record import problem
+from bench.run.record_schema import plain_text, valid_claims
 from bench.setting import Setting
 from bench.settings_hash import settings_hash
 from bench.tracking import StoredRun
@@ -31,22 +35,56 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RecomputedRun:
-    """One run: its record, and what is recomputed from its stored schedules.
+    """One run: what it claims, and what is recomputed from its stored schedules.
 
-    Arrays are (I,), one value per instance, in the instances' own sense and scale.
+    Attributes
+    ----------
+    record
+        The claims of the right form (`bench.run.record_schema`), with the hash of the stored
+        instances; of a run without a readable record its tags.
+    configuration
+        Short hash of the settings that make runs comparable as seeds of one another.
+    run, started
+        MLflow's id, and when it began (ms since 1970).
+    origin
+        Who ran it, where, with which code.
+    instances, objective, feasible
+        (I,) instances, internal objectives (penalised where infeasible), 0 or 1.
+    schedules
+        Hash of the schedules; equal ones are copies.
+    mismatches
+        What is wrong with the claims; such a run is not ranked.
+    error
+        Why nothing could be recomputed.
     """
 
-    record: Mapping[str, Any]  # result.json; for a run that left none, its tags
+    record: Mapping[str, Any]
     configuration: str
-    run: str  # MLflow's id
+    run: str
+    started: int = 0
     hardware: str = ""
+    origin: str = ""
+    instances: tuple[Instance, ...] = ()
     objective: Floats = field(default_factory=lambda: np.zeros(0))
-    gap: Floats = field(default_factory=lambda: np.zeros(0))
-    score: Floats = field(default_factory=lambda: np.zeros(0))
-    feasible: Floats = field(default_factory=lambda: np.zeros(0))  # 0 or 1
-    proved: Floats = field(default_factory=lambda: np.zeros(0))  # 1: the reference is an optimum
+    feasible: Floats = field(default_factory=lambda: np.zeros(0))
+    schedules: str = ""
     mismatches: tuple[str, ...] = ()
-    error: str = ""  # why nothing could be recomputed
+    error: str = ""
+
+    @cached_property
+    def group(self) -> tuple[Any, ...]:
+        """What the seeds of one row share, recomputed from the run's own content.
+
+        Solver, problem, configuration and origin: the user of the store, code version, hardware.
+        """
+        record = self.record
+        same = (record.get("solver"), record.get("information"), *problem(record))
+        return (*same, self.configuration, self.origin)
+
+    @cached_property
+    def key(self) -> tuple[Any, ...]:
+        """What a newer run must share with an older one to replace it: the group and the seed."""
+        return (*self.group, self.record.get("seed"))
 
 
 def recompute_run(run: StoredRun, folder: Path) -> RecomputedRun:
@@ -54,21 +92,33 @@ def recompute_run(run: StoredRun, folder: Path) -> RecomputedRun:
 
     Whatever cannot be read becomes the row's error.
     """
-    known: dict[str, Any] = {
-        "configuration": configuration(run.params),
-        "run": run.id,
-        "hardware": run.tags.get("hardware", ""),
-    }
-    record: Mapping[str, Any] = current_setting(run.tags)
+    known: dict[str, Any] = {"configuration": "", "run": run.id, "started": run.started}
+    record: dict[str, Any] = {}
+    said = ""
     try:
-        record = current_setting(read_json(run.artifact("result.json", folder)))
-        if "failed" in (run.status, record["status"]):
-            error = record.get("error") or run.tags.get("error") or "failed"
-            return RecomputedRun(record, error=error, **known)
+        tags = {str(name): str(value) for name, value in run.tags.items()}
+        said = plain_text(tags.get("error", ""), 300)
+        record = _of_tags(tags)
+        known |= {
+            "configuration": configuration(run.params),
+            "hardware": plain_text(tags.get("hardware", ""), 100),
+        }
+        stored = read_json(run.artifact("result.json", folder))
+        claims, wrong = valid_claims(_renamed(stored))
+        record = {**record, **claims}
+        known["origin"] = origin(tags, record, known["hardware"])
+        if "failed" in (run.status, record.get("status")):
+            error = record.get("error") or said or "failed"
+            return RecomputedRun(record, error="; ".join([error, *wrong]), **known)
+        if "objective" not in claims:
+            raise ValueError("; ".join(wrong))
         files = [run.artifact(name, folder) for name in FILES]
-        return RecomputedRun(record, **known, **recompute_schedules(record, *files))
-    except Exception as error:  # whatever a missing or damaged file raises
-        reason = run.tags.get("error") or f"cannot be recomputed: {one_line(error, 300)}"
+        found = recompute_schedules(record, *files)
+        mismatches = (*wrong, *found.pop("mismatches"))
+        record["set_hash"] = set_hash(found["instances"])
+        return RecomputedRun(record, mismatches=mismatches, **known, **found)
+    except Exception as error:  # whatever a missing, damaged or hostile file raises
+        reason = said or f"cannot be recomputed: {plain_text(one_line(error), 300)}"
         return RecomputedRun(record, error=reason, **known)
 
 
@@ -80,7 +130,7 @@ def recompute_schedules(
     Returns
     -------
     dict
-        The array fields and mismatches of `RecomputedRun`.
+        instances, objective, feasible, schedules and mismatches of `RecomputedRun`.
 
     Raises
     ------
@@ -89,7 +139,7 @@ def recompute_schedules(
     """
     import pandas
 
-    held = [Instance.from_dict(data) for data in read_json(instances)]
+    held = tuple(Instance.from_dict(data) for data in read_json(instances))
     entries = [Entry.from_dict(data) for data in read_json(schedules)]
     recorded = pandas.read_parquet(table)
     if not len(held) == len(entries) == len(recorded) > 0:
@@ -99,27 +149,13 @@ def recompute_schedules(
         )
     name = record["objective"]
     evaluated = [_evaluate(one, entry, name) for one, entry in zip(held, entries, strict=True)]
-    objective = np.array([value for value, _ in evaluated])
-    hashes = [one.hash() for one in held]
-    columns = recorded[["reference", "reference_bound", "reference_proved"]]
-    known = columns.to_numpy(dtype=float, na_value=math.nan)  # (I, 3)
-    for i, one in enumerate(held):  # a stored reference counts before one that a run recorded
-        best = shipped_reference(hashes[i], name)
-        if math.isfinite(best.objective):
-            known[i] = one.original(best.objective), one.original(best.bound), best.proved
-    reference, bounds, proved = known.T
-    gaps = [
-        float(stats.gap(value, bound, one.sense))
-        for value, bound, one in zip(objective, bounds, held, strict=True)
-    ]
-    found: dict[str, Floats] = {
-        "objective": objective,
-        "gap": np.array(gaps),
-        "score": stats.score(objective, recorded["random"], reference),
+    found: dict[str, Any] = {
+        "instances": held,
+        "objective": np.array([value for value, _ in evaluated]),
         "feasible": np.array([float(feasible) for _, feasible in evaluated]),
-        "proved": np.nan_to_num(proved),
+        "schedules": _schedules_hash(entries),
     }
-    mismatches = tuple(_mismatches(record, recorded, found, hashes, set_hash(held)))
+    mismatches = tuple(_mismatches(record, recorded, found))
     return {**found, "mismatches": mismatches}
 
 
@@ -139,42 +175,88 @@ def configuration(params: Mapping[str, str]) -> str:
     return settings_hash(nested, 8)
 
 
+def origin(tags: Mapping[str, str], record: Mapping[str, Any], hardware: str) -> str:
+    """Return who made a run: the user of the store, the code version, the hardware."""
+    return "|".join([tags.get("mlflow.user", ""), str(record.get("git_commit")), hardware])
+
+
+def _renamed(stored: Any) -> Any:
+    return current_setting(stored) if isinstance(stored, Mapping) else stored
+
+
+def _of_tags(tags: Mapping[str, str]) -> dict[str, Any]:
+    """Return the claims in a run's tags, for a run that left no record."""
+    text = dict(current_setting(tags))
+    seed = str(text.pop("seed", ""))
+    seeds = {"seed": int(seed)} if seed.isdecimal() and len(seed) < 19 else {}
+    return valid_claims({**text, **seeds})[0]
+
+
 def _evaluate(instance: Instance, entry: Entry, objective: str) -> tuple[float, bool]:
-    """Return the objective of a stored schedule, in the instance's own sense, and feasibility."""
+    """Return the internal objective of a stored schedule, and whether it is feasible."""
     if entry.instance_hash != instance.hash():
         raise ValueError(
-            f"schedule of instance {entry.instance_hash[:8]} stored beside instance "
+            f"schedule of instance {str(entry.instance_hash)[:8]} stored beside instance "
             f"{instance.hash()[:8]}"
         )
     evaluation = evaluate_entry(instance, entry, objective)
-    return instance.original(evaluation.value), evaluation.feasible
+    if not math.isfinite(evaluation.value):
+        raise ValueError(f"the objective of instance {instance.hash()[:8]} is not finite")
+    return evaluation.value, evaluation.feasible
+
+
+def _schedules_hash(entries: Sequence[Entry]) -> str:
+    """Return a hash of all schedules, whatever the order of their pieces."""
+    plain = [
+        sorted(zip(*(data[name] for name in ("task", "agent", "start", "end")), strict=True))
+        for data in (entry.result.schedule.to_dict() if entry.result else None for entry in entries)
+        if data is not None
+    ]
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()
 
 
 def _mismatches(
-    record: Mapping[str, Any],
-    recorded: Any,
-    found: Mapping[str, Floats],
-    hashes: Sequence[str],
-    digest: str,
+    record: Mapping[str, Any], recorded: Any, found: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Yield, in words, every difference between what a run recorded and what is recomputed."""
+    """Yield, in words, every difference between what a run claims and what is recomputed."""
+    held: Sequence[Instance] = found["instances"]
+    hashes = [one.hash() for one in held]
+    digest = set_hash(held)
     if record.get("set_hash") != digest:
         yield f"set_hash {record.get('set_hash')} recorded, the stored instances have {digest}"
-    if list(recorded["instance_hash"]) != list(hashes):
+    yield from _set_problems(record, held, digest)
+    if list(recorded["instance_hash"]) != hashes:
         yield "instance_hash of the table and of the stored instances differ"
-    for column in ("objective", "feasible"):
+    values = [one.original(x) for one, x in zip(held, found["objective"].tolist(), strict=True)]
+    for column, exact in (("objective", np.array(values)), ("feasible", found["feasible"])):
         stated = recorded[column].to_numpy(dtype=float)
-        differs = np.isfinite(stated) & ~np.isclose(stated, found[column], rtol=1e-9, atol=1e-9)
+        differs = np.isfinite(stated) & ~np.isclose(stated, exact, rtol=1e-9, atol=1e-9)
         for i in np.flatnonzero(differs).tolist():
             yield (
                 f"{column} {stated[i]:g} recorded on instance {i} ({hashes[i][:8]}), "
-                f"recomputed {found[column][i]:g}"
+                f"recomputed {exact[i]:g}"
             )
     for name, column in (("objective_mean", "objective"), ("feasible", "feasible")):
-        stated = record.get(name)
+        claimed = record.get(name)
         mean = recorded[column].astype(float).mean()  # crashed instances are left out
-        if stated is not None and not math.isclose(stated, mean, rel_tol=1e-9, abs_tol=1e-9):
-            yield f"{name} {stated:g} recorded, its own table has {mean:g}"
-    if (found["gap"] < -1e-9).any():
-        i = int(np.nanargmin(found["gap"]))
-        yield f"objective beyond the recorded bound on instance {i}: the bound is invalid"
+        if claimed is not None and not math.isclose(claimed, mean, rel_tol=1e-9, abs_tol=1e-9):
+            yield f"{name} {claimed:g} recorded, its own table has {mean:g}"
+
+
+def _set_problems(
+    record: Mapping[str, Any], held: Sequence[Instance], digest: str
+) -> Iterator[str]:
+    """Yield why the instances are not those that the record names.
+
+    The suite knows the instances of every data set whose file in conf/dataset pins their hash.
+    """
+    name, split = record.get("dataset", ""), record.get("split", "test")
+    pinned = pinned_hashes(name).get(split)
+    if pinned not in (None, digest):
+        yield (
+            f"these are not the instances of {name}, split {split} (set hash {digest[:8]}, pinned "
+            f"{pinned[:8]}); a set of one's own needs a name of its own (dataset.name=NAME)"
+        )
+    budget = {one.sharing == "budget" for one in held}
+    if budget != {record.get("track") == "assign"}:
+        yield f"track {record.get('track')} claimed, which the instances do not have"

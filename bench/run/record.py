@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from bench.errors import UserError
 from bench.renamed import current_setting
 
 SCHEMA = 1
@@ -138,6 +139,27 @@ class StoredCertificate(TypedDict):
     budget_seconds: float
     versions: dict[str, str]
     git_commit: str | None
+
+
+def check_facts(facts: Mapping[str, Any]) -> None:
+    """Check that facts about a training have names that no field of a record can have.
+
+    Raises
+    ------
+    UserError
+        For a name without a group, which could overwrite what the suite has measured.
+    """
+    for name in facts:
+        if not is_fact(name):
+            raise UserError(
+                f"log.summary[{str(name)[:60]!r}]: a name of the form GROUP/NAME is needed, "
+                "because others are fields of the record; rename it, such as learning/NAME"
+            )
+
+
+def is_fact(name: object) -> bool:
+    """Return whether a name is that of a fact about a training: GROUP/NAME."""
+    return isinstance(name, str) and name.isprintable() and all(name.partition("/"))
 
 
 def problem(record: Mapping[str, Any]) -> tuple[Any, ...]:

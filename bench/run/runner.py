@@ -38,7 +38,7 @@ from bench.run.evaluation import (
 )
 from bench.run.job import Job
 from bench.run.publish import publish, publish_stored, track_input, tracked_run
-from bench.run.record import SCHEMA, Record, Row, StoredCertificate
+from bench.run.record import SCHEMA, Record, Row, StoredCertificate, check_facts, is_fact
 from bench.run.run_folder import CONFIG, CURVE, GANTT, LOCK, TRACEBACK, RunFolder
 from bench.run.solving import solve
 from bench.setting import Setting
@@ -248,14 +248,15 @@ class Execution:
         return [one for one in found if one is not None]
 
     def _record(self, status: str, numbers: Record) -> Record:
+        facts = self.folder.training_facts()
         record = {
+            **{name: value for name, value in facts.items() if is_fact(name)},
             "schema": SCHEMA,
             **self.job.identity,
             **self.information.fields(),
             "status": status,
             **numbers,
             **self.folder.seconds(),
-            **self.folder.training_facts(),
             "key": self.job.key,
             "git_commit": provenance.git_commit(),
             "started": self.started,
@@ -328,7 +329,8 @@ class FolderLogger:
         self._execution.tracked.metrics(step, values)
 
     def summary(self, facts: Mapping[str, Any]) -> None:
-        """Save for the run's record."""
+        """Save for the run's record, whose own fields they cannot be."""
+        check_facts(facts)
         self._execution.folder.add_training_facts(facts)
 
     def progress(self, done: int, total: int, note: str = "") -> None:

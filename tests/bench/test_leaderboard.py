@@ -17,7 +17,8 @@ from bench.contracts import Result
 from bench.instance import Instance, read_json, write_json
 from bench.leaderboard import main, markdown, tables, write
 from bench.metrics import penalty
-from bench.references import Reference
+from bench.references import RandomPlay, Reference, References
+from bench.run import common_scores
 from bench.run.instance_set import set_hash
 from bench.run.recompute import FILES, configuration, recompute_run
 from bench.schedule import Schedule
@@ -57,6 +58,21 @@ class Folders:
         if not Path(run_id, name).exists():
             raise FileNotFoundError(name)
         return shutil.copy(Path(run_id, name), folder)
+
+
+@pytest.fixture(autouse=True)
+def random_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random legal play costs 12, internally."""
+    monkeypatch.setattr(common_scores, "random_play", lambda *arguments: RandomPlay(12.0, 0.0))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path) -> Path:
+    """The suite's own cache: it knows the optimum 8 of both instances."""
+    known = References(tmp_path / "cache")
+    for problem in (instance(), instance(5)):
+        known.improve(problem, "total_time", Reference(8.0, 8.0, "exact", "exact"))
+    return tmp_path / "cache"
 
 
 def make_run(
@@ -126,7 +142,8 @@ def make_run(
 def rows_of(tmp_path: Path, *runs: StoredRun, track: str = "schedule") -> list[dict[str, Any]]:
     out = tmp_path / "recomputed"
     out.mkdir()
-    return tables([recompute_run(run, out) for run in runs], RNG(0))[track]
+    known = References(tmp_path / "cache")
+    return tables([recompute_run(run, out) for run in runs], known, RNG(0))[track]
 
 
 def honest(folder: Path, **changes: Any) -> StoredRun:
@@ -162,7 +179,6 @@ def test_a_policy_chosen_by_true_return_is_marked(tmp_path: Path, key: str) -> N
         ({"objectives": [8.0, 8.0]}, "objective 8 recorded on instance 1"),
         ({"objective_mean": 8.0}, "objective_mean 8 recorded, its own table has 9"),
         ({"set_hash": "0" * 64}, "set_hash 000"),
-        ({"table": {"reference_bound": 9.0}}, "beyond the recorded bound on instance 0"),
         ({"table": {"instance_hash": ["a", "b"]}}, "instance_hash of the table"),
     ],
 )
@@ -176,25 +192,31 @@ def test_a_tampered_record_is_shown_and_does_not_count(
     assert row["verified"].startswith("MISMATCH")
     assert said in row["verified"]
     assert row["objective_mean"] == 9.0
+    assert row["rank"] is None
     page = markdown("schedule", [row])
     assert "**MISMATCH**" in page
     assert said in page.split("## Mismatches and errors")[1]
 
 
-def test_a_stored_reference_counts_before_a_recorded_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("column", ["reference", "reference_bound", "random", "gap", "score"])
+def test_what_a_run_says_of_references_and_scores_does_not_count(
+    tmp_path: Path, column: str
 ) -> None:
-    for name in ("before", "after"):
-        (tmp_path / name).mkdir()
-    [before] = rows_of(tmp_path / "before", honest(tmp_path / "before" / "run"))
-    monkeypatch.setattr(
-        "bench.run.recompute.shipped_reference",
-        lambda digest, objective: Reference(4.0, 4.0, "exact", "exact"),
-    )
-    [after] = rows_of(tmp_path / "after", honest(tmp_path / "after" / "run"))
-    assert before["objective_mean"] == after["objective_mean"]
-    assert after["gap_mean"] == pytest.approx(((8.0 - 4.0) / 8.0 + (10.0 - 4.0) / 10.0) / 2)
-    assert after["gap_mean"] > before["gap_mean"]
+    [row] = rows_of(tmp_path, honest(tmp_path / "a", table={column: 4.0}))
+    assert (row["score"], row["gap_mean"]) == (pytest.approx(75.0), pytest.approx(0.1))
+
+
+def test_all_rows_are_scored_against_the_best_schedule_of_the_table(tmp_path: Path) -> None:
+    """Nothing is known of the instance at release 7: the better of two runs is the reference."""
+    problem = instance(7)
+    runs = [
+        make_run(tmp_path / name, [order(problem)], [value], problems=[problem], solver=name)
+        for name, order, value in (("a", long_first, 10.0), ("b", short_first, 8.0))
+    ]
+    first, second = rows_of(tmp_path, *runs)
+    assert [first["score"], second["score"]] == [pytest.approx(100.0), pytest.approx(50.0)]
+    assert first["reference"] == second["reference"] == "0% proved, else best known"
+    assert second["gap_mean"] == pytest.approx(0.4)  # the trivial bound is 6
 
 
 def test_a_violation_costs_at_least_the_penalty(tmp_path: Path) -> None:
@@ -257,6 +279,13 @@ def test_a_configuration_is_all_settings_but_seed_split_and_modules() -> None:
         assert configuration({**new, **change}) != here
 
 
+def test_copies_of_one_seed_count_once(tmp_path: Path) -> None:
+    runs = [honest(tmp_path / str(seed), seed=seed) for seed in range(3)]
+    (row,) = rows_of(tmp_path, *runs)
+    assert (row["seeds"], len(row["runs"]), row["rank"]) == (1, 3, 1)
+    assert math.isnan(row["score_low"])
+
+
 def test_rows_are_ranked_within_their_problem(tmp_path: Path) -> None:
     problems = [instance(), instance(5)]
     best = make_run(
@@ -288,26 +317,21 @@ def test_maximisation_is_scored_in_its_own_sense(tmp_path: Path) -> None:
         [10.0],
         problems=[problem],
         track="assign",
-        table={"reference": 14.0, "reference_bound": 14.0, "random": 9.0},
     )
+    optimum = Reference(6.0, 6.0, "exact", "exact")  # profit 14; random play has 8
+    References(tmp_path / "cache").improve(problem, "total_time", optimum)
     (row,) = rows_of(tmp_path, run, track="assign")
     assert row["verified"] == "yes"
     assert row["gap_mean"] == pytest.approx(0.4)
-    assert row["score"] == pytest.approx(20.0)
+    assert row["score"] == pytest.approx(100 * 2 / 6)
 
 
-def test_unproved_and_missing_references_are_described(tmp_path: Path) -> None:
-    half = honest(tmp_path / "half", table={"reference_proved": [True, False]})
-    none = honest(
-        tmp_path / "none",
-        solver="none",
-        table={"reference": None, "reference_bound": None, "reference_proved": None},
-    )
-    first, second = rows_of(tmp_path, half, none)
-    assert first["reference"] == "50% proved, else best known"
-    assert "0 of 2 instances have one" in second["reference"]
-    assert math.isnan(second["score"])
-    assert (second["rank"], second["verified"]) == (2, "yes")
+def test_unproved_references_are_described(tmp_path: Path) -> None:
+    problems = [instance(), instance(6)]
+    schedules = [short_first(problems[0]), long_first(problems[1])]
+    run = make_run(tmp_path / "a", schedules, [8.0, 10.0], problems=problems)
+    (row,) = rows_of(tmp_path, run)
+    assert row["reference"] == "50% proved, else best known"
 
 
 def test_failed_runs_stay_as_rows(tmp_path: Path) -> None:
@@ -356,7 +380,7 @@ def test_schedules_that_do_not_belong_make_a_row(tmp_path: Path) -> None:
 
 
 def test_the_three_files_agree(tmp_path: Path) -> None:
-    failed = honest(tmp_path / "failed", status="failed", error="a | b\nc")
+    failed = honest(tmp_path / "failed", solver="x", status="failed", error="a | b\nc")
     rows = rows_of(tmp_path, honest(tmp_path / "a"), failed)
     paths = write({"schedule": rows}, tmp_path / "out")
     assert [path.name for path in paths] == ["schedule.md", "schedule.csv", "schedule.json"]
@@ -371,7 +395,7 @@ def test_the_three_files_agree(tmp_path: Path) -> None:
     assert [table[0]["score"], table[0]["solver"], table[1]["error"]] == [
         str(data[0]["score"]),
         "sjf",
-        "a | b\nc",
+        "a | b c",
     ]
     lines = [line for line in paths[0].read_text().splitlines() if line.startswith("|")]
     assert len(lines) == 4
@@ -396,7 +420,7 @@ def test_the_command_reads_a_real_store(
         with tracker.run("key", name, {"seed": 0}, made.tags, tmp_path / name) as run:
             for file in ("result.json", *FILES):
                 run.artifact(tmp_path / name / file)
-    assert main(["--out", "tables"]) == 0
+    assert main(["--out", "tables", "--cache", "cache"]) == 0
     shown = capsys.readouterr()
     assert "| 1 | sjf |" in shown.out
     assert "MISMATCH" not in shown.err
