@@ -43,12 +43,12 @@ class Reading:
         before = self._left_out.get(reason, (0, 0.0))
         self._left_out[reason] = (before[0] + count, before[1] + amount)
 
-    def ignore_files(self, names: Sequence[str]) -> None:
-        """Name the files of the folder that are not read."""
+    def ignore_files(self, names: Sequence[str], where: str = "in the folder") -> None:
+        """Name the files that are not read."""
         if names:
             more = len(names) - SHOWN_NAMES
             listed = ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
-            self.note(f"{len(names)} other files of the folder not read: {listed}")
+            self.note(f"not read {where}: {listed}")
 
     def note(self, text: str) -> None:
         """Add something else that the user should know."""

@@ -67,7 +67,10 @@ class Files(Dataset):
                 raise InstanceError(f"{where}: {error}") from None
         if split not in self._reported:
             self._reported.add(split)
-            reading.ignore_files(other_files(self._folder(split), files))
+            folder = self._folder(split)
+            reading.ignore_files(other_files(folder, files))
+            if folder and folder != Path(self.path or "").expanduser():
+                reading.ignore_files(other_files(folder.parent, []), "beside the splits")
             reading.finish()
 
     def _folder(self, split: str) -> Path | None:

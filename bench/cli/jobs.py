@@ -66,6 +66,7 @@ class JobSetup:
         UserError, InstanceError, SettingError
             For what the user got wrong.
         """
+        report.show_readers()
         values = plain(config)
         plugin = build("solver", config.solver)
         check_plugin("solver", plugin)

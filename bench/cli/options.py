@@ -60,7 +60,10 @@ def _arguments(where: str, config: Mapping[str, Any], target: Callable[..., Any]
     hints = _hints(target)
     for key in given:
         if key in hints and not fits(config[key], hints[key]):
-            raise UserError(f"{where}.{key}: {words(hints[key])} is needed, got {config[key]!r}")
+            is_number = fits(config[key], float) and fits("", hints[key])
+            fix = f"; quote a name of digits: \"{where}.{key}='...'\"" if is_number else ""
+            needed = words(hints[key])
+            raise UserError(f"{where}.{key}: {needed} is needed, got {config[key]!r}{fix}")
     for name, p in taken.items():
         optional = (
             p.default is not p.empty

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,21 @@ COLUMNS = (
     "p99",
     "wall",
 )
+
+
+class _ErrorOutput(logging.Handler):
+    """Prints each message as a line on standard error, whatever stands for that by then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr)
+
+
+def show_readers() -> None:
+    """Show the lines of the readers in datasets/: what they read, used and left out."""
+    logger = logging.getLogger("datasets")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, _ErrorOutput) for handler in logger.handlers):
+        logger.addHandler(_ErrorOutput())
 
 
 class Rate(ProgressColumn):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from bench.errors import UserError
 from bench.instance import Instance
@@ -25,8 +25,12 @@ def check(split: str, instances: Iterable[Instance], hashes: Mapping[str, str]) 
     Raises
     ------
     UserError
-        Where the instances are not the pinned ones.
+        Where the instances are not the pinned ones, or where their objectives have no common mean:
+        where some are minimised and some maximised, or where their ticks differ in length.
     """
+    instances = tuple(instances)
+    for field in ("sense", "tick_seconds"):
+        _check_equal(field, instances)
     found = set_hash(instances)
     expected = hashes.get(split) or found
     if found != expected:
@@ -36,3 +40,16 @@ def check(split: str, instances: Iterable[Instance], hashes: Mapping[str, str]) 
             "~dataset.hashes"
         )
     return found
+
+
+def _check_equal(field: str, instances: Sequence[Instance]) -> None:
+    """Raise a UserError where a field is not equal in all instances."""
+    first = getattr(instances[0], field) if instances else None
+    for i, instance in enumerate(instances):
+        value = getattr(instance, field)
+        if value != first:
+            raise UserError(
+                f"dataset: {field}: instance {i} ({instance.name or 'no name'}) has {value}, "
+                f"instance 0 ({instances[0].name or 'no name'}) has {first}; the mean over a set "
+                "needs one value, put them into sets of their own"
+            )

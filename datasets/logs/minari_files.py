@@ -18,6 +18,7 @@ import numpy as np
 from bench.errors import UserError
 from bench.logs.episodes import LoggedEpisodes
 from bench.simulator.view import Layout
+from datasets._reading import Reading
 
 METADATA_KEY = "scheduling"  # key of this suite in Minari's metadata
 
@@ -165,6 +166,9 @@ def read(folder: Path) -> LoggedEpisodes:
             f"{card['hash'][:12]}; it was changed after it was written. Delete {folder} to make "
             "the log again"
         )
+    reading = Reading(folder, "episodes")
+    reading.use(len(episodes.length))
+    reading.finish()
     return episodes
 
 

@@ -28,6 +28,7 @@ from bench.protection import TrainingData
 from bench.renamed import KEYS, PLUGIN_KEYS, VALUES
 from bench.setting import Setting
 from bench.settings_hash import settings_hash
+from datasets._reading import Reading
 from datasets.logs import minari_files
 from datasets.logs.recorder import Behaviour, Recorder
 from datasets.logs.stored import StoredLogs
@@ -175,6 +176,7 @@ class JoinedLogs(StoredLogs):
     def episodes(self, progress: Progress = no_progress) -> LoggedEpisodes:
         """Return the episodes of the parts, part by part."""
         chosen = []
+        reading = Reading(self.name, "episodes")
         for name, part in self.parts.items():
             part.cache = self.cache
             part.command = self.command
@@ -187,6 +189,10 @@ class JoinedLogs(StoredLogs):
                 )
             numbers = np.linspace(0, len(log.length) - 1, count).round().astype(np.int64)
             chosen.append(log.select(numbers))
+            reading.use(count)
+            if count < len(log.length):
+                reading.leave_out(f"beyond logs.shares.{name}", len(log.length) - count)
+        reading.finish()
         log = concatenate(self.name, chosen)
         self.store(log, {"parts": {part.name: part.hash for part in chosen}})
         return log

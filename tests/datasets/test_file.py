@@ -1,5 +1,7 @@
 """A user's own instances: one file, lists, folders, splits, and damaged files."""
 
+import json
+
 import pytest
 
 from bench.errors import UserError
@@ -34,6 +36,43 @@ def test_subfolders_are_splits(tmp_path):
     assert (durations(tmp_path, "train"), durations(tmp_path, "test")) == ([1], [2])
     with pytest.raises(UserError, match=r"validation: does not exist"):
         durations(tmp_path, "validation")
+
+
+def test_copies_in_a_folder_are_no_instances(tmp_path, caplog):
+    """A backup beside the file, of an editor or compressed, is not an instance of its own."""
+    for i, name in enumerate(("a.json", "a.json.bak", "a.json~", "a.json.orig", "notes.txt")):
+        instance(i + 1).write(tmp_path / name)
+    with caplog.at_level("INFO"):
+        assert durations(tmp_path) == [1]
+    assert caplog.messages == [
+        f"{tmp_path / 'a.json'}: 1 instances read, 1 used; not read in the folder: a.json.bak, "
+        "a.json.orig, a.json~, notes.txt"
+    ]
+    instance(9).write(tmp_path / "a.json.gz")
+    with pytest.raises(UserError, match=r"a\.json and a\.json\.gz are copies of one file; delete"):
+        durations(tmp_path)
+
+
+def test_files_beside_the_splits_are_named(tmp_path, caplog):
+    (tmp_path / "test").mkdir()
+    instance(1).write(tmp_path / "test" / "x.json")
+    instance(2).write(tmp_path / "y.json")
+    with caplog.at_level("INFO"):
+        assert durations(tmp_path) == [1]
+    assert caplog.messages[0].endswith("read, 1 used; not read beside the splits: y.json")
+
+
+def test_keys_that_stand_twice_are_errors(tmp_path):
+    text = json.dumps(instance(1).to_dict())
+    (tmp_path / "a.json").write_text(f'[{text}, {text[:-1]}, "weight": [9]}}]')
+    with pytest.raises(InstanceError, match=r"a\.json: .*key 'weight' stands twice in one object"):
+        durations(tmp_path)
+
+
+def test_a_byte_order_mark_and_blank_lines_are_read(tmp_path):
+    text = json.dumps(instance(3).to_dict())
+    (tmp_path / "a.json").write_bytes(f"\r\n{text}\r\n\r\n".encode("utf-8-sig"))
+    assert durations(tmp_path) == [3]
 
 
 def test_errors_name_the_damaged_file(tmp_path):

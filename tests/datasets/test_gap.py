@@ -40,6 +40,29 @@ def test_maximisation_reports_the_original_scale(tmp_path):
     assert instance.original(instance.duration[[0, 1, 2], [0, 0, 1]].sum()) == 1 + 0 + 6
 
 
+def test_copies_are_not_problems_of_their_own(tmp_path, caplog):
+    for name in ("gap1", "gap1~", "gap1.bak", "gap1.txt.orig"):
+        write(tmp_path, ONE, name)
+    write(tmp_path, "2\n" + ONE + "1 4\n1 1 1 1\n2 2 2 2\n9\n", "gap2.txt")
+    with caplog.at_level("INFO"):
+        names = [i.name for i in Gap(path=str(tmp_path), max_tasks=3).instances("test")]
+    assert names == ["gap1", "gap2-1"]
+    assert caplog.messages == [
+        f"{tmp_path}: 3 problems read, 2 used, 1 left out: 1 with more than 3 tasks; "
+        "not read in the folder: gap1.bak, gap1.txt.orig, gap1~"
+    ]
+    write(tmp_path, ONE.replace("7", "9"), "gap1.txt")
+    with pytest.raises(UserError, match=r"gap1 and gap1\.txt both hold gap1; delete one of them"):
+        list(Gap(path=str(tmp_path)).instances("test"))
+
+
+def test_a_byte_order_mark_and_blank_lines_are_read(tmp_path):
+    [expected] = Gap(path=str(write(tmp_path, ONE))).instances("test")
+    (tmp_path / "p.txt").write_bytes(ONE.replace("\n", "\r\n\r\n").encode("utf-8-sig"))
+    [instance] = Gap(path=str(tmp_path)).instances("test")
+    assert instance.hash() == expected.hash()
+
+
 def test_files_of_several_problems_and_filters(tmp_path):
     write(tmp_path, "2\n" + ONE + "1 4\n1 1 1 1\n2 2 2 2\n9\n", "gap1.txt")
     write(tmp_path, ONE, "other.txt")
