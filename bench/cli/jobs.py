@@ -24,6 +24,7 @@ from bench.rollout import setting_of
 from bench.run import instance_set
 from bench.run.job import Job
 from bench.run.record import Record
+from bench.run.rescoring import rescore
 from bench.run.runner import run
 from bench.setting import Setting
 
@@ -37,6 +38,7 @@ def run_alone(config: DictConfig) -> int:
         setup.compare(bars)
         record = setup.run(bars)
         baselines = setup.compare(bars)
+        record = setup.rescore() or record
     console = report.output()
     folder = setup.job.folder(setup.runs)
     report.show(console, [record], baselines, folder)
@@ -102,6 +104,10 @@ class JobSetup:
         self.tracker.prepare()
         rerun = self.config.rerun
         return run(self.job, self.runs, self.references, self.tracker, parent, rerun, progress=bars)
+
+    def rescore(self, parent: Any = None) -> Record | None:
+        """Score the job's run against what is known now; None where it left no rows."""
+        return rescore(self.job, self.runs, self.references, self.tracker, parent)
 
     def compare(self, bars: report.Bars) -> list[Record]:
         """Compute missing references; return the records of the baselines on the same instances.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict, read_write
@@ -151,10 +151,19 @@ class Sweep:
         return int(bool(failed) or not records)
 
     def show(self, console: Any, records: Mapping[int, Record], parent: Any) -> dict[str, float]:
-        """Print the jobs' table; return further metrics for the run above them."""
+        """Print the jobs' table; return further metrics for the run above them.
+
+        All rows are scored against the references known now, after the last job.
+        """
         with report.Bars() as bars:
             baselines = [one for setup in self.problems.values() for one in setup.compare(bars)]
-        report.show(console, list(records.values()), baselines, self.folder)
+        found = {one.job.key: one.rescore(parent) for one in self.setups}
+        rows = []
+        for number, record in records.items():
+            now = cast("Record", {**record, **(found.get(str(record.get("key"))) or {})})
+            write_json(self.folder / f"{number}.json", now)
+            rows.append(now)
+        report.show(console, rows, baselines, self.folder)
         return {}
 
 

@@ -82,6 +82,11 @@ class RunFolder:
             return None
         return cast("Record", current_setting(record))
 
+    def stored_record(self) -> Record | None:
+        """Return the record, also of a run that failed; None without one."""
+        record = self._read(RECORD, None)
+        return cast("Record", current_setting(record)) if record else None
+
     def entries(self) -> dict[int, Entry]:
         """Return index -> entry of the instances solved before a kill, without crashed ones."""
         lines = self._lines(PROGRESS)
@@ -124,18 +129,22 @@ class RunFolder:
 
         The record is written last, because it marks the folder as complete.
         """
-        import pandas
-
         write_json(self.path / INSTANCES, [instance.to_dict() for instance in instances])
         write_json(self.path / SCHEDULES, [entry.without_proof().to_dict() for entry in entries])
         if certificates:
             write_json(self.path / CERTIFICATES, list(certificates))
+        self.write_rows(record, rows)
+        if not record["errors"]:
+            (self.path / PROGRESS).unlink(missing_ok=True)
+
+    def write_rows(self, record: Record, rows: Sequence[Row]) -> None:
+        """Write the table and then the record."""
+        import pandas
+
         partial = self.path / f"{TABLE}.partial"
         pandas.DataFrame(rows).to_parquet(partial)
         partial.replace(self.path / TABLE)
         self.write_record(record)
-        if not record["errors"]:
-            (self.path / PROGRESS).unlink(missing_ok=True)
 
     def write_record(self, record: Record) -> None:
         """Write `result.json`, indented."""

@@ -21,7 +21,7 @@ from bench.contracts import Budget, Learner, Progress, Solver, no_progress
 from bench.errors import CRASHES, UserError, one_line
 from bench.instance import Instance
 from bench.protection import TrainingData
-from bench.references import RandomPlay, Reference, References
+from bench.references import References
 from bench.rollout import as_solver, check_information
 from bench.run import online, provenance
 from bench.run.evaluation import (
@@ -39,6 +39,7 @@ from bench.run.evaluation import (
 from bench.run.job import Job
 from bench.run.publish import publish, publish_stored, track_input, tracked_run
 from bench.run.record import SCHEMA, Record, Row, StoredCertificate, check_facts, is_fact
+from bench.run.rescoring import known_of, rescored
 from bench.run.run_folder import CONFIG, CURVE, GANTT, LOCK, TRACEBACK, RunFolder
 from bench.run.solving import solve
 from bench.setting import Setting
@@ -84,7 +85,7 @@ def run(
             folder.clear()
         elif (record := folder.record()) is not None:
             publish_stored(tracker, job, folder, record, parent)
-            return refreshed(record, folder, job, references)
+            return rescored(record, folder, job, references, tracker, parent)
         elif folder.failed():
             tracker.restart(folder.path)
         with tracked_run(tracker, job, folder, parent) as tracked:
@@ -101,19 +102,6 @@ def compile_all(job: Job, progress: Progress) -> None:
     simulator.step(simulator.state.mask.argmax(axis=1))
     job.plugin.warm_up()
     progress("compiling", 1, 1, "")
-
-
-def refreshed(record: Record, folder: RunFolder, job: Job, references: References) -> Record:
-    """Return a stored record, compared with what is known of its instances now."""
-    objective = job.setting.objective
-    rows = folder.rows()
-    for row, instance, entry in zip(rows, job.instances, folder.stored_entries(), strict=True):
-        known, random = _known(instance, job.setting, references)
-        evaluation = evaluate_entry(instance, entry, objective)
-        row.update(reference_columns(instance, row["objective"], known, random))
-        row.update(anytime_columns(instance, evaluation, known, job.budget.seconds))
-    latency = {key: value for key, value in record.items() if key.startswith("decision_latency")}
-    return cast("Record", {**record, **summarise(rows), **latency})
 
 
 class Execution:
@@ -378,7 +366,7 @@ def evaluate(
         evaluation = evaluate_entry(instance, entry, played.objective)
         row = table_row(instance, entry, evaluation)
         if references is not None:
-            known, random = _known(instance, played, references)
+            known, random = known_of(instance, played, references)
             row.update(reference_columns(instance, row["objective"], known, random))
             row.update(anytime_columns(instance, evaluation, known, budget.seconds))
         rows.append(row)
@@ -390,12 +378,6 @@ def write_config(path: Path, config: Mapping[str, Any]) -> None:
     from omegaconf import OmegaConf
 
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
-
-
-def _known(
-    instance: Instance, setting: Setting, references: References
-) -> tuple[Reference, RandomPlay]:
-    return references.known(instance, setting.objective), references.random(instance, setting)
 
 
 def _validation_first(name: str) -> tuple[bool, bool]:

@@ -259,6 +259,33 @@ def test_in_a_sweep_options_of_a_swept_group_may_be_set(place: Path) -> None:
     assert [config.solver.skip for config in configs] == [False] * 4
 
 
+def test_all_rows_of_a_sweep_are_scored_against_the_same_references(place: Path) -> None:
+    """Nothing is known at first, so that each job may find a better schedule than those before."""
+    nothing = ["reference.shipped=false", "reference.seconds=0", "baselines=[]"]
+    sweep = ["-m", "+solver=ljf,fifo,sjf", *QUICK, *nothing]
+    assert cli.main(sweep) == 0
+    folders = {path.name.split("-")[0]: path for path in (place / "work/runs/tiny").iterdir()}
+    tables = {
+        name: pandas.read_parquet(path / "instances.parquet") for name, path in folders.items()
+    }
+    best = pandas.DataFrame({name: table["objective"] for name, table in tables.items()}).min(
+        axis=1
+    )
+    for name, table in tables.items():
+        assert table["reference"].tolist() == best.tolist()
+        share = (table["random"] - table["objective"]) / (table["random"] - best)
+        assert table["score"].tolist() == pytest.approx((100 * share).tolist())
+        record = read_json(folders[name] / "result.json")
+        assert record["score"] == pytest.approx(table["score"].mean())
+    stored = [read_json(path) for path in (place / "work" / "runs" / "sweeps").rglob("[0-2].json")]
+    scores = {one["solver"]: one["score"] for one in stored}
+    assert scores == {name: pytest.approx(table["score"].mean()) for name, table in tables.items()}
+    assert len({round(score, 6) for score in scores.values()}) > 1
+    before = [path.read_text() for path in (place / "work" / "runs").rglob("result.json")]
+    assert cli.main(sweep) == 0
+    assert before == [path.read_text() for path in (place / "work" / "runs").rglob("result.json")]
+
+
 def test_a_sweep_cannot_be_shown_as_one_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["-m", "+solver=sjf,ljf", "--cfg", "job"]) == 2
     assert capsys.readouterr().err.startswith("--multirun: ")

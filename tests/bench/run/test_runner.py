@@ -23,11 +23,12 @@ from bench.instance import Instance, read_json, write_json
 from bench.references import Reference, References
 from bench.run.job import Job
 from bench.run.record import Record, problem
+from bench.run.rescoring import rescore
 from bench.run.run_folder import RunFolder
 from bench.run.runner import evaluate, run
 from bench.schedule import Schedule
 from bench.setting import Setting
-from bench.tracking import Mlflow, Off
+from bench.tracking import Mlflow, Off, stored_runs
 from bench.verify import verify
 from bench.verify.__main__ import main as check_files
 
@@ -241,6 +242,35 @@ def test_a_stored_record_is_compared_with_what_is_known_now(tmp_path: Path, go: 
     assert after["reference_proved"] == 1.0
     assert after["reference_mean"] < before["reference_mean"]
     assert after["gap_mean"] < before["gap_mean"]
+
+
+def test_a_run_is_scored_again_in_its_folder_and_in_mlflow(tmp_path: Path) -> None:
+    tracker = Mlflow(
+        f"sqlite:///{tmp_path}/mlflow.db", "test", str(tmp_path / "artifacts"), system_metrics=False
+    )
+    known = References(tmp_path / "cache")
+    one = job(Serial((1, 0)))
+    first = run(one, tmp_path / "runs", known, tracker, pictures=False)
+    assert first["score"] == pytest.approx(100.0)  # the best schedule known is its own
+    run(job(Serial((0, 1)), "better"), tmp_path / "runs", known, Off(), pictures=False)
+    again = rescore(one, tmp_path / "runs", known, tracker)
+    assert again is not None
+    rows = pandas.read_parquet(folder(tmp_path, one) / "instances.parquet")
+    assert rows["reference"].tolist() == [8.0, 10.0, 12.0]
+    assert again["score"] == pytest.approx(rows["score"].mean())
+    assert again["score"] < 0 < first["score"]
+    assert read_json(folder(tmp_path, one) / "result.json") == again
+    (stored,) = [
+        found
+        for found in stored_runs(f"sqlite:///{tmp_path}/mlflow.db", "test")
+        if found.tags["solver"] == "serial"
+    ]
+    assert stored.status == "finished"
+    metric = stored._client.get_run(stored.id).data.metrics["score"]
+    assert metric == pytest.approx(again["score"])
+    assert read_json(stored.artifact("result.json", tmp_path)) == again
+    assert rescore(one, tmp_path / "runs", known, Off()) == again
+    assert rescore(job(Serial(), "unknown"), tmp_path / "runs", known, Off()) is None
 
 
 @pytest.mark.parametrize(
