@@ -94,7 +94,7 @@ def read_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
         When the file is no CSV file; the message names the line.
     """
     text = read_text(path)
-    first = next((line for line in text.splitlines() if line.strip()), "")
+    first = next((line for line in io.StringIO(text, newline=None) if line.strip()), "")
     delimiter = max(DELIMITERS, key=first.count)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     while True:
@@ -162,6 +162,22 @@ def parse_number(text: str, where: str) -> float:
         shown = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
         raise UserError(f"{where}: value {shown!r}: is not a number; correct the file")
     return value
+
+
+def parse_count(text: str, where: str) -> int:
+    """Return `text` as an integer of at least 0 and at most 10**12.
+
+    Raises
+    ------
+    UserError
+        When it is not one; the message begins with `where`.
+    """
+    value = parse_number(text, where)
+    if value != int(value) or not 0 <= value <= MAX_INTEGER:
+        raise UserError(
+            f"{where}: value {text}: must be an integer of at least 0 and at most {MAX_INTEGER}"
+        )
+    return int(value)
 
 
 def parse_seconds(text: str, where: str) -> float:

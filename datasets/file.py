@@ -59,6 +59,8 @@ class Files(Dataset):
             where = str(file)
             try:
                 data = read_json(file)
+                if data == []:
+                    raise InstanceError("holds an empty list; give at least one instance")
                 for i, item in enumerate(data if isinstance(data, list) else [data]):
                     where = f"{file}, instance {i}" if isinstance(data, list) else str(file)
                     yield Instance.from_dict(item)

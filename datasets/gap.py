@@ -9,6 +9,7 @@ OR 24 (1997) for classes C and D; Laguna et al., EJOR 82 (1995) for class E.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -27,6 +28,7 @@ REQUIRED = (
     "OR-Library from http://people.brunel.ac.uk/~mastjjb/jeb/orlib/gapinfo.html"
 )
 LARGEST_NUMBER = 10**12
+INTEGERS = re.compile(r"[\s0-9+-]*")  # what a file of integers consists of
 
 
 class Gap(Dataset):
@@ -284,10 +286,11 @@ def _length(m: int, n: int) -> int:
 
 def _integers(path: Path, text: str) -> Ints:
     """Return all numbers of a file; a UserError names the line of the first invalid one."""
-    try:
-        return np.array(text.split(), dtype=np.int64)
-    except (ValueError, OverflowError):
-        pass
+    if INTEGERS.fullmatch(text):
+        try:
+            return np.array(text.split(), dtype=np.int64)
+        except (ValueError, OverflowError):
+            pass
     for i, line in enumerate(text.splitlines(), 1):
         for token in line.split():
             value = parse_number(token, f"{path}: line {i}")

@@ -87,7 +87,7 @@ class Hydra(Dataset):
         if not tick_seconds > 0:
             raise UserError(f"dataset.tick_seconds: value {tick_seconds}: must be positive")
         self.name = name
-        self.agents = dict(agents)
+        self.agents = {str(name): count for name, count in agents.items()}
         self.jobs = list(jobs)
         self.path = path
         self.tick_seconds = tick_seconds

@@ -18,7 +18,7 @@ from bench.instance import Instance
 from bench.ticks import duration_to_ticks, seconds_between, time_to_ticks
 from datasets._files import find_files, other_files, split_windows
 from datasets._reading import Reading
-from datasets._tables import parse_number, parse_seconds, read_csv
+from datasets._tables import parse_count, parse_seconds, read_csv
 
 REQUIRED = (
     "the Philly trace as CSV with the columns timestamp, duration, num_gpus, cluster (from "
@@ -152,20 +152,26 @@ def read_philly(path: Path) -> list[PhillyJob]:
         When the file is damaged; the message names the line and the field.
     """
     jobs = []
+    with_zone: bool | None = None  # whether the first timestamp has a time zone
     for where, row in read_csv(path, ("timestamp", "duration", "num_gpus", "cluster")):
         try:
             moment = datetime.fromisoformat(row["timestamp"])
             submit = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-        except ValueError:
+        except (ValueError, OverflowError):
             raise UserError(
                 f"{where}, timestamp: value {row['timestamp']!r}: is not a date and time "
                 "like 2017-10-01 00:00:45"
             ) from None
+        if with_zone is None:
+            with_zone = moment.tzinfo is not None
+        elif with_zone != (moment.tzinfo is not None):
+            raise UserError(
+                f"{where}, timestamp: value {row['timestamp']!r}: all timestamps must have a time "
+                "zone, or none (then they are UTC)"
+            )
         seconds = parse_seconds(row["duration"], f"{where}, duration")
-        gpus = parse_number(row["num_gpus"], f"{where}, num_gpus")
+        gpus = parse_count(row["num_gpus"], f"{where}, num_gpus")
         if seconds < 0:
             raise UserError(f"{where}, duration: value {seconds:g}: must not be negative")
-        if gpus != int(gpus) or gpus < 0:
-            raise UserError(f"{where}, num_gpus: value {gpus:g}: must be an integer of at least 0")
-        jobs.append(PhillyJob(submit, seconds, int(gpus), row["cluster"]))
+        jobs.append(PhillyJob(submit, seconds, gpus, row["cluster"]))
     return jobs

@@ -22,7 +22,7 @@ import torch
 
 from bench.contracts import Progress, no_progress
 from bench.errors import UserError
-from bench.instance import Instance
+from bench.instance import MAX_INTEGER, Instance
 from bench.left_shift import active
 from bench.logs.episodes import EpisodeRecorder, LoggedEpisodes, concatenate
 from bench.logs.replay import ScheduleReplay
@@ -133,7 +133,7 @@ class ImportedLogs(StoredLogs):
                     f"logs.columns.{name}: {column!r} is taken for two of {', '.join(names)}; name "
                     "another column"
                 )
-        return dict(columns)
+        return {name: str(column) for name, column in columns.items()}
 
     def episodes(self, progress: Progress = no_progress) -> LoggedEpisodes:
         """Return the replayed log.
@@ -254,10 +254,10 @@ def _checked_agents(agents: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, 
         for key, value in agent.items():
             if key == "speed" and not (is_number(value) and value > 0):
                 raise UserError(f"logs.agents[{i}].speed: must be above 0, got {value!r}")
-            is_units = is_number(value) and value >= 0 and value == int(value)
+            is_units = is_number(value) and 0 <= value <= MAX_INTEGER and value == int(value)
             if key not in ("name", "speed") and not is_units:
                 raise UserError(
                     f"logs.agents[{i}].{key}: an integer number of units is needed, got {value!r}"
                 )
-        found[str(agent["name"])] = dict(agent)
+        found[str(agent["name"])] = {str(key): value for key, value in agent.items()}
     return found

@@ -156,12 +156,15 @@ class JobTable:
             ].isna()
             for name in (*TIMES, *self.resources)
         }
+        limits = (table[list(TIMES)].abs() > MAX_INTEGER).any(axis=1)
         speeds = [agent.get("speed", 1.0) for agent in self.agents.values()]
-        slowest = (table["end"] - table["submit"].min()) * (max(speeds) / min(speeds))
+        first = table.loc[~limits, "submit"].min()
+        slowest = (table["end"] - first) * (max(speeds) / min(speeds))
         too_late = slowest / self.tick_seconds > MAX_INTEGER
         misfits = ~pandas.Series(self._demands_fit(table), index=table.index)
         return {
             **missing,
+            f"a time is more than {MAX_INTEGER:,} s": limits,
             "started before it was submitted": table["start"] < table["submit"],
             "ended before it began": table["end"] <= table["start"],
             f"it may end after more than {MAX_INTEGER:,} ticks; raise logs.tick_seconds": too_late,

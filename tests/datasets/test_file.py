@@ -84,6 +84,9 @@ def test_errors_name_the_damaged_file(tmp_path):
     )
     with pytest.raises(InstanceError, match=r"cut\.json, instance 1: duration\[0, 0\]: -7"):
         durations(tmp_path)
+    write_json(tmp_path / "cut.json", [])
+    with pytest.raises(InstanceError, match=r"cut\.json: holds an empty list"):
+        durations(tmp_path)
     with pytest.raises(
         UserError, match=r"dataset\.path: no file was given\. Needed: an instance as JSON"
     ):

@@ -86,6 +86,7 @@ def test_files_of_several_problems_and_filters(tmp_path):
         (ONE[:-3], "cut short: problem 1 .2 x 3. needs 16 numbers, the file has 15"),
         (ONE + "1", "17 numbers, but its sizes account for 16"),
         (ONE.replace("-2", "x"), "line 3: value 'x': is not a number"),
+        (ONE.replace("-2", "1_0"), "line 3: value '1_0': is not a number"),
         (ONE.replace("-2", "nan"), "line 3: value 'nan': is not a number"),
         (ONE.replace("-2", "1.5"), "line 3: value '1.5': is not an integer"),
         ("2\n" + ONE, "problem 2 must begin with m n"),

@@ -48,6 +48,19 @@ def test_hand_made_file_is_read(tmp_path):
     assert two.capacity.tolist() == [[1]] * 3
 
 
+def test_ticks_of_parts_of_a_second_and_types_of_digits_are_exact(tmp_path):
+    """1.1 s is 11 ticks of 0.1 s, as a release, a due date and a duration."""
+    path = write(
+        tmp_path,
+        ["0,a,0,inf,1.1", "1,b,1.1,1.1,0.3", "2,c,2,inf,1", "3,d,3,inf,1"],
+        HEADER[:-10] + ",1080",
+    )
+    [one] = Hydra({1080: 1}, [2], SPLITS, path=path, tick_seconds=0.1).instances("test")
+    assert one.release.tolist() == [0, 11]
+    assert one.due.tolist() == [NO_DUE, 22]
+    assert one.duration.tolist() == [[11], [3]]
+
+
 def test_other_splits_lie_after_the_first_jobs(tmp_path):
     data = Hydra(AGENTS, [2], SPLITS, path=write(tmp_path))
     [train], [validation] = data.instances("train"), data.instances("validation")

@@ -175,6 +175,16 @@ def test_ticks_of_parts_of_a_second_are_exact(tmp_path):
             HEADER,
             "line 3, duration: value 'inf': is not a number",
         ),
+        (
+            ["2017-10-01 00:00:45,1,1e13,30.0,a"],
+            HEADER,
+            "line 2, num_gpus: value 1e13: must be an integer of at least 0 and at most",
+        ),
+        (
+            [ROWS[0], "2017-10-01T00:00:45Z,1,1,30.0,a"],
+            HEADER,
+            "line 3, timestamp: value '2017-10-01T00:00:45Z': all timestamps must have a time",
+        ),
         (ROWS, f"{HEADER},duration", "line 1: column duration stands more than once"),
         (ROWS, HEADER.upper(), "line 1: column timestamp is missing; found TIMESTAMP, DURATION"),
         ([], HEADER, "no rows below the header"),

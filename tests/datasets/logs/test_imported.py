@@ -294,6 +294,14 @@ def test_the_reader_ends_with_one_line(tmp_path, caplog):
     )
 
 
+def test_one_absurd_time_rejects_its_own_row_only(tmp_path):
+    logs = imported(tmp_path / "log.csv", GOOD + "-1e300,0,600,a,1,1\n")
+    assert [one.hash() for one in logs.instances()] == [
+        one.hash() for one in imported(tmp_path / "good.csv").instances()
+    ]
+    assert logs.rejected == [(5, "a time is more than 1,000,000,000,000 s")]
+
+
 def test_byte_order_marks_and_blank_lines_are_read(tmp_path):
     expected = imported(tmp_path / "log.csv").instances()
     for content in (GOOD.encode("utf-8-sig"), GOOD.replace("\n", "\r\n\r\n").encode()):
