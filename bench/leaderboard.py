@@ -44,6 +44,8 @@ CLAIMED = (
     "logs",
     "selection",
     "information",
+    "isolated",
+    "non_anticipation",
     "seeds",
     "train_seconds",
     "solve_seconds",
@@ -73,6 +75,8 @@ class LeaderboardRow(TypedDict):
     backfill: str
     event_order: str
     information: str  # clairvoyant | online
+    isolated: bool | None  # whether it decided in a process of its own
+    non_anticipation: str | None  # whether its decisions were tested with rewritten futures
     seeds: int  # with different schedules; copies count once
     feasible: float | None  # share of schedules without violations
     objective_mean: float | None
@@ -154,7 +158,8 @@ def row(
     """Return the row of the seeds of one configuration on one problem, or of one failed run."""
     first = members[0]
     record = first.record
-    facts = {name: record.get(name) for name in ("solver", "information", *PROBLEM_FIELDS)}
+    names = ("solver", "information", "isolated", "non_anticipation", *PROBLEM_FIELDS)
+    facts = {name: record.get(name) for name in names}
     distinct = list({one.schedules or one.run: one for one in members}.values())
     out = {
         **dict.fromkeys(COLUMNS),

@@ -54,6 +54,8 @@ RULES: Mapping[str, Rule] = {
     "observe": _one_of("all", "arrived"),
     "event_order": _one_of("batched", "sequential"),
     "information": _one_of("clairvoyant", "online"),
+    "isolated": (lambda value: isinstance(value, bool), "true or false"),
+    "non_anticipation": _one_of("checked", "not reproducible", "not applicable"),
     "status": _one_of("finished", "failed"),
     "error": (lambda value: value is None or isinstance(value, str), "a text or null"),
     "set_hash": (

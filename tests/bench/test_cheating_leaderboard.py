@@ -134,6 +134,11 @@ MISMATCHES: dict[str, tuple[dict[str, Any], str]] = {
         "these are not the instances of tiny, split test (set hash ",
     ),
     "an unknown split": ({"split": "easy"}, "split: 'easy' claimed"),
+    "decisions that depend on the future": (
+        {"non_anticipation": "failed"},
+        "non_anticipation: 'failed' claimed",
+    ),
+    "isolation in other words": ({"isolated": "yes"}, "isolated: 'yes' claimed"),
     "an unknown mode": ({"mode": "free"}, "mode: 'free' claimed"),
 }
 
