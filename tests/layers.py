@@ -23,7 +23,7 @@ LAYERS = (  # parts of bench, lowest first; a part imports its own layer and tho
         *("analysis", "capabilities", "contracts", "logs", "non_anticipation", "plugins"),
         *("protection", "rollout", "settings_hash"),
     },
-    {"leaderboard", "offline_report", "references", "run", "tracking"},
+    {"leaderboard", "offline_report", "references", "result_tables", "run", "tracking"},
     {"__main__", "cli", "speed"},
 )
 APART = 1  # the layer whose parts import only themselves and what is below

@@ -26,6 +26,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -258,7 +259,7 @@ class References:
         command: str,
         folder: Path = SHIPPED,
     ) -> Path:
-        """Write the known references of a dataset's instances into its shipped file.
+        """Write the known references of a dataset's instances into its shipped file, with the date.
 
         Parameters
         ----------
@@ -276,6 +277,7 @@ class References:
         empty: dict[str, Any] = {"schema": SCHEMA, "commands": {}, "references": {}}
         data = read_json(path) if path.exists() else empty
         data["commands"][objective] = command
+        data["date"] = datetime.now(UTC).date().isoformat()
         for instance in instances:
             known = self.known(instance, objective).to_dict()
             data["references"].setdefault(instance.hash(), {})[objective] = known

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.contracts import Result
@@ -74,6 +75,7 @@ def recompute(name: str, write: bool) -> bool:
             for digest, new in found.items():
                 best = new if new.proved else new.merge(shipped[digest])
                 data["references"][digest][objective] = best.to_dict()
+            data["date"] = datetime.now(UTC).date().isoformat()
             path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
     return failed
 
