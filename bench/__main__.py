@@ -10,15 +10,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
 
-from bench.cli import configuration, jobs, report, sweeps
+from bench.cli import configuration, jobs, overrides, report, sweeps
 from bench.cli.hydra_private import argument_parser
 from bench.errors import UserError
 from bench.plugins import CONF, GROUPS, members, own_packages
+from bench.programs import failure
 
 EXAMPLE = """
   python -m bench +solver=ppo dataset=small seed=0
@@ -50,10 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command resumes from the last checkpoint", file=sys.stderr)
         return 130
+    except Exception as error:
+        return failure(error)
 
 
 def _start(arguments: list[str]) -> int:
-    flags = argument_parser().parse_args(arguments)
+    flags = argument_parser().parse_intermixed_args(arguments)
     given = list(flags.overrides)
     options = [text for text in arguments if text not in given]
     flags.overrides = [
@@ -65,11 +70,16 @@ def _start(arguments: list[str]) -> int:
             "yaml files of your own into FOLDER/solver, FOLDER/dataset, ... and add "
             "--config-dir FOLDER"
         )
+    if flags.config_dir and not Path(flags.config_dir).is_dir():
+        raise UserError(f"--config-dir: {flags.config_dir} is no folder")
     if flags.multirun and (flags.cfg or flags.info):
         raise UserError(
             "--multirun: a sweep has no single configuration to show; leave -m out and name one job"
         )
     flags.overrides = configuration.current_overrides(flags.overrides, flags.config_dir)
+    overrides.check_overrides(flags)
+    if flags.cfg:
+        configuration.check_composition(flags)
     if flags.help or flags.hydra_help or flags.cfg or flags.info or flags.shell_completion:
         return _hydra([*options, *flags.overrides])
     flags.multirun = flags.multirun or "hydra.mode=MULTIRUN" in flags.overrides
@@ -77,7 +87,7 @@ def _start(arguments: list[str]) -> int:
         (config,) = configuration.composed(flags)
         HydraConfig.instance().set_config(config)
         return jobs.run_alone(config)
-    flags.overrides = configuration.for_sweep(flags.overrides)
+    flags.overrides = overrides.for_sweep(flags.overrides)
     sweep = sweeps.sweep_of(configuration.composed(flags), flags.overrides)
     sweep.prepare()
     if sweep.runs_here:
@@ -106,9 +116,14 @@ def _bad_input(error: Exception) -> int:
     """Say in one line what the user got wrong; return the status for it."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
-    parsing = isinstance(error, OverrideParseException) and error.override
-    where = f"{error.override}: " if parsing else ""  # type: ignore[attr-defined]
-    print(where + " ".join(str(error).split()), file=sys.stderr)
+    where = ""
+    text = str(error)
+    if isinstance(error, OverrideParseException) and error.override:
+        where = f"{error.override}: "
+    elif isinstance(error, OmegaConfBaseException) and error.full_key:
+        where = f"{error.full_key}: "
+        text = str(error.msg or text).splitlines()[0]
+    print(where + " ".join(text.split()), file=sys.stderr)
     return 2
 
 

@@ -14,7 +14,6 @@ are the same; runs of one row with the same schedules are copies and count once.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import json
 import math
@@ -29,6 +28,8 @@ from numpy.typing import NDArray
 
 from bench.analysis import stats
 from bench.errors import UserError
+from bench.paths import output_folder
+from bench.programs import ArgumentParser, program
 from bench.references import References, user_cache
 from bench.run.common_scores import CommonReferences
 from bench.run.recompute import RecomputedRun, recompute_run
@@ -359,9 +360,10 @@ def build(
     return tables(recomputed, references, rng)
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write and print the tables; exit status 2 where the store cannot be read."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m bench.leaderboard",
         description="Recompute and rank the runs of a tracking store.",
     )
@@ -382,6 +384,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     references = References(options.cache or user_cache())
+    output_folder("--out", options.out)
     try:
         rows = build(options.uri, options.experiment, references, np.random.default_rng(0))
     except UserError as error:

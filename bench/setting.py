@@ -14,6 +14,10 @@ from bench.renamed import current_setting
 
 TRACKS = ("assign", "schedule", "online")
 OBJECTIVES = ("total_time", "makespan", "tardiness", "bounded_slowdown")
+MODES = ("fit", "commit")
+BACKFILLS = ("none", "easy")
+OBSERVE = ("all", "arrived")
+EVENT_ORDERS = ("batched", "sequential")
 # Bounded slowdown treats a task shorter than this as if it took this long (Feitelson et al., JSSPP
 # 1997).
 SLOWDOWN_THRESHOLD_SECONDS = 10.0
@@ -61,10 +65,10 @@ class Setting:
         choices = {
             "track": TRACKS,
             "objective": OBJECTIVES,
-            "mode": ("fit", "commit"),
-            "backfill": ("none", "easy"),
-            "observe": ("all", "arrived"),
-            "event_order": ("batched", "sequential"),
+            "mode": MODES,
+            "backfill": BACKFILLS,
+            "observe": OBSERVE,
+            "event_order": EVENT_ORDERS,
         }
         for field, allowed in choices.items():
             if getattr(self, field) not in allowed:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -34,8 +34,9 @@ from bench.contracts import Dataset
 from bench.errors import UserError
 from bench.instance import Instance
 from bench.workload import Agent, AgentType, Task, Workload, interpolate
-from datasets._random import instance_generator
+from datasets._random import AgentSpec, agents_of, instance_generator
 
+WEIGHTS = {1: 0.7, 2: 0.2, 4: 0.1}  # weight of a task -> its fraction of the tasks
 Value = TypeVar("Value")
 
 TYPES = (  # name, bandwidth in MB/s
@@ -143,7 +144,7 @@ class Cluster(Dataset):
     def __init__(
         self,
         name: str,
-        agents: Sequence[Mapping[str, Any]],
+        agents: Sequence[AgentSpec],
         tasks: Sequence[int],
         load: float = 1.5,
         tick_seconds: float = 60.0,
@@ -166,11 +167,7 @@ class Cluster(Dataset):
         self.hashes = dict(hashes or {})
         self.seed = seed
         self.sizes = {"train": train, "validation": validation, "test": test}
-        self.agents = [
-            Agent(row["type"], row["gpus"], row["cpus"], row["memory"])
-            for row in agents
-            for _ in range(row.get("count", 1))
-        ]
+        self.agents = agents_of(agents)
         used = {agent.type for agent in self.agents}
         self.types = [agent_type for agent_type in TYPES if agent_type.name in used]
         self.tasks = tuple(tasks)
@@ -182,7 +179,8 @@ class Cluster(Dataset):
         self.tenants = dict(enumerate(tenants))
         self.quota_share = quota_share
         self.weights = {
-            int(weight): share for weight, share in (weights or {1: 0.7, 2: 0.2, 4: 0.1}).items()
+            int(weight): share
+            for weight, share in (WEIGHTS if weights is None else weights).items()
         }
         self.estimate_error = estimate_error
         self.outages = outages
@@ -350,6 +348,15 @@ class Cluster(Dataset):
                 f"{name}: value {value}: must be positive": value > 0
                 for name, value in positive.items()
             },
+            f"tenants: value {list(self.tenants.values())}: must be the shares of the tenants; "
+            "give at least one number, none negative, not all 0": _are_shares(self.tenants),
+            f"weights: value {self.weights}: must be weight -> share; give at least one positive "
+            "weight and shares that are not negative, not all 0": (
+                _are_shares(self.weights) and min(self.weights) > 0
+            ),
+            f"quota_share: value {self.quota_share}: must lie between 0 and 1": (
+                0 <= self.quota_share <= 1
+            ),
             f"estimate_error: value {self.estimate_error}: must be at least 0": (
                 self.estimate_error >= 0
             ),
@@ -363,6 +370,10 @@ class Cluster(Dataset):
         for rule, holds in rules.items():
             if not holds:
                 raise UserError(f"dataset.{rule}")
+
+
+def _are_shares(shares: Mapping[int, float]) -> bool:
+    return bool(shares) and min(shares.values()) >= 0 and sum(shares.values()) > 0
 
 
 def pick(shares: Mapping[Value, float], u: float) -> Value:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from bench.contracts import Dataset
 from bench.errors import UserError
 from bench.instance import Instance
-from bench.workload import Agent, AgentType, Task, Workload
-from datasets._random import instance_generator
+from bench.workload import AgentType, Task, Workload
+from datasets._random import AgentSpec, agents_of, instance_generator
 
 TaskGenerator = Callable[[np.random.Generator, int], Sequence[Task]]
 TYPES = (AgentType("slow", 500.0), AgentType("fast", 2000.0))  # bandwidth in MB/s
@@ -59,7 +58,8 @@ class RandomTasks(Dataset):
     Parameters
     ----------
     agents
-        For each agent a mapping of type (slow or fast), gpus, cpus and memory (MiB).
+        For each agent a mapping of type (slow or fast), gpus, cpus, memory (MiB) and, optionally,
+        count.
     generate
         Function (generator, n) that returns the n tasks of an instance; its models are the keys
         of `RATE`.
@@ -78,7 +78,7 @@ class RandomTasks(Dataset):
 
     def __init__(
         self,
-        agents: Sequence[Mapping[str, Any]],
+        agents: Sequence[AgentSpec],
         generate: TaskGenerator = uniform_tasks,
         name: str = "random",
         tasks: Sequence[int] = (5, 10),
@@ -89,9 +89,7 @@ class RandomTasks(Dataset):
         seed: int = 0,
         hashes: Mapping[str, str] | None = None,
     ) -> None:
-        self.agents = [
-            Agent(row["type"], row["gpus"], row["cpus"], row["memory"]) for row in agents
-        ]
+        self.agents = agents_of(agents)
         self.generate = generate
         self.name = name
         self.tasks = tuple(tasks)

@@ -15,8 +15,8 @@ from bench.capabilities import CAPABILITIES
 TOPS = ("bench", "datasets", "solvers")
 LAYERS = (  # parts of bench, lowest first; a part imports its own layer and those below
     {
-        *("compiled", "errors", "instance", "json_content", "observation", "paths", "renamed"),
-        *("rounding", "schedule", "setting", "ticks"),
+        *("compiled", "errors", "instance", "json_content", "observation", "paths", "programs"),
+        *("renamed", "rounding", "schedule", "setting", "ticks"),
     },
     {"simulator", "verify", "metrics", "workload", "left_shift"},
     {

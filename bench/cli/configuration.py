@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import functools
+import logging
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import hydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import IntervalSweep, Override, Transformer
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -20,24 +22,19 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from bench import renamed
+from bench import programs, renamed
 from bench.cli import options
-from bench.contracts import SPLITS
+from bench.cli.overrides import parse
+from bench.cli.schema import check_fields, check_group
+from bench.cli.value_types import unknown
 from bench.errors import CRASHES, UserError, one_line
-from bench.instance import InstanceError
 from bench.plugins import CONF, GROUPS, members, register_resolvers
-from bench.setting import SettingError
 from bench.tracking import flatten
 
-BAD_INPUT = (UserError, InstanceError, SettingError, HydraException, OmegaConfBaseException)
-TYPES = {
-    "seed": int,
-    "runs": str,
-    "baselines": list,
-    **dict.fromkeys(("isolate", "rerun", "update_references"), bool),
-}
+BAD_INPUT = (*programs.BAD_INPUT, HydraException, OmegaConfBaseException)
 
 register_resolvers()
+logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs what is reported here
 
 
 # -- composing -----------------------------------------------------------------------------------
@@ -60,7 +57,7 @@ def composed(flags: argparse.Namespace) -> list[DictConfig]:
         from bench.cli.hydra_private import overrides_of_jobs
 
         extra.append("hydra.mode=MULTIRUN")
-        overrides = parse(flags.overrides)
+        overrides = parse(flags.overrides, flags.config_dir)
         of_hydra = [
             str(one.input_line)
             for one in overrides
@@ -72,29 +69,16 @@ def composed(flags: argparse.Namespace) -> list[DictConfig]:
         return [checked(_compose([*job, *extra])) for job in overrides_of_jobs(overrides)]
 
 
-def parse(overrides: Sequence[str]) -> list[Override]:
-    """Parse overrides such as `solver.lr=0.1` or `seed=0,1`."""
-    return OverridesParser.create().parse_overrides(list(overrides))
+def check_composition(flags: argparse.Namespace) -> None:
+    """Check that the overrides of a single run can be composed, whether or not it is complete.
 
-
-def for_sweep(overrides: Sequence[str]) -> list[str]:
-    """Rewrite the overrides of a sweep in a form that Hydra accepts.
-
-    Hydra composes once what all jobs have in common. An option of a group that is swept, as in
-    `+solver=cql,iql solver.steps=100`, does not exist there yet; written as a choice of one value,
-    it is left to the jobs.
+    Raises
+    ------
+    UserError
+        For the first option that does not exist.
     """
-    parsed = parse(overrides)
-    swept = {one.key_or_group for one in parsed if one.is_sweep_override()}
-
-    def rewritten(text: str, one: Override) -> str:
-        group, inside, _ = one.key_or_group.partition(".")
-        if not inside or group not in swept or one.is_sweep_override() or one.is_delete():
-            return text
-        key, _, value = text.partition("=")
-        return f"{key}=choice({value or repr(value)})"
-
-    return [rewritten(text, one) for text, one in zip(overrides, parsed, strict=True)]
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        _compose([*flags.overrides, *_search_path(flags.config_dir)])
 
 
 def _search_path(folder: str | None) -> list[str]:
@@ -111,11 +95,17 @@ def _compose(overrides: list[str]) -> DictConfig:
                 f'{group}={name}: the plug-in is missing; pip install -e ".[tuning]"'
             ) from None
         there = error.options or members(group)
-        raise options.unknown(f"{group}={name}", f"{group}:", name, there) from None
+        raise unknown(f"{group}={name}", f"{group}:", name, there) from None
     except HydraException as error:
         key = re.search(r"Could not override '([^']+)'", str(error))
         if key is None:
             raise
+        inside = getattr(error.__cause__, "full_key", None) or ""
+        if inside.startswith(f"{key[1]}."):
+            raise UserError(
+                f"{inside}: the configuration has no such key to replace; to add it, write "
+                f"++{key[1]}=..."
+            ) from None
         chosen = (*GROUPS, "hydra.searchpath")
         groups = [text for text in overrides if text.split("=")[0].lstrip("+") in chosen]
         raise _unknown(key[1], plain(hydra.compose("config", groups))) from None
@@ -184,7 +174,7 @@ def _current_solver(config: Any, where: str) -> None:
     if not OmegaConf.is_dict(config):
         return
     target = config.get("_target_")
-    if target is not None:
+    if target and isinstance(target, str):
         new_target = renamed.current_target(target)
         if new_target != target:
             config["_target_"] = _notice(f"{where}._target_={target}", new_target)
@@ -210,36 +200,28 @@ def checked(config: DictConfig) -> DictConfig:
         For the first one that does not.
     """
     use_current_names(config)
+    for key in sorted(OmegaConf.missing_keys(_unresolved(config))):
+        raise UserError(f"{key}: missing; set {key}=VALUE")
     values = plain(config)
-    _check_logs(values.get("solver", {}))
-    known = plain(OmegaConf.load(CONF / "config.yaml"))
-    known.pop("defaults")
-    for key in values:
-        if key not in known and key not in GROUPS:
-            raise _unknown(key, {**known, **dict.fromkeys(GROUPS)})
-    if "solver" not in values:
-        there = ", ".join(sorted(members("solver")))
-        raise UserError(f"solver: missing; type +solver=NAME, one of {there}")
-    for key, kind in TYPES.items():
-        if not options.fits(values[key], kind):
-            raise UserError(f"{key}: {options.words(kind)} is needed, got {values[key]!r}")
-    if values["seed"] < 0:
-        raise UserError(f"seed: must not be negative, got {values['seed']}")
-    split = str(values["split"])
-    if split not in SPLITS:
-        raise options.unknown(f"split={split}", "splits:", split, SPLITS)
-    _check_search(config, split)
-    for name in values["baselines"]:
-        if name not in members("solver"):
-            raise options.unknown(f"baselines: {name}", "there are", str(name), members("solver"))
-    for key in GROUPS:
+    check_group("solver", values.get("solver"))
+    _check_logs(values["solver"])
+    check_fields(values)
+    _check_search(config, values["split"])
+    # a solver last: it holds the log and other parts again
+    for key in (*(group for group in GROUPS if group != "solver"), "reference", "solver"):
         options.check(key, values.get(key), _found)
     return config
 
 
-def _check_logs(solver: Mapping[str, Any]) -> None:
+def _lacks_log(solver: Mapping[str, Any]) -> bool:
     learner = solver.get("offline", solver)
-    if "logs" in learner and learner["logs"] is None and not learner.get("checkpoint"):
+    if not isinstance(learner, Mapping):
+        return False
+    return "logs" in learner and learner["logs"] is None and not learner.get("checkpoint")
+
+
+def _check_logs(solver: Mapping[str, Any]) -> None:
+    if _lacks_log(solver):
         there = ", ".join(sorted(members("logs")))
         raise UserError(f"logs: this solver learns from logs; type logs=NAME, one of {there}")
 
@@ -271,7 +253,9 @@ def _unknown(key: str, config: Mapping[str, Any]) -> UserError:
     there = (
         [one for one in beside if one not in options.SPECIAL] if isinstance(beside, Mapping) else []
     )
-    return options.unknown(key, "Options:", name, there or list(flatten(config)))
+    if there and name in options.parameters(_found(beside.get("_target_", "builtins.dict"))):
+        return UserError(f"{key}: is not set in the yaml; add it as +{key}=VALUE")
+    return unknown(key, "Options:", name, there or list(flatten(config)))
 
 
 # -- searches ------------------------------------------------------------------------------------
@@ -351,6 +335,25 @@ def build(where: str, config: Any) -> Any:
         raise UserError(f"{where}: {one_line(cause)}") from error
 
 
+def config_of_solver(name: str) -> DictConfig:
+    """Return the resolved configuration of a file of conf/solver, with its defaults list.
+
+    Raises
+    ------
+    UserError
+        Where the solver learns from a log, which a baseline has none of.
+    """
+    with contextlib.ExitStack() as stack:
+        if not GlobalHydra.instance().is_initialized():
+            stack.enter_context(hydra.initialize_config_dir(str(CONF), version_base="1.3"))
+        values = plain(_compose([f"+solver={name}"]))["solver"]
+    if _lacks_log(values):
+        raise UserError(
+            f"baselines: {name} learns from a log; run it by itself, +solver={name} logs=NAME"
+        )
+    return cast("DictConfig", OmegaConf.create(values))
+
+
 def name_of_solver(config: DictConfig, choices: Mapping[str, str]) -> str:
     """Return the solver's name: its file in conf/solver, else its class."""
     return choices.get("solver") or config.solver["_target_"].rsplit(".", 1)[-1].lower()
@@ -363,7 +366,12 @@ def values_of_solver(config: DictConfig) -> dict[str, Any]:
 
 def plain(config: Any) -> dict[str, Any]:
     """Resolve a configuration to mappings and lists, without Hydra's part."""
+    resolved = OmegaConf.to_container(_unresolved(config), resolve=True)
+    return cast("dict[str, Any]", resolved)
+
+
+def _unresolved(config: Any) -> DictConfig:
+    """Return a configuration without Hydra's part."""
     values = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))
     values.pop("hydra", None)
-    resolved = OmegaConf.to_container(OmegaConf.create(values), resolve=True)
-    return cast("dict[str, Any]", resolved)
+    return OmegaConf.create(values)

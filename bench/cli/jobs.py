@@ -14,10 +14,18 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from bench.cli import report
-from bench.cli.configuration import BAD_INPUT, build, name_of_solver, parse, plain
-from bench.contracts import Budget, Dataset, Plugin, check_plugin
+from bench.cli.configuration import (
+    BAD_INPUT,
+    build,
+    config_of_solver,
+    name_of_solver,
+    plain,
+)
+from bench.cli.overrides import parse
+from bench.contracts import Budget, Dataset, Plugin, Solver, check_plugin
 from bench.errors import CRASHES, UserError, one_line
 from bench.instance import Instance
+from bench.paths import output_folder
 from bench.plugins import CONF
 from bench.references import References, user_cache
 from bench.rollout import setting_of
@@ -27,6 +35,7 @@ from bench.run.record import Record
 from bench.run.rescoring import rescore
 from bench.run.runner import run
 from bench.setting import Setting
+from bench.tracking import Mlflow, Off
 
 SETTING = ("objective", "mode", "backfill", "event_order")
 
@@ -83,16 +92,22 @@ class JobSetup:
             *(name, plugin, dataset, instances, setting, budget, config.seed, config.split, kept),
             isolate=config.isolate,
         )
+        _check_kind("budget", budget, Budget)
         reference = config.reference
+        reference_solver = build("reference.solver", reference.solver)
+        _check_kind("reference.solver", reference_solver, Solver)
+        tracker = build("tracking", config.tracking)
+        _check_kind("tracking", tracker, (Mlflow, Off))
+        output_folder("runs", config.runs)
         references = References(
-            config.cache or user_cache(),
-            build("reference.solver", reference.solver),
+            output_folder("cache", config.cache or user_cache()),
+            reference_solver,
             reference.seconds,
             budget.threads,
             reference.solver["_target_"].rsplit(".", 1)[-1].lower(),
             reference.shipped,
         )
-        return cls(config, job, references, build("tracking", config.tracking))
+        return cls(config, job, references, tracker)
 
     @property
     def runs(self) -> Path:
@@ -127,7 +142,7 @@ class JobSetup:
 
     def _baselines(self) -> Iterator[Job]:
         for name in self.config.baselines:
-            config = OmegaConf.load(CONF / "solver" / f"{name}.yaml")
+            config = config_of_solver(name)
             plugin = build(f"baselines.{name}", config)
             setting = _setting(self.config, plugin, self.job.instances)
             kept = {"solver": plain(config), "dataset": self.job.config["dataset"]}
@@ -141,6 +156,12 @@ class JobSetup:
                 config=kept,
                 isolate=False,  # a process for each would cost more than all rules together
             )
+
+
+def _check_kind(where: str, built: object, kind: type | tuple[type, ...]) -> None:
+    if not isinstance(built, kind):
+        names = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise UserError(f"{where}: {type(built).__name__} is no {names}; change {where}._target_")
 
 
 def _setting(config: DictConfig, plugin: Plugin, instances: Sequence[Instance]) -> Setting:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
-import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
+from bench.cli.value_types import NOT_NEGATIVE, check_value, unknown
+from bench.contracts import SPLITS
 from bench.errors import UserError
+from bench.paths import input_file
 
-SPECIAL = ("_target_", "_partial_", "_args_", "_convert_", "_recursive_")
-WORDS = {
-    int: "an integer",
-    float: "a number",
-    bool: "true or false",
-    str: "a string",
-    list: "a list",
+# The directives of Hydra's `instantiate`. `_args_` is not among them: options have names.
+SPECIAL: Mapping[str, Any] = {
+    "_target_": str,
+    "_partial_": bool,
+    "_convert_": typing.Literal["none", "partial", "object", "all"],
+    "_recursive_": bool,
 }
+FILES = ("checkpoint",)  # options that name a file to read
+COUNTS = ("seed", *SPLITS)  # integer options that are nowhere negative: sizes are per split
 
 
 def check(where: str, config: Any, find: Callable[[str], Any]) -> None:
@@ -45,6 +48,9 @@ def check(where: str, config: Any, find: Callable[[str], Any]) -> None:
     if not isinstance(config, Mapping):
         return
     if "_target_" in config:
+        for key, kind in SPECIAL.items():
+            if key in config:
+                check_value(f"{where}.{key}", config[key], kind)
         _arguments(where, config, find(config["_target_"]))
     for key, value in config.items():
         check(f"{where}.{key}", value, find)
@@ -56,14 +62,18 @@ def _arguments(where: str, config: Mapping[str, Any], target: Callable[..., Any]
     if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
         for key in given:
             if key not in taken:
-                raise unknown(f"{where}.{key}", f"{target.__name__} takes", key, taken)
-    hints = _hints(target)
+                raise unknown(f"{where}.{key}", f"{name_of(target)} takes", str(key), taken)
+    hints = {
+        key: Annotated[int, NOT_NEGATIVE] if key in COUNTS and hint is int else hint
+        for key, hint in _hints(target).items()
+    }
     for key in given:
-        if key in hints and not fits(config[key], hints[key]):
-            is_number = fits(config[key], float) and fits("", hints[key])
-            fix = f"; quote a name of digits: \"{where}.{key}='...'\"" if is_number else ""
-            needed = words(hints[key])
-            raise UserError(f"{where}.{key}: {needed} is needed, got {config[key]!r}{fix}")
+        default = taken[key].default if key in taken else inspect.Parameter.empty
+        same = type(config[key]) is type(default) and config[key] == default
+        if key in hints and not same:
+            check_value(f"{where}.{key}", config[key], hints[key])
+        if key in FILES and isinstance(config[key], str):
+            input_file(f"{where}.{key}", Path(config[key]).expanduser())
     for name, p in taken.items():
         optional = (
             p.default is not p.empty
@@ -71,62 +81,28 @@ def _arguments(where: str, config: Mapping[str, Any], target: Callable[..., Any]
             or config.get("_partial_")
         )
         if name not in config and not optional:
-            raise UserError(f"{where}.{name}: missing; {target.__name__} needs it")
+            raise UserError(f"{where}.{name}: missing; {name_of(target)} needs it")
 
 
 def parameters(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Return the parameters that a class or function takes."""
-    return inspect.signature(target).parameters
+    """Return the parameters that a class or function takes; none where they cannot be found."""
+    try:
+        return inspect.signature(target).parameters
+    except ValueError:
+        return {}
 
 
-def unknown(where: str, holder: str, name: str, known: Iterable[str]) -> UserError:
-    """Return the error for a name that does not exist: close matches, then all there is."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known)
-    guess = f" Did you mean {' or '.join(close)}?" if close else ""
-    return UserError(f"{where}: unknown.{guess} {holder} {', '.join(known)}")
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Return whether a plain value is of an annotated type; other types fit every value."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if isinstance(value, Mapping) and "_target_" in value:
-        return True
-    if origin in (typing.Union, types.UnionType):
-        return any(fits(value, one) for one in inner)
-    if origin is typing.Literal:
-        return value in inner
-    if hint in (None, type(None)):
-        return value is None
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint in (int, str, bool):
-        return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
-    if hint is list:
-        return isinstance(value, list)
-    if origin in (list, tuple, Sequence):
-        return isinstance(value, list | tuple) and (
-            origin is tuple or all(fits(one, inner[0]) for one in value)
-        )
-    if origin in (dict, Mapping):
-        return isinstance(value, Mapping) and all(fits(one, inner[1]) for one in value.values())
-    return True
-
-
-def words(hint: Any) -> str:
-    """Return a type in words."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(words(one) for one in typing.get_args(hint))
-    if hint in (None, type(None)):
-        return "null"
-    return WORDS.get(hint, str(hint).replace("collections.abc.", "").replace("typing.", ""))
+def name_of(target: Callable[..., Any]) -> str:
+    """Return the name of a class or function."""
+    return str(getattr(target, "__name__", target))
 
 
 def _hints(target: Callable[..., Any]) -> Mapping[str, Any]:
     try:
         if dataclasses.is_dataclass(target):
             # by class, so that an inherited annotation is resolved where it was written
-            return typing.get_type_hints(target)
-        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except NameError:  # annotations that exist for type checkers only
+            return typing.get_type_hints(target, include_extras=True)
+        function = target.__init__ if inspect.isclass(target) else target
+        return typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):  # annotations for type checkers only; no Python function
         return {}

@@ -8,7 +8,6 @@ ones only where those were better.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from bench.contracts import Result
 from bench.instance import read_json
+from bench.programs import ArgumentParser, program
 from bench.references import SHIPPED, Reference, References
 from bench.schedule import Schedule
 
@@ -28,10 +28,11 @@ from bench.schedule import Schedule
 REPLACED = ("ship=", "update_references=", "cache=", "runs=", "rerun=", "reference.")
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a line per file and objective; return 1 where a command failed or a mismatch exists."""
     names = sorted(path.stem for path in SHIPPED.glob("*.json"))
-    parser = argparse.ArgumentParser(prog="python -m bench.references", description=__doc__)
+    parser = ArgumentParser(prog="python -m bench.references", description=__doc__)
     parser.add_argument("name", nargs="*", help=f"of {', '.join(names)} (default: all)")
     parser.add_argument(
         "--write", action="store_true", help="write what was found into the shipped files"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import inspect
 import json
+import math
 import os
 import pkgutil
 import shlex
@@ -17,7 +17,9 @@ from types import ModuleType
 from typing import Any
 
 import bench.speed
-from bench.errors import UserError
+from bench.errors import UserError, one_line
+from bench.paths import output_file
+from bench.programs import ArgumentParser, program
 
 SCHEMA = 1
 WIDTH = 160  # characters of a table that is not printed to a terminal
@@ -26,6 +28,7 @@ Row = dict[str, Any]
 Tables = dict[str, list[Row]]  # title -> rows
 
 
+@program
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the named benchmarks, print their tables, and write them to the --json file.
 
@@ -52,11 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--threads: at least 1 is needed, got {args.threads}")
     if args.json and not args.json.absolute().parent.is_dir():
         parser.error(f"--json: the folder {args.json.absolute().parent} does not exist")
+    if args.json:
+        output_file("--json", args.json)
     limit_threads(args.threads or 1)
     command = shlex.join(["python", "-m", "bench.speed", *(sys.argv[1:] if argv is None else argv)])
     before: Tables = {}
     if args.json and args.json.exists():
-        before = json.loads(args.json.read_text())["figures"]
+        before = _figures(args.json)
     tables: Tables = {}
     for name in args.benchmark or known:
         benchmark = importlib.import_module(f"bench.speed.{name}")
@@ -83,9 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser(known: Sequence[str]) -> argparse.ArgumentParser:
+def _parser(known: Sequence[str]) -> ArgumentParser:
     """Return the parser of the options that all benchmarks share."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m bench.speed",
         description=__doc__,
         epilog="Any other --NAME VALUE is an option of the benchmark, described in its docstring: "
@@ -104,6 +109,24 @@ def _parser(known: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def _figures(file: Path) -> Tables:
+    """Return the tables of an earlier record.
+
+    Raises
+    ------
+    UserError
+        Where the file is no record.
+    """
+    try:
+        tables: Tables = json.loads(file.read_text())["figures"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--json: {file} is no record of this program ({one_line(error, 100)}); name another "
+            "file"
+        ) from None
+    return tables
+
+
 def _default_threads(benchmark: ModuleType) -> int:
     return int(getattr(benchmark, "THREADS", 1))
 
@@ -111,16 +134,20 @@ def _default_threads(benchmark: ModuleType) -> int:
 def parse_options(name: str, rows: Callable[..., Any], args: Sequence[str]) -> dict[str, Any]:
     """Return the options in `args` as keyword arguments of a benchmark's function `rows`.
 
-    Its options are the parameters whose default is a number or a string. An unknown option ends the
-    program with an error message.
+    Its options are the parameters whose default is a number or a string. An unknown option, or a
+    number that is not positive and finite, ends the program with an error message.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m bench.speed {name}", add_help=False)
+    parser = ArgumentParser(prog=f"python -m bench.speed {name}", add_help=False)
     for option in inspect.signature(rows).parameters.values():
         if isinstance(option.default, int | float | str):
             parser.add_argument(
                 f"--{option.name}", type=type(option.default), default=option.default
             )
-    return vars(parser.parse_args(args))
+    found = vars(parser.parse_args(args))
+    for key, value in found.items():
+        if isinstance(value, int | float) and not 0 < value < math.inf:
+            parser.error(f"--{key}: a positive number is needed, got {value}")
+    return found
 
 
 def write(file: Path | None, command: str, tables: Tables) -> None:

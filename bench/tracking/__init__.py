@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 from bench.errors import UserError, one_line
+from bench.paths import output_folder
 from bench.tracking.database import (
     StoreUnavailableError,
     absolute,
@@ -31,6 +32,7 @@ from bench.tracking.run import TrackedRun, replay
 from bench.tracking.spool import STATUS, RunFiles
 from bench.tracking.store import Store
 from bench.tracking.stored import StoredRun, stored_runs
+from bench.tracking.uri import check_uri
 from bench.tracking.values import flatten
 
 __all__ = [
@@ -133,7 +135,8 @@ class Mlflow:
     Raises
     ------
     UserError
-        For an empty URI or experiment, or a period that is not positive.
+        For a URI that names no store, an empty experiment, artifacts that are no folder, or a
+        period that is not positive.
     """
 
     def __init__(
@@ -154,6 +157,8 @@ class Mlflow:
         ):
             if isinstance(number, bool) or not isinstance(number, int | float) or not number > 0:
                 raise UserError(f"tracking.{field}: a positive number is needed, got {number!r}")
+        check_uri("tracking.uri", uri)
+        output_folder("tracking.artifacts", artifacts)
         self._store = Store(absolute(uri), experiment, str(Path(artifacts).absolute()))
         self._artifacts = artifacts
         self._sampling = sampling_seconds if system_metrics else None

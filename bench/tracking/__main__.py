@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.errors import one_line
+from bench.programs import ArgumentParser, program
 from bench.tracking import EXPERIMENT
 from bench.tracking.database import absolute
 from bench.tracking.run import replay
 from bench.tracking.spool import SPOOL
 from bench.tracking.store import Store
+from bench.tracking.uri import check_uri
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Replay the spools of the named folders; return 2 where something stays spooled.
 
     Where they are sent to is said here and not in the folders, which may come from somebody else.
     """
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m bench.tracking", description="Write what runs have spooled to MLflow."
     )
     parser.add_argument("command", choices=["replay"])
@@ -40,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="folder of the artifacts, where the store is a database (default %(default)s)",
     )
     options = parser.parse_args(arguments)
+    check_uri("--uri", options.uri)
     artifacts = str(Path(options.artifacts).absolute())
     store = Store(absolute(options.uri), options.experiment, artifacts)
     status = 0

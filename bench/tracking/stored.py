@@ -12,6 +12,7 @@ from bench.errors import UserError, one_line
 from bench.tracking import database
 from bench.tracking.database import absolute, sqlite_path
 from bench.tracking.store import import_mlflow, is_complete, sqlalchemy_uri
+from bench.tracking.uri import check_uri
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _newest_first(client: Any, experiment_id: str) -> Iterator[Any]:
 
 def _reader(uri: str) -> Any:
     """Return MLflow's client of a store that exists, for reading alone."""
-    path = sqlite_path(absolute(uri))
+    path = sqlite_path(absolute(check_uri("uri", uri)))
     if path is not None and not path.exists():
         raise UserError(
             f"uri: there is no store {uri}; "

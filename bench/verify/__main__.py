@@ -11,6 +11,7 @@ from typing import Any
 from bench.errors import one_line
 from bench.instance import Instance, InstanceError, read_json
 from bench.metrics import metrics, objective
+from bench.programs import ArgumentParser
 from bench.schedule import Schedule, ScheduleError
 from bench.setting import OBJECTIVES
 from bench.verify import verify
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m bench.verify",
         usage=(
             "%(prog)s [-h] [--objective NAME] INSTANCE SCHEDULE\n"

@@ -172,7 +172,7 @@ def test_without_arguments_it_lists_every_plug_in(capsys: pytest.CaptureFixture[
         (["+solver=sjf", "backfill=easy"], "backfill: easy needs mode=commit"),
         (["+solver=sjf", "seed=["], "seed=[: "),
         (["+solver=sjf", "seed=0,1"], "add --multirun"),
-        (["+solver=sjf", "baselines=[sjff]"], "baselines: sjff: unknown. Did you mean sjf"),
+        (["+solver=sjf", "baselines=[sjff]"], "baselines[0]: sjff: unknown. Did you mean sjf"),
         (["+solver=cpsat", "track=online"], "cpsat plans with the future known"),
         (
             ["+solver=sjf", "dataset=swf", "dataset.path=missing.swf"],
@@ -247,7 +247,7 @@ def test_an_error_of_a_constructor_is_one_line(
 
 def test_a_trained_policy_needs_no_log(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["+solver=bc", "solver.checkpoint=no.pt", *QUICK]) == 2
-    assert capsys.readouterr().err.startswith("checkpoint: no.pt does not exist")
+    assert capsys.readouterr().err.startswith("solver.checkpoint: no.pt does not exist")
 
 
 def test_in_a_sweep_options_of_a_swept_group_may_be_set(place: Path) -> None:

@@ -25,7 +25,7 @@ def run_command(files):
 
 def test_without_offline_runs_nothing_is_written(files, capsys):
     assert run_command(files) == 2
-    assert "no finished run that was trained on a log" in capsys.readouterr().err
+    assert "is no folder; name the folder of finished runs" in capsys.readouterr().err
     assert not files[1].exists()
     assert not files[2].exists()
 
