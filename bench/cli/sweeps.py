@@ -147,7 +147,7 @@ class Sweep:
         parent.summary({"jobs": len(records), "failed": len(failed), **more})
         parent.finish("finished")
         done = f"{len(records)} jobs, {len(failed)} failed. Runs: {self.setups[0].runs}"
-        report.say(console, done, tracker.how_to_open())
+        report.say(console, done, tracker.how_to_open(parent))
         return int(bool(failed) or not records)
 
     def show(self, console: Any, records: Mapping[int, Record], parent: Any) -> dict[str, float]:

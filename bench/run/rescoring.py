@@ -77,8 +77,9 @@ def rescored(
         if key.startswith("decision_latency") or key in ("error", "errors", "solve_seconds")
     }
     found = cast("Record", {**record, **summarise(rows), **kept})
-    folder.write_rows(found, rows)
+    # The tracker's run is opened first: if this is killed, the same command publishes the rest.
     with tracked_run(tracker, job, folder, parent, sample=False) as tracked:
+        folder.write_rows(found, rows)
         tracked.summary(found)
         for name in (TABLE, RECORD):
             tracked.artifact(folder.path / name)

@@ -6,32 +6,29 @@ import json
 import logging
 import math
 import os
+import shlex
 import subprocess
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
+from sqlalchemy.engine import make_url
 
 import bench
 from bench.errors import UserError
 from bench.tracking import Mlflow, Off, flatten, replay, stored_runs
 from bench.tracking.__main__ import main
+from bench.tracking.database import sqlite_uri
 from bench.tracking.spool import RUN_FILE, SPOOL
 from bench.tracking.store import Store
 from bench.tracking.values import finite, shorten_param
 
 NO_SERVER = "http://127.0.0.1:1"
 TAGS = {"track": "schedule", "solver": "sjf", "seed": 0}
-
-
-@pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """One database for all tests, since its schema takes seconds; each test has its own keys."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    return Store(f"sqlite:///{folder}/mlflow.db", "test", str(folder / "artifacts"))
 
 
 @pytest.fixture
@@ -271,7 +268,28 @@ def test_off_has_the_interface_of_mlflow_and_writes_nothing(tmp_path: Path) -> N
 def test_how_to_open_names_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "--backend-store-uri sqlite:///mlflow.db " in Mlflow().how_to_open()
+    uri = sqlite_uri(Path("/data/a%2Fb c?/mlflow.db"))
+    words = shlex.split(Mlflow(uri).how_to_open())
+    named = words[words.index("--backend-store-uri") + 1]
+    assert make_url(named).database == "/data/a%2Fb c?/mlflow.db"
     assert Mlflow("http://host:5000").how_to_open().endswith("http://host:5000")
+
+
+def test_how_to_open_a_sweep_names_its_table_and_charts(
+    tracker: Mlflow, store: Store, tmp_path: Path
+) -> None:
+    sweep = tracker.parent("shown", "sweep-shown", {}, tmp_path / "sweep")
+    with tracker.run("shown-run", "sjf-s0", {}, TAGS, tmp_path / "run", parent=sweep) as run:
+        pass
+    sweep.finish("finished")
+    _, table, charts = tracker.how_to_open(sweep).splitlines()
+    assert table.endswith("&compareRunsMode=TABLE")
+    assert charts.endswith("&compareRunsMode=CHART")
+    address = f"http://127.0.0.1:5000/#/experiments/{store.experiment_id}/runs?"
+    assert f": {address}" in table
+    query = parse_qs(table.partition("?")[2])
+    found = store.client.search_runs([store.experiment_id], query["searchFilter"][0])
+    assert [one.info.run_id for one in found] == [run.id]
 
 
 @pytest.mark.parametrize(
@@ -285,7 +303,7 @@ def test_invalid_setting_is_an_error_that_names_the_field(field: str, value: Any
 
 
 def test_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_text("not a database")
+    (tmp_path / "mlflow.db").write_text("not a database" * 99)
     with pytest.raises(UserError, match=r"tracking\.uri"):
         Mlflow(f"sqlite:///{tmp_path}/mlflow.db").prepare()
 
