@@ -21,6 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
+from numba.core import event as numba_event
+from numpy.typing import NDArray
 
 KEPT_FOLDERS = 2  # cache folders that are kept per module: the current one and one older version
 DIGEST_LENGTH = 16  # hexadecimal digits in the name of a cache folder
@@ -54,6 +57,45 @@ def compiled(**njit_options: Any) -> Callable[[Callable[..., Any]], Any]:
             return numba.njit(cache=True, **njit_options)(function)
 
     return decorate
+
+
+def kernel_array(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the array, or a copy, such that its type is the same for every instance.
+
+    Numba compiles a function anew for an array that is read-only or has another memory layout; what
+    it gets is therefore always writable and in C order.
+    """
+    return np.require(array, requirements=["C", "W"])
+
+
+@contextlib.contextmanager
+def report_compilation(report: Callable[[str], None]) -> Iterator[None]:
+    """Inside the context, call `report` with the name of every function before it is compiled.
+
+    It is called with an empty name when nothing is being compiled any more. Functions that are
+    loaded from the cache are not reported.
+    """
+    with numba_event.install_listener("numba:compile", _CompilationListener(report)):
+        yield
+
+
+class _CompilationListener(numba_event.Listener):  # type: ignore[misc]  # numba has no types
+    """Passes the names of functions on."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._depth = 0  # functions that are compiled for one another
+
+    def on_start(self, event: Any) -> None:
+        """Report the function whose compilation begins."""
+        self._depth += 1
+        self._report(event.data["dispatcher"].py_func.__name__)
+
+    def on_end(self, event: Any) -> None:
+        """Report the end of the outermost compilation."""
+        self._depth -= 1
+        if not self._depth:
+            self._report("")
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from bench.setting import Setting
 from solvers.exact.annealing import greedy_schedule, improve_schedule
 from solvers.exact.assignment.model import AssignmentModel
 from solvers.exact.bounds import ScheduleRelaxation, quick_bounds, relaxation_bounds, trivial
-from solvers.exact.compile_kernels import compile_kernels
+from solvers.exact.compile_kernels import compile_schedule_kernels
 from solvers.exact.cp_sat import WarmStart, create_solver, initial_schedule, search
 from solvers.exact.objective_terms import Terms, completion_times
 from solvers.exact.schedule_model import ScheduleModel
@@ -85,7 +85,7 @@ class CpSat(Solver):
 
     def warm_up(self) -> None:
         """Compile the numba kernels before any clock starts."""
-        compile_kernels(self, "time")
+        compile_schedule_kernels()
 
     def solve(
         self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
@@ -224,7 +224,9 @@ class _Solve:
         small = len(model.model.proto.variables) < PROBED_VARIABLES
         solver.parameters.cp_model_probing_level = 2 if small else 0
         left = seconds - (time.perf_counter() - start_time)
-        solver.parameters.max_time_in_seconds = max(0.0, left)
+        if left <= 0:  # building the model took all the time
+            return False
+        solver.parameters.max_time_in_seconds = left
         status = search(solver, model, search_log)
         if status == cp_model.MODEL_INVALID:
             raise UserError(

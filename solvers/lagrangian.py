@@ -33,11 +33,13 @@ from solvers.exact.assignment.neighbourhoods import LargeNeighbourhoodSearch
 from solvers.exact.assignment.relaxation import KnapsackRelaxation, Mask
 from solvers.exact.assignment.tree import NO_SOLUTION, SOLUTION_FOUND, DepthFirstSearch
 from solvers.exact.bounds import Bound, trivial
-from solvers.exact.compile_kernels import compile_kernels
+from solvers.exact.compile_kernels import compile_assignment_kernels
 from solvers.exact.cp_sat import create_solver, search
 from solvers.exact.objective_terms import Terms, by_task
 from solvers.exact.search_log import SearchLog
 
+ANNEALING_SHARE = 0.4  # largest share of the budget that simulated annealing takes
+LP_SHARE = 0.5  # largest share of the time left that the LP relaxation takes
 DUAL_SHARE = 0.2  # largest share of the time left that the dual ascent takes
 DFS_SLICE = 0.1  # seconds of depth-first search between two decisions on what to search next
 LNS_SLICE = 10.0  # longest call of the large neighbourhood search, in seconds
@@ -69,7 +71,7 @@ class Lagrangian(Solver):
 
     def warm_up(self) -> None:
         """Compile the numba kernels."""
-        compile_kernels(self, "budget")
+        compile_assignment_kernels()
 
     def solve(
         self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
@@ -117,8 +119,10 @@ class _AssignmentSolve:
         """Run simulated annealing, the relaxation, then the exact search that fits the instance."""
         if self.seconds_left() < 0.01:
             return self._result()
-        self.record_solution(improve(self.instance, None, 0.0, self.rng))
-        relaxation = KnapsackRelaxation.from_instance(self.instance)
+        most_seconds = ANNEALING_SHARE * self.seconds_left()
+        first = improve(self.instance, None, 0.0, self.rng, most_seconds=most_seconds)
+        self.record_solution(first)
+        relaxation = KnapsackRelaxation.from_instance(self.instance, LP_SHARE * self.seconds_left())
         if relaxation is None:
             return self._result(self._solve_by_cp_sat(None, None))
         value, u, pair_bounds = relaxation.maximise_dual(DUAL_SHARE * self.seconds_left())

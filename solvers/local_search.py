@@ -21,10 +21,15 @@ from solvers.exact.assignment import annealing
 from solvers.exact.assignment.neighbourhoods import LargeNeighbourhoodSearch
 from solvers.exact.assignment.relaxation import KnapsackRelaxation
 from solvers.exact.bounds import trivial
-from solvers.exact.compile_kernels import compile_kernels
+from solvers.exact.compile_kernels import (
+    compile_assignment_kernels,
+    compile_schedule_kernels,
+)
 from solvers.exact.cp_sat import WarmStart, initial_schedule
 from solvers.exact.objective_terms import Terms, by_task
 from solvers.exact.search_log import SearchLog
+
+LP_SHARE = 0.3  # largest share of the time left that the LP relaxation of an assignment takes
 
 
 class LocalSearch(Solver):
@@ -48,7 +53,8 @@ class LocalSearch(Solver):
 
     def warm_up(self) -> None:
         """Compile the numba kernels before any clock starts."""
-        compile_kernels(self, "time", "budget", seconds=0.2)
+        compile_schedule_kernels()
+        compile_assignment_kernels()
 
     def solve(
         self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
@@ -86,10 +92,12 @@ class LocalSearch(Solver):
             return budget.seconds - (time.perf_counter() - search_log.start_time)
 
         record = search_log.record_schedule
-        best = annealing.improve(instance, None, 0.0, rng, record)
-        relaxation = KnapsackRelaxation.from_instance(instance)
+        best = annealing.improve(instance, None, 0.0, rng, record, most_seconds=left())
+        if left() <= 0:
+            return best
+        relaxation = KnapsackRelaxation.from_instance(instance, LP_SHARE * left())
         if best is None or relaxation is None or not relaxation.exact:
-            return annealing.improve(instance, best, left(), rng, record)
+            return annealing.improve(instance, best, left(), rng, record, most_seconds=left())
         _, multipliers, _ = relaxation.maximise_dual(left())
         search = LargeNeighbourhoodSearch(relaxation, multipliers, by_task(best, best.agent), rng)
         while not search.optimal and left() > 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import sys
@@ -25,8 +26,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.analysis import figures
+from bench.compiled import report_compilation
 from bench.run.record import Record, problem
 
+COMPILING = "compiling, once per machine"
 WIDE = 140  # characters that a table may take
 LEFT = ("", "solver", "information")  # columns of text
 COLUMNS = (
@@ -89,13 +92,24 @@ class Bars:
             *columns, console=console, transient=True, disable=not (shown and console.is_terminal)
         )
         self._tasks: dict[str, Any] = {}
+        self._compilation = contextlib.ExitStack()
+        self._compiled = 0
 
     def __enter__(self) -> Bars:
         self._bars.start()
+        self._compilation.enter_context(report_compilation(self._compiling))
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._compilation.close()
         self._bars.stop()
+
+    def _compiling(self, function: str) -> None:
+        """Show which function is being compiled; where there are no bars, say so once."""
+        self._compiled += bool(function)
+        self(COMPILING, self._compiled, self._compiled + bool(function), function)
+        if self._bars.disable and self._compiled == 1 and function:
+            print(f"{COMPILING} ...", file=sys.stderr, flush=True)
 
     def __call__(self, label: str, done: int, total: int, note: str) -> None:
         """Show `done` of `total`; a full bar disappears."""

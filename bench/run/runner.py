@@ -92,16 +92,14 @@ def run(
             return Execution(job, folder, references, tracked, progress).run(pictures)
 
 
-def compile_all(job: Job, progress: Progress) -> None:
+def compile_all(job: Job) -> None:
     """Compile the simulator's step and what the solver compiles, once per machine.
 
     So no solver's seconds include it.
     """
-    progress("compiling", 0, 1, "once per machine")
     simulator = Simulator(job.instances[:1], job.setting)
     simulator.step(simulator.state.mask.argmax(axis=1))
     job.plugin.warm_up()
-    progress("compiling", 1, 1, "")
 
 
 class Execution:
@@ -133,7 +131,7 @@ class Execution:
     def _run(self, pictures: bool) -> tuple[Record, list[Row], list[Evaluation]]:
         """Compile, train where there is something to train, solve, verify and write."""
         job = self.job
-        compile_all(job, self.progress)
+        compile_all(job)
         objective = job.setting.objective
         write_config(self.folder.path / CONFIG, job.parameters)
         track_input(self.tracked, job)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.compiled import kernel_array
 from bench.instance import Instance, Ints
 from bench.left_shift import active, fits_alone
 from bench.schedule import Schedule
@@ -176,10 +177,10 @@ def _annealing_problem(instance: Instance, terms: Terms) -> AnnealingProblem:
     tenant = np.full(n, -1, dtype=np.int64)
     if instance.quota is not None and instance.tenant is not None:
         tenant = m + instance.tenant
-    return AnnealingProblem(
+    problem = AnnealingProblem(
         duration=np.where(alone, instance.duration[:, instance.agent_type], -1),
-        demand=np.ascontiguousarray(instance.demand[:, instance.agent_type]),
-        release=instance.release.copy(),
+        demand=instance.demand[:, instance.agent_type],
+        release=instance.release,
         tenant=tenant,
         capacity=np.concatenate([instance.capacity, quota]),
         outages=np.array([o[:3] for o in instance.outages], dtype=np.int64).reshape(-1, 3),
@@ -190,6 +191,12 @@ def _annealing_problem(instance: Instance, terms: Terms) -> AnnealingProblem:
         group=np.arange(m) if instance.quota is None else np.zeros(m, dtype=np.int64),
         eligible=eligible,
     )
+    arrays: dict[str, Any] = {
+        name: kernel_array(value)
+        for name, value in problem._asdict().items()
+        if isinstance(value, np.ndarray)
+    }
+    return problem._replace(**arrays)
 
 
 def _annealing_state(problem: AnnealingProblem, schedule: Schedule) -> AnnealingState:

@@ -1,40 +1,54 @@
-"""Compile the numba kernels of a solver by solving small examples before any clock starts."""
+"""Compile the numba kernels of the exact solvers before any clock starts.
+
+Every kernel that Python calls is called once here, on an example and without a time limit, so that
+nothing is left to be compiled. Kernels get arrays of the same types for every instance
+(`bench.compiled.kernel_array`), with or without quotas, outages and due dates.
+"""
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from bench.contracts import Budget, Solver
 from bench.instance import Instance
-from bench.setting import Setting
+from solvers.exact.annealing import greedy_schedule, improve_schedule
+from solvers.exact.assignment.annealing import improve
+from solvers.exact.assignment.relaxation import KnapsackRelaxation
+from solvers.exact.assignment.tree import DepthFirstSearch
+from solvers.exact.bounds.time_indexed import TimeIndexedRelaxation
+from solvers.exact.objective_terms import Terms
 
 
-def compile_kernels(solver: Solver, *sharings: str, seconds: float = 5.0) -> None:
-    """Compile the numba kernels that `solver` uses by solving an example of each sharing.
+def compile_schedule_kernels() -> None:
+    """Compile the kernels of `time` sharing: annealing and time-indexed bounds."""
+    instance = example_instance("time")
+    terms = Terms.of(instance, "total_time")
+    first = greedy_schedule(instance)
+    improve_schedule(instance, terms, first, math.inf, np.random.default_rng(0), patience=1)
+    relaxation = TimeIndexedRelaxation(instance, terms, int(first.end.max()))
+    multipliers = relaxation.capacity_multipliers(1.0, 0.0)
+    multipliers = relaxation.task_multipliers(multipliers, 1.0, 0.0)
+    bound = relaxation.exact_bound(multipliers)
+    relaxation.start_windows(bound, Fraction(1))
 
-    Parameters
-    ----------
-    solver
-        The solver whose kernels are compiled.
-    sharings
-        `time` or `budget`, see `bench/docs/problem.md` section 1.
-    seconds
-        The time limit of each example.
-    """
-    for sharing in sharings:
-        setting = Setting(track="assign" if sharing == "budget" else "schedule")
-        budget = Budget(seconds=seconds, threads=1)
-        solver.solve(example_instance(sharing), setting, budget, np.random.default_rng(0))
+
+def compile_assignment_kernels() -> None:
+    """Compile the kernels of `budget` sharing: annealing, Lagrangian dual, depth-first search."""
+    instance = example_instance("budget")
+    improve(instance, None, 0.0, np.random.default_rng(0))
+    relaxation = KnapsackRelaxation.from_instance(instance)
+    assert relaxation is not None, "the example has a relaxation"
+    _, u, _ = relaxation.maximise_dual(0.0)
+    pairs = relaxation.candidate_pairs(relaxation.possible)
+    active = np.ones((1, len(pairs.task)), np.uint8)
+    DepthFirstSearch(pairs, relaxation.limit(0), active, u[None]).explore(0.0)
 
 
 def example_instance(sharing: str) -> Instance:
-    """Return an instance with tasks that compete for three unrelated agents.
-
-    Neither its trivial bound nor its first dual bound is the optimum, so that a solver goes through
-    all its stages.
-    """
+    """Return an instance with tasks that compete for three unrelated agents."""
     rng = np.random.default_rng(0)
     n, m = 12, 3
     table = rng.integers(5, 40, (n, m))

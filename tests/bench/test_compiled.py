@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
+import numpy as np
 import pytest
 
 from bench import compiled as module
-from bench.compiled import KEPT_FOLDERS, source_digest
+from bench.compiled import KEPT_FOLDERS, kernel_array, report_compilation, source_digest
 
 ROOT = Path(__file__).parents[2]
 KERNEL = """
@@ -169,3 +171,33 @@ def test_numba_caches_only_through_this_module():
                 ):
                     found.append(file.relative_to(ROOT).as_posix())
     assert found == ["bench/compiled.py"]
+
+
+def test_compilation_is_reported_by_name_and_loading_is_not(tmp_path: Path) -> None:
+    reported: list[str] = []
+
+    def square(x: int) -> int:
+        return x * x
+
+    @numba.njit
+    def cube(x: int) -> int:
+        return square_compiled(x) * x
+
+    square_compiled = numba.njit(square)
+    with report_compilation(reported.append):
+        assert cube(3) == 27
+        assert cube(2) == 8
+    assert [name for name in reported if name in ("cube", "square", "")] == ["cube", "square", ""]
+    numba.njit(square)(2)
+    assert reported[-1] == ""
+
+
+def test_kernels_get_arrays_of_one_type() -> None:
+    table = np.arange(12).reshape(3, 4)
+    frozen = table.copy()
+    frozen.flags.writeable = False
+    for array in (table, frozen, table.T, table[:, ::2], table[:1].T):
+        kind = numba.typeof(kernel_array(array))
+        assert (kind.layout, kind.mutable) == ("C", True)
+        assert (kernel_array(array) == array).all()
+    assert kernel_array(table) is table

@@ -9,13 +9,15 @@ it rises while a limit is exceeded and falls otherwise.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from threading import Timer
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.compiled import compiled
+from bench.compiled import compiled, kernel_array
 from bench.instance import Instance, Ints
 from bench.left_shift import fits_alone
 from bench.schedule import Schedule
@@ -34,6 +36,7 @@ def improve(
     seconds: float,
     rng: np.random.Generator,
     on_improvement: Callable[[Schedule], None] | None = None,
+    most_seconds: float = math.inf,
 ) -> Schedule | None:
     """Run simulated annealing repeatedly for `seconds`, at least once.
 
@@ -49,6 +52,8 @@ def improve(
         Source of all randomness.
     on_improvement
         Called with every schedule that is better than all before it.
+    most_seconds
+        Wall-clock limit after which an annealing run that has begun is cut short.
 
     Returns
     -------
@@ -66,7 +71,8 @@ def improve(
     runs = 0
     while runs == 0 or time.perf_counter() - began < seconds:
         start = problem.preferred[:, 0] if best is None else best
-        agent = problem.anneal(start, 0.5 ** (runs % 5), rng)
+        left = most_seconds - (time.perf_counter() - began)
+        agent = problem.anneal(start, 0.5 ** (runs % 5), rng, left)
         runs += 1
         if agent is not None and problem.total(agent) < best_cost:
             best = agent
@@ -96,6 +102,18 @@ class _PenaltyProblem:
         ordered = np.sort(value, axis=1)[:, : min(2, value.shape[1])]
         regret = ordered[:, -1] - ordered[:, 0]
         finite = np.isfinite(regret)
+        self.arrays = tuple(
+            kernel_array(array)
+            for array in (
+                self.cost,
+                self.demand,
+                self.capacity,
+                self.tenant,
+                self.quota,
+                self.preferred,
+                self.choices,
+            )
+        )
         self.mean_regret = float(np.mean(regret[finite])) if finite.any() else 0.0
 
     def _reduced_costs(self) -> NDArray[np.float64]:
@@ -123,27 +141,31 @@ class _PenaltyProblem:
         """Return the total cost of an assignment `agent` (N,)."""
         return float(self.cost[np.arange(len(agent)), agent].sum())
 
-    def anneal(self, start: Ints, heat: float, rng: np.random.Generator) -> Ints | None:
-        """Run simulated annealing once from the assignment `start` (N,).
+    def anneal(
+        self, start: Ints, heat: float, rng: np.random.Generator, seconds: float
+    ) -> Ints | None:
+        """Run simulated annealing once from the assignment `start` (N,), for at most `seconds`.
 
         `heat` scales the first temperature. Return the best feasible assignment found (N,), or None
         if there is none.
         """
         best = np.full(len(start), -1)
+        stop = np.zeros(1, np.bool_)
+        timer = None
+        if math.isfinite(seconds):
+            timer = Timer(max(0.0, seconds), stop.fill, [True])
+            timer.start()
         _anneal(
-            self.cost,
-            self.demand,
-            self.capacity,
-            self.tenant,
-            self.quota,
-            self.preferred,
-            self.choices,
+            *self.arrays,
             start.copy(),
             best,
             max(self.mean_regret * 0.2 * heat, 1e-9),
             MOVES_PER_TASK * len(start),
             rng,
+            stop,
         )
+        if timer is not None:
+            timer.cancel()
         return None if best[0] < 0 else best
 
 
@@ -205,11 +227,24 @@ def _excess_change(j, to, agent, load, used, demand, tenant, capacity, quota):
 
 @compiled(nogil=True)
 def _anneal(
-    cost, demand, capacity, tenant, quota, preferred, choices, agent, best, temperature, moves, rng
+    cost,
+    demand,
+    capacity,
+    tenant,
+    quota,
+    preferred,
+    choices,
+    agent,
+    best,
+    temperature,
+    moves,
+    rng,
+    stop,
 ):
     """Run simulated annealing from the assignment `agent` (N,), which is changed in place.
 
     Write the cheapest feasible assignment found to `best` (N,); leave it where none was found.
+    Another thread ends the run by setting stop[0].
     """
     n, m = cost.shape
     members = np.zeros((m, n), np.int64)  # tasks of each agent, in its first size[a] columns
@@ -235,6 +270,8 @@ def _anneal(
     cooling = COOLING ** (1.0 / moves)
     penalty_rate = PENALTY_RANGE / moves
     for _ in range(moves):
+        if stop[0]:
+            break
         temperature *= cooling
         penalty *= 1.0 + penalty_rate if excess > 1e-9 else 1.0 - penalty_rate
         j = int(n * rng.random())

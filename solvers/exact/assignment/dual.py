@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.compiled import compiled
+from bench.compiled import compiled, kernel_array
 from bench.instance import Ints
 
 EXACT_SINGLE = 2.0**24  # single precision holds all integers up to here
@@ -67,14 +67,14 @@ class CandidatePairs(NamedTuple):
         agent_sizes = np.bincount(agent, minlength=len(capacity))
         task_sizes = np.bincount(task, minlength=len(cost))
         return cls(
-            task,
-            agent,
+            kernel_array(task),
+            kernel_array(agent),
             cost[task, agent],
             use[task, agent],
             np.concatenate([[0], np.cumsum(agent_sizes)]),
             np.concatenate([[0], np.cumsum(task_sizes)]),
             np.argsort(task, kind="stable"),
-            capacity,
+            kernel_array(capacity),
         )
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,12 @@ LARGEST_SUM = 2**50
 LARGEST_CAPACITY = 30_000
 FIRST_GAP = 0.003  # first target gap of the dual ascent, as a share of the first bound
 DUAL_STEPS = 5000  # most subgradient steps of the dual ascent
-STEPS_PER_CALL = 50  # subgradient steps between two readings of the clock
+STEPS_PER_CALL = 50  # most subgradient steps between two readings of the clock
+CALL_SHARE = 0.1  # of the time, for the steps between two readings of the clock
+
+# Without so many seconds for the pairs of the LP, not even building its model would end in time.
+LP_PAIRS_PER_SECOND = 200_000
+STOPPED = (mathopt.TerminationReason.FEASIBLE, mathopt.TerminationReason.NO_SOLUTION_FOUND)
 
 Mask = NDArray[np.bool_]
 
@@ -65,10 +71,14 @@ class KnapsackRelaxation:
     quota_multipliers: Ints | None  # (U, R) scaled
 
     @classmethod
-    def from_instance(cls, instance: Instance) -> KnapsackRelaxation | None:
+    def from_instance(
+        cls, instance: Instance, seconds: float = math.inf
+    ) -> KnapsackRelaxation | None:
         """Build the relaxation at the optimal dual values of the LP relaxation.
 
-        Return None where the LP has no solution or the numbers are too large for exact sums.
+        Where the LP takes more than `seconds`, each task's multiplier is its least cost and all
+        others are 0. Return None where the LP has no solution or the numbers are too large for
+        exact sums.
         """
         cost = pair_costs(instance)
         demand = instance.demand[:, instance.agent_type]
@@ -76,7 +86,7 @@ class KnapsackRelaxation:
         most = int(np.where(possible, cost, 0).max(axis=1).sum())
         if most > LARGEST_SUM or not instance.n_resources:
             return None
-        duals = _lp_duals(instance, cost, demand, possible)
+        duals = _lp_duals(instance, cost, demand, possible, seconds)
         if duals is None:
             return None
         scale = min(FINEST_SCALE, LARGEST_SUM // max(1, most))
@@ -142,20 +152,22 @@ class KnapsackRelaxation:
             Scaled lower bounds (N, M) with each task on each agent; the largest 64-bit integer,
             above every limit, where the pair is not possible.
         """
-        deadline = time.perf_counter() + seconds
+        began = time.perf_counter()
         pairs = self.candidate_pairs(self.possible)
         work = DualWorkspace.for_pairs(pairs)
         u = self.multipliers.copy()
         active = np.ones(len(pairs.task), np.uint8)
         count = self.possible.sum(axis=1)
+        began_step = time.perf_counter()
         value = int(lagrangian_bound(pairs, u, active, count, work))
+        # The longest steps, those of large knapsacks, may take seconds.
+        per_step = time.perf_counter() - began_step
+        steps = int(min(STEPS_PER_CALL, max(1.0, CALL_SHARE * seconds / max(per_step, 1e-9))))
         gap = max(self.scale, int(FIRST_GAP * abs(value)))
         smallest_gap = max(1, self.scale // 100)
-        for _ in range(DUAL_STEPS // STEPS_PER_CALL):
-            value, gap = maximise_dual(
-                pairs, u, active, count, work, gap, smallest_gap, STEPS_PER_CALL
-            )
-            if gap < smallest_gap or time.perf_counter() > deadline:
+        for _ in range(DUAL_STEPS // steps):
+            value, gap = maximise_dual(pairs, u, active, count, work, gap, smallest_gap, steps)
+            if gap < smallest_gap or time.perf_counter() > began + seconds:
                 break
         lagrangian_bound(pairs, u, active, count, work)
         pair_bounds(pairs, u, active, count, work, value)
@@ -226,12 +238,14 @@ def _largest_relaxed_cost(demand: Ints, multiplier: Ints) -> float:
 
 
 def _lp_duals(
-    instance: Instance, cost: Ints, demand: Ints, possible: Mask
+    instance: Instance, cost: Ints, demand: Ints, possible: Mask, seconds: float
 ) -> tuple[Any, Any, Any] | None:
     """Return the dual values of the LP relaxation, or None where it has no solution.
 
+    Where it takes more than `seconds` they are those of the problem without limits.
     They are those of the tasks (N,), and, all >= 0, of capacities (M, R) and of quotas (U, R).
     """
+    deadline = time.perf_counter() + seconds
     n, m, r = demand.shape
     task, agent = np.nonzero(possible)
     v = np.arange(len(task))
@@ -252,6 +266,13 @@ def _lp_duals(
     if instance.quota is not None:
         upper.append(instance.quota.astype(float).ravel())
     lower = np.concatenate([np.ones(n), np.full(m * r + quotas, -math.inf)])
+    no_limits = (
+        np.where(possible, cost, cost.max()).min(axis=1).astype(float),
+        np.zeros((m, r)),
+        np.zeros((instance.n_tenants, r)),
+    )
+    if len(task) > LP_PAIRS_PER_SECOND * seconds:
+        return no_limits
     dual = _solve_lp(
         cost[task, agent].astype(float),
         lower,
@@ -259,19 +280,30 @@ def _lp_duals(
         np.concatenate(rows),
         np.concatenate(columns),
         np.concatenate(values),
+        deadline,
     )
     if dual is None:
         return None
+    if not len(dual):
+        return no_limits
     limits = np.maximum(0.0, -dual[n:])
     return dual[:n], limits[: m * r].reshape(m, r), limits[m * r :].reshape(-1, r)
 
 
 def _solve_lp(
-    cost: Any, lower: Any, upper: Any, row: Ints, column: Ints, value: Any
+    cost: Any,
+    lower: Any,
+    upper: Any,
+    row: Ints,
+    column: Ints,
+    value: Any,
+    deadline: float,
 ) -> NDArray[np.float64] | None:
     """Return the dual values of min cost x, lower <= A x <= upper, 0 <= x <= 1, solved by GLOP.
 
-    The matrix A has the entries `value` at (`row`, `column`). Return None without an optimum.
+    The matrix A has the entries `value` at (`row`, `column`). Return None where there is no
+    solution, and an empty array where none was found by `deadline` on the clock
+    `time.perf_counter`.
     """
     proto = model_pb2.ModelProto()
     proto.variables.ids.extend(range(len(cost)))
@@ -288,7 +320,15 @@ def _solve_lp(
     proto.linear_constraint_matrix.column_ids.extend(column[order])
     proto.linear_constraint_matrix.coefficients.extend(value[order])
     model = mathopt.Model.from_model_proto(proto)
-    found = mathopt.solve(model, mathopt.SolverType.GLOP)
+    left = deadline - time.perf_counter()
+    if left <= 0:
+        return np.empty(0)
+    parameters = mathopt.SolveParameters()
+    if math.isfinite(left):
+        parameters.time_limit = timedelta(seconds=left)
+    found = mathopt.solve(model, mathopt.SolverType.GLOP, params=parameters)
+    if found.termination.reason in STOPPED:
+        return np.empty(0)
     if found.termination.reason != mathopt.TerminationReason.OPTIMAL:
         return None
     return np.array([found.dual_values()[constraint] for constraint in model.linear_constraints()])

@@ -35,7 +35,8 @@ NO_SOLUTION, SOLUTION_FOUND, NODES_LEFT, STACK_FULL = range(4)
 PRUNED, BRANCH = 4, 5  # status of a node, besides SOLUTION_FOUND
 DUAL_STEPS = 8  # subgradient steps per round of variable fixing at a node
 LARGEST_STACK = 2**32  # bytes
-MOST_NODES = 256  # nodes explored between two readings of the clock
+MOST_NODES = 256  # most nodes explored between two readings of the clock
+CALL_SECONDS = 0.02  # nodes that took longer are not doubled
 SMALLEST_FIXED_SHARE = 100  # fix again if at least 3 and 1 / this share of the pairs were fixed
 # Branching: a child whose bound covers the whole gap counts exp(-SIZE_DECAY) times as much as one
 # whose bound equals that of its parent.
@@ -104,6 +105,7 @@ class DepthFirstSearch:
             if not self._reserve():
                 status = NODES_LEFT
                 break
+            began_call = time.perf_counter()
             status, self.size = _explore(
                 self.pairs,
                 self.limit,
@@ -114,7 +116,8 @@ class DepthFirstSearch:
                 self.solution,
                 self._work,
             )
-            nodes = min(2 * nodes, MOST_NODES)
+            if time.perf_counter() - began_call < CALL_SECONDS:
+                nodes = min(2 * nodes, MOST_NODES)
         self.last_seconds = time.perf_counter() - began
         return status
 

@@ -9,6 +9,7 @@ floating point. Its duals, rounded to integers, prove a bound exactly, whatever 
 
 from __future__ import annotations
 
+import time
 from fractions import Fraction
 from typing import Any
 
@@ -21,6 +22,8 @@ from solvers.exact.agent_pools import agent_pools, pool_of_agent
 
 MAX_THRESHOLDS = 24  # releases that are thresholds, evenly chosen by rank
 SCALE = 10**9  # duals are counted in 1 / SCALE
+# Without so many seconds for the terms of the LP, not even building it would end in time.
+TERMS_PER_SECOND = 100_000
 
 Shares = dict[tuple[int, int], pywraplp.Variable]  # (task, pool) -> share of the task
 
@@ -28,7 +31,7 @@ Shares = dict[tuple[int, int], pywraplp.Variable]  # (task, pool) -> share of th
 def energy_bound(instance: Instance, seconds: float) -> tuple[Fraction, dict[str, Any]]:
     """Return a lower bound on the makespan and its proof.
 
-    Where GLOP exceeds `seconds`, it is the bound of zero duals, which is 0.
+    Where building and solving the LP exceeds `seconds`, it is the bound of zero duals, which is 0.
     """
     model = EnergyModel(instance)
     capacity_duals, quota_duals, task_duals = model.duals(seconds)
@@ -70,31 +73,41 @@ class EnergyModel:
 
         They belong to the capacities (G, R, H), the quotas (U, R, H) and the tasks (N,).
         """
-        solver = pywraplp.Solver.CreateSolver("GLOP")
-        solver.set_time_limit(max(1, int(1000 * seconds)))
-        makespan = solver.NumVar(0, solver.infinity(), "Q")
-        share = {(int(j), int(g)): solver.NumVar(0, 1, "") for j, g in np.argwhere(self.alone)}
-        for j in range(self.instance.n_tasks):
-            solver.Add(sum(x for (i, _), x in share.items() if i == j) == 1)
-        durations = [
-            solver.Add(
-                makespan
-                - sum(int(self.duration[j, g]) * x for (i, g), x in share.items() if i == j)
-                >= int(self.instance.release[j])
-            )
-            for j in range(self.instance.n_tasks)
-        ]
-        limits = self._limit_work(solver, makespan, share)
-        solver.Minimize(makespan)
+        deadline = time.perf_counter() + seconds
         capacity_duals = np.zeros((*self.capacity.shape, len(self.thresholds)), dtype=np.int64)
         quota_duals = np.zeros((*self.quota.shape, len(self.thresholds)), dtype=np.int64)
         task_duals = np.zeros(self.instance.n_tasks, dtype=np.int64)
-        if solver.Solve() == pywraplp.Solver.OPTIMAL:
+        if self.alone.sum() * len(self.thresholds) * self._rows() > TERMS_PER_SECOND * seconds:
+            return capacity_duals, quota_duals, task_duals
+        solver = pywraplp.Solver.CreateSolver("GLOP")
+        makespan = solver.NumVar(0, solver.infinity(), "Q")
+        share = {(int(j), int(g)): solver.NumVar(0, 1, "") for j, g in np.argwhere(self.alone)}
+        of_task: list[Shares] = [{} for _ in task_duals]
+        for (j, g), x in share.items():
+            of_task[j][j, g] = x
+        for own in of_task:
+            solver.Add(sum(own.values()) == 1)
+        durations = [
+            solver.Add(
+                makespan - sum(int(self.duration[pair]) * x for pair, x in own.items())
+                >= int(self.instance.release[j])
+            )
+            for j, own in enumerate(of_task)
+        ]
+        limits = self._limit_work(solver, makespan, share)
+        solver.Minimize(makespan)
+        left = deadline - time.perf_counter()
+        solver.set_time_limit(max(1, int(1000 * left)))
+        if left > 0 and solver.Solve() == pywraplp.Solver.OPTIMAL:
             for (owner, *index), constraint in limits.items():
                 table = capacity_duals if owner == "agent" else quota_duals
                 table[tuple(index)] = _rounded(constraint.dual_value())
             task_duals[:] = [_rounded(constraint.dual_value()) for constraint in durations]
         return capacity_duals, quota_duals, task_duals
+
+    def _rows(self) -> int:
+        """Return how many limits on the work count one share at one threshold."""
+        return self.instance.n_resources * (1 if self.instance.quota is None else 2)
 
     def _limit_work(
         self, solver: pywraplp.Solver, makespan: pywraplp.Variable, share: Shares
@@ -104,17 +117,19 @@ class EnergyModel:
         tenant = self.instance.tenant
         limits: dict[tuple[str, int, int, int], pywraplp.Constraint] = {}
         for h, threshold in enumerate(self.thresholds.tolist()):
-            late = {(j, g): x for (j, g), x in share.items() if release[j] >= threshold}
+            of_pool: list[Shares] = [{} for _ in self.pools]
+            of_tenant: list[Shares] = [{} for _ in self.quota]
+            for (j, g), x in share.items():
+                if release[j] >= threshold:
+                    of_pool[g][j, g] = x
+                    if tenant is not None and len(self.quota):
+                        of_tenant[tenant[j]][j, g] = x
             for r in range(self.instance.n_resources):
                 for g, units in enumerate(self.capacity[:, r].tolist()):
-                    own = {pair: x for pair, x in late.items() if pair[1] == g}
-                    row = self._limit(solver, makespan, own, r, units, threshold)
+                    row = self._limit(solver, makespan, of_pool[g], r, units, threshold)
                     limits["agent", g, r, h] = row
-                if tenant is None:
-                    continue
                 for u, units in enumerate(self.quota[:, r].tolist()):
-                    own = {pair: x for pair, x in late.items() if tenant[pair[0]] == u}
-                    row = self._limit(solver, makespan, own, r, units, threshold)
+                    row = self._limit(solver, makespan, of_tenant[u], r, units, threshold)
                     limits["tenant", u, r, h] = row
         return limits
 

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.compiled import kernel_array
 from bench.instance import Instance, Ints
 from bench.left_shift import fits_alone
 from solvers.exact.agent_pools import AgentPool, StartWindows, agent_pools, pool_of_agent
@@ -121,14 +122,16 @@ class TimeIndexedRelaxation:
         alone = np.array([fits_alone(instance, j) for j in range(n)])
         types = [pool.agent_type for pool in self.pools]
         first = [pool.agents[0] for pool in self.pools]
-        self.duration = np.where(alone[:, first], instance.duration[:, types], -1)  # (N, G)
-        self.demand = np.ascontiguousarray(instance.demand[:, types])  # (N, G, R)
+        duration = np.where(alone[:, first], instance.duration[:, types], -1)
+        self.duration = kernel_array(duration)  # (N, G)
+        self.release = kernel_array(instance.release)  # (N,)
+        self.demand = kernel_array(instance.demand[:, types])  # (N, G, R)
         self.capacity = instance.capacity[first]  # (G, R) of one agent
         self.pool_size = np.array([len(pool.agents) for pool in self.pools])  # (G,)
         self.tenant = np.zeros(n, dtype=np.int64)
         self.quota = np.zeros((0, r), dtype=np.int64)  # (U, R)
         if instance.quota is not None and instance.tenant is not None:
-            self.tenant = instance.tenant
+            self.tenant = kernel_array(instance.tenant)
             self.quota = instance.quota
         self.outages = self._outages()
         self.knapsacks = AgentKnapsacks(self.duration, self.demand, self.capacity)
@@ -184,7 +187,7 @@ class TimeIndexedRelaxation:
         Least cost, pool, start, each (N,), and first and last start that cost at most `limit`, each
         (N, G).
         """
-        tasks = self.duration, self.demand, self.instance.release, self.tenant
+        tasks = self.duration, self.demand, self.release, self.tenant
         return solve_subproblems(*multipliers, *tasks, self.outages, costs, self.origin, limit)
 
     # -- the best multipliers, in floating point --------------------------------------------------
@@ -291,8 +294,8 @@ class TimeIndexedRelaxation:
         grid = multipliers.grid
         no_limit = np.full(self.instance.n_tasks, -np.inf)
         least, pool, start, _, _ = self.solve_subproblems(multipliers, self.costs, no_limit)
-        capacity = -self.capacity[:, :, None] * available[:, None].astype(float)
-        quota = -self.quota[:, :, None] * np.diff(grid).astype(float)
+        capacity = kernel_array(-self.capacity[:, :, None] * available[:, None].astype(float))
+        quota = kernel_array(-self.quota[:, :, None] * np.diff(grid).astype(float))
         value = float(
             least.sum()
             + (capacity * multipliers.capacity).sum()
@@ -303,7 +306,7 @@ class TimeIndexedRelaxation:
         if len(task):
             add_task_ticks(grid, self.duration, pool, start, task)
             packed = self.knapsacks.best_values(
-                grid, multipliers.task, self.instance.release, task, available
+                grid, multipliers.task, self.release, task, available
             )
             value -= float((packed * available).sum())
         return value, capacity, quota, task
@@ -326,9 +329,7 @@ class TimeIndexedRelaxation:
         total -= int((quota * np.diff(grid) * integers.quota).sum())
         if len(integers.task):
             ticks = np.zeros(integers.task.shape)
-            packed = self.knapsacks.best_values(
-                grid, integers.task, self.instance.release, ticks, available
-            )
+            packed = self.knapsacks.best_values(grid, integers.task, self.release, ticks, available)
             total -= int((packed.astype(object) * available).sum())
         return MultiplierBound(Fraction(total, scale), scale, integers, self.pools)
 
