@@ -129,7 +129,7 @@ def test_the_small_instance_has_the_kind_of_the_measured_one(instance):
     assert (small.sharing, small.n_resources) == (instance.sharing, instance.n_resources)
     track = "assign" if instance is ASSIGN else "schedule"
     rng = np.random.default_rng(0)
-    result = CpSat().solve(small, Setting(track=track), Budget(seconds=5, threads=1), rng)
+    result = CpSat().solve(small, Setting(track=track), Budget(seconds=3600, threads=1), rng)
     assert (result.status, objective(small, result.schedule, "total_time")) == ("optimal", 2)
 
 
@@ -147,7 +147,10 @@ def test_models_of_the_peers_have_the_optimum_of_ours(track, peer, i):
     optima = []
     for solver in (CpSat(), exact.create_solver(peer)):
         result = solver.solve(
-            instance, Setting(track=track), Budget(seconds=20, threads=1), np.random.default_rng(0)
+            instance,
+            Setting(track=track),
+            Budget(seconds=3600, threads=1),
+            np.random.default_rng(0),
         )
         assert verify(instance, result.schedule) == []
         optima.append(objective(instance, result.schedule, "total_time"))
