@@ -178,6 +178,13 @@ class ContinualPolicy(NetworkPolicy):
         self.setting = replace(setting, track="online", observe="arrived")
         self.reset()
 
+    @torch.no_grad()
+    def warm_up(self) -> None:
+        """Compile the simulator, in which recent instances are played."""
+        ones = np.ones((1, 1), dtype=np.int64)
+        one_task = Instance(ones, ones[None], ones, 0 * ones[0], due=ones[:, 0])
+        self._greedy_return(one_task, self.deployed)
+
     def reset(self) -> None:
         """Begin an episode with the deployed network and without logged decisions."""
         self.network = self.deployed

@@ -80,6 +80,13 @@ class RollingHorizon(ReplanningPolicy):
         self.seconds = seconds
         self.horizon_tasks = horizon_tasks
 
+    def warm_up(self) -> None:
+        """Compile the simulator, in which the rules make the first schedules of a plan."""
+        rule = RunningTasksFirst(self.rules[0], np.zeros(0, dtype=np.int64))
+        ones = np.ones((1, 1), dtype=np.int64)
+        one_task = Instance(ones, ones[None], ones, 0 * ones[0])
+        PolicySolver(rule).solve(one_task, Setting(), Budget(), np.random.default_rng(0))
+
     def plan_tasks(self, observation: Observation, keys: list[bytes]) -> list[PlannedTask]:
         """Return the best plan found for the visible state."""
         start_time = time.perf_counter()

@@ -22,7 +22,8 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterator
 from importlib.machinery import ModuleSpec
-from typing import Any
+from types import FunctionType
+from typing import Any, NamedTuple
 
 import cloudpickle
 import numpy as np
@@ -35,6 +36,7 @@ from bench.run.policy_server import ACT, BEGIN, END, FACTS, IMPORT, LOAD, SESSIO
 from bench.simulator import Simulator
 
 LARGEST_ANSWER = 2**24  # bytes
+CLOSED = -1  # file descriptor of a closed pipe
 # environment variables that the process inherits; all others could name files or settings
 INHERITED = (
     "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ", "USER", "XDG_CACHE_HOME",
@@ -42,16 +44,24 @@ INHERITED = (
 INHERITED_PREFIXES = ("CUDA_", "KMP_", "MKL_", "NUMBA_", "NVIDIA_", "OMP_", "OPENBLAS_", "TORCH_")
 
 
+class Snapshot(NamedTuple):
+    """A policy in a form that another process can load, from `pickled`."""
+
+    content: bytes  # pickled
+    modules: tuple[str, ...]  # those that loading it imports
+    window: int | None  # K, the tasks that it observes
+
+
 class PolicyProcess:
     """A process in which copies of policies decide; `close` ends it.
 
     Parameters
     ----------
-    policy
-        The modules of its classes are imported at once, while the suite does other things.
+    snapshot
+        A policy, whose modules are imported at once, while the suite does other things.
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, snapshot: Snapshot) -> None:
         requests, self._requests = os.pipe()
         self._answers, answers = os.pipe()
         self._process = subprocess.Popen(
@@ -65,13 +75,14 @@ class PolicyProcess:
         )
         os.close(requests)
         os.close(answers)
-        modules = [kind.__module__ for kind in type(policy).__mro__]
-        self._send(IMPORT, *dict.fromkeys(name for name in modules if _can_import(name)))
+        self.in_session = False
+        self._send(IMPORT, *snapshot.modules)
 
     def start_session(self) -> None:
         """Start a copy of the process in which no policy has been, and end the one before."""
         self._send(END)
         self._send(SESSION)
+        self.in_session = True
 
     def ask(self, *message: Any) -> list[Any]:
         """Return the answer to a message.
@@ -85,15 +96,17 @@ class PolicyProcess:
         try:
             content = read(self._answers, LARGEST_ANSWER)
             answer = json.loads(content) if content is not None else {"error": "no answer"}
+            if not isinstance(answer, list | dict):
+                raise ValueError(f"value {answer!r:.80}")
         except (ValueError, OSError, RecursionError) as error:
+            self.close()  # what follows in the pipe belongs to no question
             raise PolicyError(f"the policy's process: unreadable answer ({error})") from None
         if isinstance(answer, list):
             return answer
-        if not isinstance(answer, dict):
-            raise PolicyError(f"the policy's process: value {answer!r:.80}: is no answer")
         failure = PolicyError(str(answer.get("error"))[:500])
         failure.add_note(str(answer.get("traceback", "")))
         failure.ended = bool(answer.get("ended"))
+        self.in_session = self.in_session and not failure.ended
         raise failure
 
     def _send(self, *message: Any) -> None:
@@ -104,9 +117,11 @@ class PolicyProcess:
 
     def close(self) -> None:
         """End the process and all that it started."""
-        for pipe in (self._requests, self._answers):
-            with contextlib.suppress(OSError):
-                os.close(pipe)
+        if self._requests == CLOSED:
+            return
+        os.close(self._requests)
+        os.close(self._answers)
+        self._requests = self._answers = CLOSED
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -120,28 +135,27 @@ class IsolatedActor:
     process
         Where it decides. One actor at a time can use it.
     snapshot
-        The policy, from `pickled`.
-    window
-        K, the tasks that it observes.
+        The policy.
     """
 
-    def __init__(self, process: PolicyProcess, snapshot: bytes, window: int | None) -> None:
+    def __init__(self, process: PolicyProcess, snapshot: Snapshot) -> None:
         self.process = process
-        self.window = window
+        self.window = snapshot.window
         self._snapshot = snapshot
         self._loaded = False
 
     def load(self) -> None:
-        """Make a new copy of the policy in the session."""
+        """Make a new copy of the policy in the session, in a new one where it has ended."""
+        if not self.process.in_session:
+            self.process.start_session()
         torch = sys.modules.get("torch")
         threads = None if torch is None else torch.get_num_threads()
-        self.process.ask(LOAD, self._snapshot, threads)
+        self.process.ask(LOAD, self._snapshot.content, threads)
         self._loaded = True
 
     def begin(self, rng: np.random.Generator) -> None:
         """Begin an episode; the process receives the state of `rng`, not its seed."""
         if not self._loaded:
-            self.process.start_session()
             self.load()
         bits = rng.bit_generator
         self._ask(BEGIN, type(bits).__name__, bits.state, _spawn_seed(rng))
@@ -188,7 +202,7 @@ def _spawn_seed(rng: np.random.Generator) -> int:
 # -- what is sent --------------------------------------------------------------------------------
 
 
-def pickled(policy: Policy, hidden: Collection[Instance]) -> bytes:
+def pickled(policy: Policy, hidden: Collection[Instance]) -> Snapshot:
     """Return a policy in a form that another process can load.
 
     Its class may stand in a script, a notebook or a test: then the code is sent as well.
@@ -209,7 +223,8 @@ def pickled(policy: Policy, hidden: Collection[Instance]) -> bytes:
     buffer = io.BytesIO()
     try:
         with _by_value(policy):
-            _Pickler(buffer, {instance.hash() for instance in hidden}).dump(policy)
+            pickler = _Pickler(buffer, {instance.hash() for instance in hidden})
+            pickler.dump(policy)
     except _Held as error:
         raise UserError(
             f"solver: {name} holds {error}, from which it could read what it must not know; keep "
@@ -220,7 +235,8 @@ def pickled(policy: Policy, hidden: Collection[Instance]) -> bytes:
             f"solver: {name} cannot be sent to a process of its own ({one_line(error, 200)}); keep "
             "no open files, locks or generators in it, or set isolate=false"
         ) from None
-    return buffer.getvalue()
+    modules = tuple(name for name in pickler.modules if _can_import(name))
+    return Snapshot(buffer.getvalue(), modules, policy.window)
 
 
 class _Held(Exception):
@@ -233,6 +249,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(self, file: io.BytesIO, hidden: Collection[str]) -> None:
         super().__init__(file)
         self._hidden = hidden
+        self.modules: dict[str, None] = {}  # of everything pickled, in order
 
     def reducer_override(self, obj: Any) -> Any:
         """Raise `_Held` for what is refused; leave the rest to cloudpickle."""
@@ -240,6 +257,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             raise _Held(f"a {type(obj).__name__}")
         if isinstance(obj, Instance) and obj.hash() in self._hidden:
             raise _Held(f"the instance {obj.name or obj.hash()[:8]}")
+        of_code = isinstance(obj, type | FunctionType)
+        self.modules[obj.__module__ if of_code else type(obj).__module__] = None
         return super().reducer_override(obj)
 
 

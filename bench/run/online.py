@@ -16,6 +16,7 @@ import numpy as np
 
 from bench import non_anticipation
 from bench.contracts import Budget, Policy, Result, Solver
+from bench.errors import PolicyError
 from bench.instance import Instance
 from bench.rollout import Actor, LocalActor, as_solver, check_information, play
 from bench.run.evaluation import Entry
@@ -47,8 +48,9 @@ def entrant(trained: Any, job: Job) -> Solver:
         its own.
     """
     check_information(job.solver, trained, job.setting)
+    solver = as_solver(trained)
     if job.setting.information != "online":
-        return as_solver(trained)
+        return solver
     return OnlinePlayer(trained, job.instances, job.isolate)
 
 
@@ -67,12 +69,11 @@ class OnlinePlayer(Solver):
 
     def __init__(self, policy: Policy, instances: Sequence[Instance], isolate: bool) -> None:
         self.isolated = isolate
-        self._window = policy.window
         self._process: PolicyProcess | None = None
         if isolate:
             self._snapshot = pickled(policy, instances)
-            self._process = PolicyProcess(policy)
-            self._actor: Actor = IsolatedActor(self._process, self._snapshot, self._window)
+            self._process = PolicyProcess(self._snapshot)
+            self._actor: Actor = IsolatedActor(self._process, self._snapshot)
         else:
             self._unused = copy.deepcopy(policy)
             self._actor = LocalActor(policy)
@@ -112,7 +113,7 @@ class OnlinePlayer(Solver):
         process.start_session()
 
         def load() -> Actor:
-            actor = IsolatedActor(process, self._snapshot, self._window)
+            actor = IsolatedActor(process, self._snapshot)
             actor.load()
             return actor
 
@@ -132,7 +133,10 @@ def checked(solver: Solver, job: Job, entries: Sequence[Entry]) -> tuple[list[En
     if not isinstance(solver, OnlinePlayer):
         return list(entries), Information()
     rngs = [np.random.default_rng([job.seed, i]) for i in range(len(job.instances))]
-    found = solver.check(job.instances, job.setting, rngs)
+    try:
+        found = solver.check(job.instances, job.setting, rngs)
+    except PolicyError:  # its process is gone; the entries say why
+        found = non_anticipation.Outcome("not reproducible")
     information = Information(solver.isolated, found.status)
     if found.status != "failed":
         return list(entries), information

@@ -135,8 +135,13 @@ def serve(requests: int, answers: int) -> None:
             _, status = os.waitpid(child, 0)
             if status != 0:
                 words = f"the policy ended its process ({_ending(status)})"
-                answer = {"error": words, "traceback": "", "ended": True}
-                write(answers, json.dumps(answer).encode())
+                write(answers, _no_session(words))
+        elif kind != END:
+            write(answers, _no_session("the policy's process has ended"))
+
+
+def _no_session(words: str) -> bytes:
+    return json.dumps({"error": words, "traceback": "", "ended": True}).encode()
 
 
 def _ending(status: int) -> str:
