@@ -7,6 +7,7 @@ row of the table and status 1.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -41,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 something failed, 2 bad input, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not arguments:
         groups = {group: members(group) for group in (*GROUPS, "tuning")}
         report.listing(report.output(), groups, EXAMPLE)
@@ -58,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _start(arguments: list[str]) -> int:
+    jobs.forget_data()
     flags = argument_parser().parse_intermixed_args(arguments)
     given = list(flags.overrides)
     options = [text for text in arguments if text not in given]

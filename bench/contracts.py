@@ -197,6 +197,9 @@ class Plugin:
         the suite's own exact solvers found. (Schedules of every solver are: they can be verified.)
     logs
         The logged dataset that it learns from, None where it needs none.
+    uses_rules
+        Whether results depend on which dispatch rules `bench.plugins.rules` finds. They are part of
+        a run's identity then.
     """
 
     tracks: Sequence[str] = TRACKS
@@ -205,6 +208,7 @@ class Plugin:
     certifies: bool = False
     baseline: bool = False
     logs: LoggedDataset | None = None
+    uses_rules: bool = False
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -369,6 +373,17 @@ class LoggedDataset(ABC):
     @abstractmethod
     def instances(self) -> Iterable[Instance]:
         """Return the instances that its episodes may have been played on."""
+
+    def content(self) -> Any:
+        """Return JSON values that change with the content of the log, without recording it.
+
+        They are part of the identity of a run that learns from the log. The default, None: the log
+        depends on its configuration alone, and on the files that this names.
+        """
+        return None
+
+
+CHECKPOINT = "learning/checkpoint"  # the fact of a run that trains nothing: hash of its policy file
 
 
 class TrainingLogger(Protocol):

@@ -33,4 +33,9 @@ def one_line(error: BaseException, limit: int = 500) -> str:
     """
     alone = isinstance(error, UserError | PolicyError)
     text = str(error) if alone else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())[:limit]
+    return printable(" ".join(text.split())[:limit])
+
+
+def printable(text: str) -> str:
+    """Return `text` with what UTF-8 cannot encode, lone surrogates, as escape sequences."""
+    return text.encode("utf-8", "backslashreplace").decode()

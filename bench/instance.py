@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from bench.files import write_bytes
 from bench.json_content import parse_json
 
 SCHEMA = 1
@@ -440,11 +441,8 @@ def read_json(path: str | Path) -> Any:
 def write_json(path: str | Path, data: Any) -> None:
     """Write a JSON file, compressed by gzip if the name ends in .gz.
 
-    The file is replaced in one step, so that a killed process never leaves half a file. The gzip
-    time stamp is fixed, so that equal data gives equal files.
+    It is written by `bench.files.write_bytes`. The gzip time stamp is fixed, so that equal data
+    gives equal files.
     """
-    path = Path(path)
     raw = json.dumps(data, separators=(",", ":")).encode()
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(gzip.compress(raw, mtime=0) if path.suffix == ".gz" else raw)
-    partial.replace(path)
+    write_bytes(path, gzip.compress(raw, mtime=0) if str(path).endswith(".gz") else raw)

@@ -15,6 +15,7 @@ are the same; runs of one row with the same schedules are copies and count once.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import sys
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from bench.analysis import stats
 from bench.errors import UserError
+from bench.files import write_text
 from bench.paths import output_folder
 from bench.programs import ArgumentParser, program
 from bench.references import References, user_cache
@@ -301,12 +303,13 @@ def write(rows: Mapping[str, Sequence[LeaderboardRow]], out: Path) -> list[Path]
             }
             for one in table
         ]
-        (out / f"{track}.md").write_text(markdown(track, table))
-        (out / f"{track}.json").write_text(json.dumps(plain, indent=1) + "\n")
-        with (out / f"{track}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows({name: _csv(x) for name, x in one.items()} for one in plain)
+        write_text(out / f"{track}.md", markdown(track, table))
+        write_text(out / f"{track}.json", json.dumps(plain, indent=1) + "\n")
+        buffer = io.StringIO(newline="")
+        writer = csv.DictWriter(buffer, COLUMNS)
+        writer.writeheader()
+        writer.writerows({name: _csv(x) for name, x in one.items()} for one in plain)
+        write_text(out / f"{track}.csv", buffer.getvalue())
     return [out / f"{track}.{kind}" for track in rows for kind in ("md", "csv", "json")]
 
 

@@ -136,14 +136,6 @@ def input_file(field: str, path: str | Path) -> Path:
     return file
 
 
-def is_file(path: str) -> bool:
-    """Return whether a string names a file; one that is too long for a path does not."""
-    try:
-        return Path(path).is_file()
-    except OSError:
-        return False
-
-
 def shortened(value: str, quoted: bool = True) -> str:
     """Return a value as a message shows it: quoted, and cut where it is long."""
     text = value if len(value) <= SHOWN else value[: SHOWN - 3] + "..."

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import NoReturn, ParamSpec
 
 from bench.errors import UserError, one_line
+from bench.files import cannot_write
 from bench.instance import InstanceError
 from bench.setting import SettingError
 
@@ -61,6 +62,7 @@ def failure(error: Exception) -> int:
     """Print what failed in one line; return 2 for bad input or a wrong path, else 1."""
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise error
+    error = cannot_write(error) or error
     if isinstance(error, BAD_INPUT):
         print(" ".join(str(error).split()), file=sys.stderr)
         return 2

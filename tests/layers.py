@@ -15,13 +15,14 @@ from bench.capabilities import CAPABILITIES
 TOPS = ("bench", "datasets", "solvers")
 LAYERS = (  # parts of bench, lowest first; a part imports its own layer and those below
     {
-        *("compiled", "errors", "instance", "json_content", "observation", "paths", "programs"),
+        *("compiled", "errors", "files", "instance", "json_content", "observation", "paths"),
+        "programs",
         *("renamed", "rounding", "schedule", "setting", "ticks"),
     },
     {"simulator", "verify", "metrics", "workload", "left_shift"},
     {
-        *("analysis", "capabilities", "contracts", "logs", "non_anticipation", "plugins"),
-        *("protection", "rollout", "settings_hash"),
+        *("analysis", "capabilities", "contracts", "instance_set", "logs", "non_anticipation"),
+        *("plugins", "protection", "rollout", "settings_hash"),
     },
     {"leaderboard", "offline_report", "references", "result_tables", "run", "tracking"},
     {"__main__", "cli", "speed"},

@@ -7,6 +7,7 @@ Methods 8:441, 2011). Matplotlib is imported only when a picture is drawn.
 from __future__ import annotations
 
 import heapq
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis import anytime
+from bench.errors import printable
+from bench.files import write_bytes
 from bench.instance import KINDS, Instance, Ints
 from bench.schedule import Schedule
 
@@ -166,18 +169,26 @@ def comparison(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str =
 def _figure(path: str | Path, width: float, height: float, rows: int = 1) -> Iterator[Any]:
     """Yield the axes of a picture that is written to `path` afterwards.
 
-    With rows > 1 they are an array of axes that share x.
+    With rows > 1 they are an array of axes that share x. Names of solvers and data appear as they
+    are: a $ does not begin a formula.
     """
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, sharex=True)
-    for each in np.atleast_1d(axes):
-        each.spines[["top", "right"]].set_visible(False)
-    yield axes
-    figure.savefig(path, dpi=130)
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(rows, sharex=True)
+        for each in np.atleast_1d(axes):
+            each.spines[["top", "right"]].set_visible(False)
+        yield axes
+        for text in figure.findobj(Text):
+            text.set_text(printable(text.get_text()))
+        buffer = io.BytesIO()
+        figure.savefig(buffer, dpi=130, format=Path(path).suffix[1:])
+        write_bytes(path, buffer.getvalue())
 
 
 def _bound_trajectory(axes: Any, trajectory: Trajectory, objective: str) -> None:

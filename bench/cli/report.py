@@ -79,14 +79,14 @@ class Bars:
     def __init__(self, shown: bool = True) -> None:
         console = Console(file=sys.stderr)
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             Rate(),
             TimeElapsedColumn(),
             TextColumn("remaining"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         self._bars = Progress(
             *columns, console=console, transient=True, disable=not (shown and console.is_terminal)
@@ -121,10 +121,13 @@ class Bars:
 
 
 def output() -> Console:
-    """Return standard output, wide enough for the tables."""
+    """Return standard output, wide enough for the tables; names in [] are no markup."""
     console = Console(highlight=False)
     return Console(
-        highlight=False, width=max(console.width, WIDE), no_color=not console.is_terminal
+        highlight=False,
+        markup=False,
+        width=max(console.width, WIDE),
+        no_color=not console.is_terminal,
     )
 
 
@@ -158,8 +161,8 @@ def show(
                 if record.get("n_instances")
                 else ""
             )
-            console.print(f"[bold red]{record['status']}[/]: {what}{note}: ", end="")
-            console.print(record["error"], markup=False, soft_wrap=True)
+            console.print(Text(record["status"], style="bold red"), end="")
+            console.print(f": {what}{note}: {record['error']}", soft_wrap=True)
 
 
 def comparison(runs: Sequence[Record], baselines: Sequence[Record]) -> Table:
@@ -212,7 +215,7 @@ def trials(console: Console, found: Mapping[str, Any]) -> None:
     console.print(table)
     for row in rows:
         if row["error"]:
-            console.print(f"trial {row['number']}: {row['error']}", markup=False, soft_wrap=True)
+            console.print(f"trial {row['number']}: {row['error']}", soft_wrap=True)
 
 
 def _title(record: Record) -> str:
@@ -301,7 +304,7 @@ def listing(console: Console, groups: Mapping[str, Mapping[str, str]], example: 
         for name, words in sorted(members.items()):
             table.add_row(f"  {name}", Text(words))
         console.print(table)
-    console.print(example, markup=False)
+    console.print(example)
 
 
 def describe_job(record: Record) -> str:
@@ -318,6 +321,6 @@ def describe_job(record: Record) -> str:
 
 
 def say(console: Console, *lines: str) -> None:
-    """Print lines as they are, without markup."""
+    """Print lines as they are."""
     for text in lines:
-        console.print(text, markup=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)

@@ -22,6 +22,7 @@ from bench.cli.configuration import (
 )
 from bench.cli.jobs import JobSetup
 from bench.errors import CRASHES, one_line
+from bench.files import cannot_write
 from bench.instance import read_json, write_json
 from bench.paths import own_folder
 from bench.run import provenance
@@ -56,6 +57,8 @@ def run_job(config: DictConfig, setup: JobSetup | None = None) -> float | None:
             record = setup.run(bars, _parent(setup.tracker, config.sweep, folder))
         value = tuning.value(record, setup.job.instances[0].sense)
     except CRASHES as error:  # one bad job is a row
+        if (full := cannot_write(error)) is not None:
+            raise full from error
         record = {
             "solver": name,
             "dataset": config.dataset.name,

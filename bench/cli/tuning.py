@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contracts import Budget
+from bench.files import write_text
 from bench.paths import path_component
 from bench.run import provenance
 from bench.run.record import PROBLEM_FIELDS
@@ -117,9 +118,7 @@ def report(
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """Write indented JSON, the whole file or nothing."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    partial.replace(path)
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def store(name: str, content: Mapping[str, Any]) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError, one_line
+from bench.files import write_text
 from bench.instance import InstanceError, read_json, write_json
 from bench.offline_report.page import page
 from bench.offline_report.runs import collect, is_offline, merge, under_current_names
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = (
         f"python -m bench.offline_report --runs RUNS --data {options.data} --page {options.page}"
     )
-    options.page.write_text(page(runs, command))
+    write_text(options.page, page(runs, command))
     print(options.page)
     return 0
 

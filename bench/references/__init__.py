@@ -36,6 +36,7 @@ from filelock import FileLock
 from bench import metrics
 from bench.contracts import Budget, Plugin, Progress, Result, Solver
 from bench.errors import CRASHES, UserError
+from bench.files import write_text
 from bench.instance import Instance, read_json, write_json
 from bench.paths import path_component
 from bench.protection import check_unaltered, copy_of
@@ -281,7 +282,7 @@ class References:
         for instance in instances:
             known = self.known(instance, objective).to_dict()
             data["references"].setdefault(instance.hash(), {})[objective] = known
-        path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+        write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
         _shipped_references.cache_clear()
         return path
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.contracts import Result
+from bench.files import write_text
 from bench.instance import read_json
 from bench.programs import ArgumentParser, program
 from bench.references import SHIPPED, Reference, References
@@ -77,7 +78,7 @@ def recompute(name: str, write: bool) -> bool:
                 best = new if new.proved else new.merge(shipped[digest])
                 data["references"][digest][objective] = best.to_dict()
             data["date"] = datetime.now(UTC).date().isoformat()
-            path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+            write_text(path, json.dumps(data, indent=1, sort_keys=True) + "\n")
     return failed
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from bench import metrics
 from bench.analysis import anytime, stats
 from bench.contracts import Result
+from bench.errors import printable
 from bench.instance import Instance
 from bench.references import RandomPlay, Reference
 from bench.rounding import is_integral, least_integer
@@ -127,7 +128,7 @@ def table_row(instance: Instance, entry: Entry, evaluation: Evaluation) -> Row:
     more = len(evaluation.violations) - LISTED_VIOLATIONS
     row = {
         "instance_hash": entry.instance_hash,
-        "name": instance.name,
+        "name": str(instance.name),
         "status": "error" if entry.error else result.status,
         "feasible": float(evaluation.feasible),
         "violations": f"{listed}; and {more} more" if more > 0 else listed,
@@ -141,7 +142,12 @@ def table_row(instance: Instance, entry: Entry, evaluation: Evaluation) -> Row:
         **metrics.metrics(instance, result.schedule),
         **metrics.latency_metrics(result.latency),
     }
-    return cast("Row", row)
+    # names of instances and resources, which Parquet must be able to encode
+    plain = {
+        printable(key): printable(value) if isinstance(value, str) else value
+        for key, value in row.items()
+    }
+    return cast("Row", plain)
 
 
 def reference_columns(
@@ -201,8 +207,9 @@ def anytime_columns(
 
 def summarise(rows: Sequence[Row]) -> Record:
     """Return the record's numbers: means over the rows that have the number, None without any."""
+    names = dict.fromkeys(name for row in rows for name in row)  # resources may differ
     columns: dict[str, list[Any]] = {
-        name: [cast("dict[str, Any]", row)[name] for row in rows] for name in rows[0]
+        name: [cast("dict[str, Any]", row).get(name) for row in rows] for name in names
     }
     errors = [error for error in columns["error"] if error]
     numbers = {

@@ -61,7 +61,7 @@ class Record(TypedDict, total=False):
     # checked | not reproducible | not applicable | failed: whether decisions depend on the future
     # (`bench.non_anticipation`)
     non_anticipation: str
-    set_hash: str  # identity of the instances (`bench.run.instance_set`)
+    set_hash: str  # identity of the instances (`bench.instance_set`)
     key: str  # identity of (configuration, seed, instances)
     status: str  # finished | failed
     error: str | None  # the first error, in one line
@@ -81,7 +81,9 @@ class Record(TypedDict, total=False):
     decisions: float | None  # in all of them, mean over instances
     decision_latency_p50: float | None  # seconds, over all decisions of the run
     decision_latency_p99: float | None
-    train_seconds: float  # interrupted sessions included, as in the next two
+    # interrupted sessions included, as in the next two; where a checkpoint is deployed, what its
+    # training took without validation, None where the file does not say it
+    train_seconds: float | None
     solve_seconds: float  # sum over instances
     wall_seconds: float
     git_commit: str | None

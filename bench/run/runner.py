@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from filelock import FileLock
 
-from bench.contracts import Budget, Learner, Progress, Solver, no_progress
+from bench.contracts import CHECKPOINT, Budget, Learner, Progress, Solver, no_progress
 from bench.errors import CRASHES, UserError, one_line
+from bench.files import cannot_write, remove_partial_files, write_text
 from bench.instance import Instance
 from bench.protection import TrainingData
 from bench.references import References
@@ -116,6 +117,7 @@ class Execution:
         self.information = online.Information()
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         folder.start_clock()
+        remove_partial_files(folder.path)
 
     def run(self, pictures: bool) -> Record:
         """Publish and return the record; a crash of anything but bad input is a failed one."""
@@ -124,6 +126,8 @@ class Execution:
         except UserError:
             raise
         except CRASHES as error:
+            if (full := cannot_write(error)) is not None:
+                raise full from error
             record, rows, evaluations = self._failed(error), [], []
         publish(self.tracked, self.job, self.folder, record, rows, evaluations)
         return record
@@ -177,7 +181,7 @@ class Execution:
         Each instance has a generator of its own, so that a kill changes nothing.
         """
         job = self.job
-        entries = self.folder.entries()
+        entries = self.folder.entries([instance.hash() for instance in job.instances])
         for i, instance in enumerate(job.instances):
             if i not in entries:
                 self.progress(f"{job.solver} solves", i, len(job.instances), instance.name)
@@ -242,7 +246,7 @@ class Execution:
             **self.information.fields(),
             "status": status,
             **numbers,
-            **self.folder.seconds(),
+            **self._seconds(facts),
             "key": self.job.key,
             "git_commit": provenance.git_commit(),
             "started": self.started,
@@ -251,8 +255,13 @@ class Execution:
         }
         return cast("Record", record)
 
+    def _seconds(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the run's seconds; where it deploys a checkpoint, those of its training."""
+        trained = {"train_seconds": facts.get("learning/seconds")} if CHECKPOINT in facts else {}
+        return {**self.folder.seconds(), **trained}
+
     def _keep_traceback(self, text: str) -> None:
-        (self.folder.path / TRACEBACK).write_text(text)
+        write_text(self.folder.path / TRACEBACK, text)
 
     def _failed(self, error: BaseException) -> Record:
         """Write and return the record of a crash that leaves no row for any instance."""
@@ -375,7 +384,7 @@ def write_config(path: Path, config: Mapping[str, Any]) -> None:
     """Write a nested configuration as YAML."""
     from omegaconf import OmegaConf
 
-    path.write_text(OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
 
 
 def _validation_first(name: str) -> tuple[bool, bool]:

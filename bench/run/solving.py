@@ -13,6 +13,7 @@ from bench.errors import CRASHES, one_line
 from bench.instance import Instance
 from bench.protection import check_unaltered, copy_of
 from bench.run.evaluation import Entry
+from bench.run.json_values import json_result
 from bench.setting import Setting
 
 
@@ -37,7 +38,7 @@ def solve(
         if not isinstance(result, Result):
             raise TypeError(f"solve returned {type(result).__name__}, not a bench.contracts.Result")
         check_unaltered(instance, lent, "the solver")
-        found = result
+        found = json_result(result)
     except CRASHES as crash:
         error = one_line(crash)
         if keep_traceback is not None:

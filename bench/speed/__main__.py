@@ -18,6 +18,7 @@ from typing import Any
 
 import bench.speed
 from bench.errors import UserError, one_line
+from bench.files import write_text
 from bench.paths import output_file
 from bench.programs import ArgumentParser, program
 
@@ -153,9 +154,7 @@ def parse_options(name: str, rows: Callable[..., Any], args: Sequence[str]) -> d
 def write(file: Path | None, command: str, tables: Tables) -> None:
     """Write the record of all rows measured so far; an interrupted run keeps the last one."""
     if file:
-        partial = file.with_name(file.name + ".partial")
-        partial.write_text(json.dumps(record(command, tables), indent=1))
-        partial.replace(file)
+        write_text(file, json.dumps(record(command, tables), indent=1))
 
 
 def limit_threads(threads: int) -> None:
@@ -183,7 +182,7 @@ def show(name: str, rows: Sequence[Row]) -> None:
         )
     for row in rows:
         table.add_row(*map(cell, row.values()))
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
+    Console(width=None if sys.stdout.isatty() else WIDTH, markup=False).print(table)
 
 
 def cell(value: str | float | None) -> str:

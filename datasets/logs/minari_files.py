@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from bench.errors import UserError
+from bench.files import sync, write_text
 from bench.logs.episodes import LoggedEpisodes
 from bench.simulator.view import Layout
 from datasets._reading import Reading
@@ -65,9 +66,12 @@ def write(folder: Path, episodes: LoggedEpisodes, facts: Mapping[str, Any]) -> N
             METADATA_KEY: json.dumps(card),
         }
     )
-    (partial / "CARD.md").write_text(_card_text(episodes, facts))
+    write_text(partial / "CARD.md", _card_text(episodes, facts))
+    for file in (partial / "data").iterdir():
+        sync(file)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+    sync(folder.parent)
 
 
 def _episode_buffers(episodes: LoggedEpisodes) -> list[Any]:

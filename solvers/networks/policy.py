@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.contracts import Policy
+from bench.contracts import CHECKPOINT, Policy, TrainingLogger
 from bench.errors import UserError
+from bench.files import write_bytes
 from bench.observation import Observation
 from bench.simulator.view import BatchView, from_observation
 from solvers.networks.base import Network
+from solvers.networks.checkpoint import serialised
 from solvers.networks.registry import network_kinds
 
 SCHEMA = 5  # 5: layers have new names; 4: critics in units of the undisturbed flow time
 READABLE = (4, 5)
+TRAINING_COST = ("learning/decisions", "learning/cpu_seconds", "learning/seconds")
 FORMER_SHAPE_KEYS = {"rounds": "message_passing_rounds"}  # of schema 4
 
 
@@ -58,17 +63,26 @@ class NetworkPolicy(Policy):
         Where the network computes.
     shaped
         Whether its critic predicts shaped rewards, which are paid at assignment.
+    training
+        What its training cost: facts as a run records them, such as `learning/cpu_seconds`; empty
+        where that is unknown.
     """
 
     window: int
 
     def __init__(
-        self, network: Network, window: int, device: torch.device, shaped: bool = True
+        self,
+        network: Network,
+        window: int,
+        device: torch.device,
+        shaped: bool = True,
+        training: Mapping[str, Any] | None = None,
     ) -> None:
         self.network = network.eval()
         self.window = window
         self.device = device
         self.shaped = shaped
+        self.training = dict(training or {})
 
     def reset(self) -> None:
         """Begin an episode: a network with a memory clears the last one."""
@@ -97,9 +111,24 @@ class NetworkPolicy(Policy):
             "shape": {"kind": self.network.kind, **self.network.shape},
             "window": self.window,
             "shaped": self.shaped,
+            "training": self.training,
             "network": self.network.state_dict(),
         }
-        save_atomically(path, state)
+        write_bytes(path, serialised(state))
+
+
+def deployed_policy(
+    path: str | Path, device: torch.device, logger: TrainingLogger
+) -> NetworkPolicy:
+    """Return the policy of a file, for a run that trains nothing; log what its training cost.
+
+    What the file does not carry, as those of earlier versions, is logged as None.
+    """
+    policy = load_policy(path, device)
+    content = hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
+    unknown = dict.fromkeys(TRAINING_COST)
+    logger.summary({CHECKPOINT: content[:16], **unknown, **policy.training})
+    return policy
 
 
 def load_policy(path: str | Path, device: torch.device) -> NetworkPolicy:
@@ -114,7 +143,7 @@ def load_policy(path: str | Path, device: torch.device) -> NetworkPolicy:
         Naming the file, if it does not exist or cannot be read.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(Path(path).expanduser(), map_location=device, weights_only=True)
         if state["schema"] not in READABLE:
             raise ValueError(
                 f"its schema is {state['schema']}, this version reads "
@@ -123,7 +152,8 @@ def load_policy(path: str | Path, device: torch.device) -> NetworkPolicy:
         shape = {FORMER_SHAPE_KEYS.get(key, key): value for key, value in state["shape"].items()}
         network = network_kinds()[shape.pop("kind")](**shape).to(device)
         network.load_state_dict(state["network"])
-        return NetworkPolicy(network, state["window"], device, state.get("shaped", True))
+        shaped = state.get("shaped", True)
+        return NetworkPolicy(network, state["window"], device, shaped, state.get("training"))
     except FileNotFoundError:
         raise UserError(
             f"checkpoint: {path} does not exist; give the policy.pt of a finished run's folder"
@@ -131,10 +161,3 @@ def load_policy(path: str | Path, device: torch.device) -> NetworkPolicy:
     except Exception as error:  # torch raises many types for a file that is cut short or foreign
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"checkpoint: {path} is no policy of this suite ({reason})") from None
-
-
-def save_atomically(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` with torch.save; a killed process leaves the old file or the new one."""
-    partial = path.with_name(path.name + ".partial")
-    torch.save(state, partial)
-    partial.replace(path)

@@ -14,10 +14,11 @@ import torch
 
 from bench.contracts import Budget, Dataset, Learner, LoggedDataset, Policy, TrainingLogger
 from bench.errors import UserError
+from bench.files import write_text
 from bench.logs.episodes import LoggedEpisodes
 from bench.setting import Setting
 from solvers.networks.base import Network
-from solvers.networks.policy import NetworkPolicy, choose_device, load_policy
+from solvers.networks.policy import NetworkPolicy, choose_device, deployed_policy
 from solvers.offline.algorithm import OfflineAlgorithm
 from solvers.offline.buffer import OfflineBuffer
 from solvers.offline.training import OfflineTraining
@@ -111,18 +112,21 @@ class OfflineLearner(Learner):
         Only `selection=oracle` uses the simulator to select. Afterwards the simulator computes the
         true returns, with which the offline evaluation report compares its estimates.
         `budget.decisions` is not used. An interrupted run resumes from the last checkpoint in
-        `logger.folder`, on the CPU to the same network. With `checkpoint` nothing is trained.
+        `logger.folder`, on the CPU to the same network. With `checkpoint` nothing is trained, and
+        the training cost is that of the checkpoint.
         """
         torch.set_num_threads(min(self.threads, int(budget.threads)))
         device = choose_device(self.device)
         if self.checkpoint is not None:
-            return load_policy(self.checkpoint, device)
+            return deployed_policy(self.checkpoint, device, logger)
         episodes = self.load_episodes(setting, logger)
         training = OfflineTraining(self, episodes, rng, device, logger)
         training.train()
         network = training.select_network(data, setting)
-        logger.summary(training.report())
-        policy = NetworkPolicy(network, self.window, device)
+        facts = training.report()
+        logger.summary(facts)
+        cost = {name: value for name, value in facts.items() if name.startswith("learning/")}
+        policy = NetworkPolicy(network, self.window, device, training=cost)
         policy.save(logger.folder / "policy.pt")
         return policy
 
@@ -140,7 +144,7 @@ class OfflineLearner(Learner):
         )
         if self.logs.rejected:
             lines = "".join(f"{row},{reason}\n" for row, reason in self.logs.rejected)
-            (logger.folder / "rejected.csv").write_text(f"row,reason\n{lines}")
+            write_text(logger.folder / "rejected.csv", f"row,reason\n{lines}")
             logger.summary({"logs/rejected_rows": len(self.logs.rejected)})
         logged = vars(self.logs.setting)
         for name in SAME_SETTING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from bench.contracts import Budget, Dataset, Learner, Policy, Solver, TrainingLogger
+from bench.errors import UserError
 from bench.setting import Setting
+from solvers.networks.policy import choose_device, deployed_policy, load_policy
 from solvers.offline.learner import OfflineLearner
 from solvers.rl.training import NetworkLearner
 
@@ -45,12 +48,26 @@ class OfflineToOnline(Learner):
         offline_rng, online_rng = (
             np.random.default_rng(seed) for seed in [int(rng.integers(2**62)) for _ in range(2)]
         )
-        policy = Path(self.offline.checkpoint or folder / "policy.pt")
-        if not policy.exists():  # it is written at the end of the first part
-            prefixed = _PrefixedLogger(logger, folder)
+        policy = Path(self.offline.checkpoint or folder / "policy.pt").expanduser()
+        prefixed = _PrefixedLogger(logger, folder)
+        if self.offline.checkpoint is not None:
+            deployed_policy(policy, choose_device("cpu"), prefixed)
+        elif not _is_policy(policy):  # it is written at the end of the first part
             self.offline.fit(data, setting, budget, offline_rng, prefixed)
         online = replace(self.online, init_policy=str(policy))
         return online.fit(data, setting, budget, online_rng, logger)
+
+
+def _is_policy(path: Path) -> bool:
+    """Return whether the first part has ended, with a policy that can be read."""
+    if not path.exists():
+        return False
+    try:
+        load_policy(path, choose_device("cpu"))
+    except UserError as error:
+        logging.getLogger(__name__).warning("%s; the offline training makes it again", error)
+        return False
+    return True
 
 
 class _PrefixedLogger:

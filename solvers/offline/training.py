@@ -18,7 +18,7 @@ from bench.logs.episodes import LoggedEpisodes
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from solvers.networks.base import Network
-from solvers.networks.policy import save_atomically
+from solvers.networks.checkpoint import resume_checkpoint, save_checkpoint
 from solvers.offline.algorithm import OfflineSettings
 from solvers.offline.evaluation import Estimate, PolicyEstimates, evaluate_policies
 from solvers.rl.rollouts import play_greedily
@@ -72,15 +72,16 @@ class OfflineTraining:
         self.estimates = PolicyEstimates({}, None, None)
         self.selected = 0  # index of a candidate
         self.cpu_seconds = 0.0
+        self.seconds = 0.0
         self.path = logger.folder / "training.pt"
-        self._resume()
+        resume_checkpoint(self.path, self._state(), self._restore)
 
     def train(self) -> None:
         """Train to the end; after each epoch keep the network and save a checkpoint."""
         learner = self.learner
         steps_per_epoch = learner.steps // (2 * learner.candidates)
         first_step = len(self.epochs) * steps_per_epoch
-        started = time.process_time()
+        clock = _Clock()
         for step in self.algorithm.train_epochs(
             self.buffer, learner.steps, steps_per_epoch, self.logger, first_step
         ):
@@ -90,8 +91,7 @@ class OfflineTraining:
                     f"the network is no longer finite after {step} steps; lower solver.lr"
                 )
             self.epochs.append(weights)
-            self.cpu_seconds += time.process_time() - started
-            started = time.process_time()
+            self._spend(clock)
             self.save()
             self.logger.progress(step, learner.steps, "offline training")
 
@@ -102,11 +102,11 @@ class OfflineTraining:
         it only where it selects; otherwise it serves the report alone.
         """
         learner = self.learner
-        started = time.process_time()
+        clock = _Clock()
         self.networks = [self._network(weights) for weights in self.epochs[-learner.candidates :]]
         self.estimates = self._evaluate()
         if learner.selection != "fqe":
-            started = time.process_time()
+            clock = _Clock()
         if learner.selection == "oracle":
             instances = list(data.instances("validation"))
             window = min(learner.window, max(instance.n_tasks for instance in instances))
@@ -117,7 +117,7 @@ class OfflineTraining:
                 raise FloatingPointError("fitted Q evaluation is not finite; lower solver.lr")
         last = len(self.networks) - 1
         self.selected = last if learner.selection == "last" else int(np.argmax(values))
-        self.cpu_seconds += time.process_time() - started
+        self._spend(clock)
         return self.networks[self.selected]
 
     def report(self) -> dict[str, Any]:
@@ -142,6 +142,8 @@ class OfflineTraining:
             "logs/held_out_return": float(self.held_out.returns.mean()),
             "learning/rewards": self.buffer.reward_kind,
             "learning/cpu_seconds": self.cpu_seconds,
+            "learning/seconds": self.seconds,
+            "learning/decisions": 0,  # in the simulator
             "learning/steps": self.learner.steps,
             "learning/chosen": self.selected + 1,
             "learning/selection": self.learner.selection,
@@ -153,6 +155,12 @@ class OfflineTraining:
             facts |= _report_estimator(f"ope/{name}", of_candidates, self.selected, true)
         facts["ope/effective_episodes"] = sizes[self.selected] if sizes else None
         return facts
+
+    def _spend(self, clock: _Clock) -> None:
+        """Count the time since the clock was last read as training time."""
+        cpu_seconds, seconds = clock.read()
+        self.cpu_seconds += cpu_seconds
+        self.seconds += seconds
 
     # -- parts -------------------------------------------------------------------------------------
 
@@ -194,20 +202,20 @@ class OfflineTraining:
 
     def save(self) -> None:
         """Write the checkpoint: all that is needed to resume to the same result."""
-        state = {
+        save_checkpoint(self.path, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "algorithm": self.algorithm.saved_state(),
             "epochs": self.epochs,
             "cpu_seconds": self.cpu_seconds,
+            "seconds": self.seconds,
             "generator": self.buffer.generator.get_state(),
             "log": self.episodes.hash,
         }
-        save_atomically(self.path, state)
 
-    def _resume(self) -> None:
-        """Resume from the last checkpoint, where there is one."""
-        if not self.path.exists():
-            return
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `_state` returned."""
         if state["log"] != self.episodes.hash:
             raise UserError(
                 f"logs: {self.episodes.name} is not what {self.path} was trained on; "
@@ -215,8 +223,22 @@ class OfflineTraining:
             )
         self.algorithm.restore_state(state["algorithm"])
         self.buffer.generator.set_state(state["generator"])
-        self.epochs = state["epochs"]
-        self.cpu_seconds = state["cpu_seconds"]
+        self.epochs = list(state["epochs"])
+        self.cpu_seconds = float(state["cpu_seconds"])
+        self.seconds = float(state.get("seconds", 0.0))
+
+
+class _Clock:
+    """Measures CPU seconds and seconds."""
+
+    def __init__(self) -> None:
+        self._began = time.process_time(), time.perf_counter()
+
+    def read(self) -> tuple[float, float]:
+        """Return what has passed since the last reading."""
+        cpu_began, began = self._began
+        self._began = time.process_time(), time.perf_counter()
+        return self._began[0] - cpu_began, self._began[1] - began
 
 
 def _report_estimator(

@@ -29,7 +29,8 @@ from bench.setting import Setting
 from bench.simulator import ends_are_certain
 from bench.simulator.tensors import TensorSimulator
 from solvers.networks.base import Network
-from solvers.networks.policy import NetworkPolicy, choose_device, load_policy, save_atomically
+from solvers.networks.checkpoint import resume_checkpoint, save_checkpoint
+from solvers.networks.policy import NetworkPolicy, choose_device, deployed_policy, load_policy
 from solvers.networks.registry import network_kinds, trainable_kinds
 from solvers.rl.decoding import DECODINGS, DecodingPlanner
 from solvers.rl.imitation import Imitation
@@ -81,6 +82,7 @@ class NetworkLearner(Learner):
     save_seconds: float = 15.0
     threads: int = 1
 
+    uses_rules = True  # the training cost compares with them
     recorder: ClassVar[EpisodeRecorder | None] = None  # set on an instance by `record_episodes`
 
     def __post_init__(self) -> None:
@@ -125,14 +127,15 @@ class NetworkLearner(Learner):
     ) -> Policy | Solver:
         """Train for `budget.decisions`; return the policy that was best on the validation split.
 
-        With `checkpoint` nothing is trained; with `init_policy` training begins with that policy.
+        With `checkpoint` nothing is trained, and the training cost is that of the checkpoint; with
+        `init_policy` training begins with that policy.
         An interrupted run resumes from its last checkpoint in `logger.folder`, on the CPU to the
         same network. Where the future is known, the result plans with the policy (`decoding`).
         """
         torch.set_num_threads(min(self.threads, int(budget.threads)))
         device = choose_device(self.device)
         if self.checkpoint is not None:
-            policy = load_policy(self.checkpoint, device)
+            policy = deployed_policy(self.checkpoint, device, logger)
         else:
             policy = self.train(data, setting, budget, rng, logger, device)
         if self.decoding == "greedy" or setting.observe != "all":
@@ -159,10 +162,12 @@ class NetworkLearner(Learner):
         if self.imitation is not None and not trainer.pretrained:
             trainer.pretrain(self.imitation, logger)
         self.learn(trainer, train, logger)
-        logger.summary(trainer.learning_cost.summary(trainer.eval_envs.scale.tolist()))
+        facts = trainer.learning_cost.summary(trainer.eval_envs.scale.tolist())
+        facts["learning/decisions"] = trainer.decisions
+        logger.summary(facts)
         trainer.network.load_state_dict(trainer.best_weights)
         shaped = bool(trainer.collector.simulator.tables.shaped)
-        policy = NetworkPolicy(trainer.network, self.window, device, shaped)
+        policy = NetworkPolicy(trainer.network, self.window, device, shaped, facts)
         policy.save(logger.folder / "policy.pt")
         return policy
 
@@ -245,7 +250,7 @@ class CheckpointedTrainer(Trainer):
         self.saved = time.monotonic()
         self.best_return = -math.inf
         self.best_weights = self._copy_weights()
-        self._resume()
+        resume_checkpoint(self.path, self._state(), self._restore)
 
     def pretrain(self, imitation: Imitation, logger: TrainingLogger) -> None:
         """Pretrain by behavioural cloning; the teacher's time counts as training time."""
@@ -311,8 +316,12 @@ class CheckpointedTrainer(Trainer):
 
     def save(self) -> None:
         """Write all state of the training, so that a resumed one ends with the same network."""
-        state: dict[str, Any] = {key: getattr(self, name) for key, name in STATE.items()}
-        state |= {
+        save_checkpoint(self.path, self._state())
+        self.saved = time.monotonic()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            **{key: getattr(self, name) for key, name in STATE.items()},
             "network": self.network.state_dict(),
             "average": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -320,14 +329,9 @@ class CheckpointedTrainer(Trainer):
             "price": self.learning_cost.state(),
             "environments": self._environments(),
         }
-        save_atomically(self.path, state)
-        self.saved = time.monotonic()
 
-    def _resume(self) -> None:
-        """Load the checkpoint, if there is one."""
-        if not self.path.exists():
-            return
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Continue from a state that `_state` returned."""
         self.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])

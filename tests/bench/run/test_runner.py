@@ -17,7 +17,16 @@ import pytest
 from bench import metrics, references
 from bench.analysis.anytime import MEASURES
 from bench.analysis.stats import gap, score
-from bench.contracts import Budget, Dataset, Learner, Policy, Result, Solver, TrainingLogger
+from bench.contracts import (
+    CHECKPOINT,
+    Budget,
+    Dataset,
+    Learner,
+    Policy,
+    Result,
+    Solver,
+    TrainingLogger,
+)
 from bench.errors import UserError
 from bench.instance import Instance, read_json, write_json
 from bench.references import Reference, References
@@ -294,6 +303,20 @@ def test_whatever_decides_a_result_decides_the_key(changes: dict[str, Any]) -> N
 def test_a_planner_that_knows_the_future_is_never_recorded_as_online(setting: Setting) -> None:
     with pytest.raises(UserError, match="future known"):
         job(Serial(), setting=setting)
+
+
+@pytest.mark.parametrize("seconds", [12.5, None])
+def test_a_deployed_checkpoint_reports_the_seconds_of_its_training(
+    seconds: float | None, go: Any
+) -> None:
+    class Deploys(Learner):
+        def fit(self, *arguments: Any) -> First:
+            arguments[-1].summary({CHECKPOINT: "abc", "learning/seconds": seconds})
+            return First()
+
+    record = go(job(Deploys(), "deploys"))
+    assert record["train_seconds"] == seconds
+    assert record["learning/seconds"] == seconds
 
 
 def test_a_checkpoint_counts_by_its_content(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.contracts import CHECKPOINT
 from bench.errors import UserError
 from bench.rollout import setting_of
 from bench.setting import Setting
@@ -57,7 +58,11 @@ def test_a_loaded_policy_decides_as_the_trained_one(name, tmp_path):
     assert any(key.startswith("losses/") for key in logger.logged[0][1])
     assert logger.logged[3][0] == 20
     checkpoint = learner(name, checkpoint=str(tmp_path / "policy.pt"))
-    from_checkpoint, _ = fit(checkpoint, tmp_path / "other")
+    from_checkpoint, deployed = fit(checkpoint, tmp_path / "other")
+    cost = {key: one for key, one in logger.facts.items() if key.startswith("learning/")}
+    assert {"learning/cpu_seconds", "learning/seconds", "learning/steps"} <= set(cost)
+    assert deployed.facts.pop(CHECKPOINT)
+    assert deployed.facts == cost
     assert schedules(from_checkpoint, test) == schedules(policy, test)
 
 

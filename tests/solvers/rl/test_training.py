@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench.contracts import Budget, Solver
+from bench.contracts import CHECKPOINT, Budget, Solver
 from bench.errors import UserError
 from bench.instance import Instance
+from bench.run.inputs import file_hash
 from bench.setting import Setting
 from solvers.a2c import A2C
 from solvers.networks.policy import NetworkPolicy, load_policy
@@ -186,6 +187,50 @@ def test_the_cost_of_a_resumed_training_includes_that_before_the_interruption(tm
     fit(learner("a2c"), DATA, logger, 2000)
     assert logger.facts["learning/cpu_seconds"] > before["cpu_seconds"] > 0
     assert logger.facts["learning/seconds"] > before["seconds"] > 0
+
+
+def test_a_run_from_a_checkpoint_reports_what_its_training_cost(tmp_path):
+    trained, deployed = MemoryLogger(tmp_path), MemoryLogger(tmp_path)
+    fit(learner("a2c"), DATA, trained, 500)
+    fit(learner("ppo", checkpoint=str(tmp_path / "policy.pt")), DATA, deployed, 500)
+    assert trained.facts["learning/decisions"] >= 500
+    assert trained.facts["learning/cpu_seconds"] > 0
+    content = deployed.facts.pop(CHECKPOINT)
+    assert content == file_hash(tmp_path / "policy.pt")[:16]
+    assert deployed.facts == trained.facts
+
+
+def test_the_cost_of_a_checkpoint_that_does_not_carry_it_is_missing(tmp_path):
+    fit(learner("a2c"), DATA, MemoryLogger(tmp_path), 100)
+    path = tmp_path / "policy.pt"
+    state = torch.load(path, weights_only=True)
+    assert state.pop("training")["learning/decisions"] >= 100
+    torch.save(state, path)
+    logger = MemoryLogger(tmp_path)
+    fit(learner("ppo", checkpoint=str(path)), DATA, logger, 500)
+    assert logger.facts.pop(CHECKPOINT) == file_hash(path)[:16]
+    names = ("learning/decisions", "learning/cpu_seconds", "learning/seconds")
+    assert logger.facts == dict.fromkeys(names)
+
+
+def test_a_checkpoint_in_the_home_folder_is_found(tmp_path, monkeypatch):
+    fit(learner("a2c"), DATA, MemoryLogger(tmp_path), 100)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    logger = MemoryLogger(tmp_path)
+    fit(learner("ppo", checkpoint="~/policy.pt"), DATA, logger, 100)
+    assert logger.facts["learning/decisions"] >= 100
+
+
+@pytest.mark.parametrize("damage", [b"", b"cut", None])
+def test_a_training_with_a_damaged_checkpoint_ends_with_the_same_network(damage, folders, caplog):
+    whole = fit(learner("a2c"), DATA, MemoryLogger(folders[0]), 1000)
+    with pytest.raises(KeyboardInterrupt):
+        fit(learner("a2c"), DATA, MemoryLogger(folders[1], interrupt_after(5)), 1000)
+    path = folders[1] / "training.pt"
+    path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
+    again = fit(learner("a2c"), DATA, MemoryLogger(folders[1]), 1000)
+    assert same_weights(whole, again)
+    assert [text for text in caplog.messages if "training.pt: cannot be resumed from" in text]
 
 
 def test_a_checkpoint_is_not_trained_and_an_init_policy_is_trained_further(tmp_path):
