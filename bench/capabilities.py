@@ -33,6 +33,7 @@ CAPABILITIES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "a LoggedDataset or None",
         lambda value: not isinstance(value, str | int | float),
     ),
+    "uses_rules": ("True or False", lambda value: isinstance(value, bool)),
     "certifies": ("True or False", lambda value: isinstance(value, bool)),
     "window": (
         "a positive integer or None",

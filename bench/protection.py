@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import instance_set
 from bench.contracts import Dataset
 from bench.errors import UserError
 from bench.instance import Instance
@@ -67,7 +68,7 @@ def _same(value: Any, other: Any) -> bool:
 class TrainingData(Dataset):
     """The splits of a dataset that a learner may read: `train` and `validation`.
 
-    It yields copies of the instances, the same ones at every call.
+    It yields copies of the instances, the same ones at every call, where they are the pinned ones.
 
     Parameters
     ----------
@@ -79,7 +80,7 @@ class TrainingData(Dataset):
     Raises
     ------
     UserError
-        In `instances`, for any other split.
+        In `instances`, for any other split, or where the instances are not the pinned ones.
     """
 
     def __init__(self, data: Dataset, reader: str) -> None:
@@ -93,7 +94,9 @@ class TrainingData(Dataset):
                 refused.append(split)
                 raise UserError(_refusal(reader, split))
             if split not in lent:
-                lent[split] = [(one, copy_of(one)) for one in data.instances(split)]
+                originals = list(data.instances(split))
+                instance_set.check_pin(split, originals, data.hashes)
+                lent[split] = [(one, copy_of(one)) for one in originals]
             return iter([copy for _, copy in lent[split]])
 
         def check() -> None:

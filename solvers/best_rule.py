@@ -38,6 +38,7 @@ class BestRule(Solver):
     """
 
     clairvoyant = True
+    uses_rules = True
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from bench import instance_set
 from bench.cli import report
 from bench.cli.configuration import (
     BAD_INPUT,
@@ -29,7 +30,6 @@ from bench.paths import output_folder
 from bench.plugins import CONF
 from bench.references import References, user_cache
 from bench.rollout import setting_of
-from bench.run import instance_set
 from bench.run.job import Job
 from bench.run.record import Record
 from bench.run.rescoring import rescore
@@ -173,6 +173,11 @@ def _setting(config: DictConfig, plugin: Plugin, instances: Sequence[Instance]) 
         observe = "arrived" if track == "online" else "all"
     setting = Setting(track=track, observe=observe, **{key: config[key] for key in SETTING})
     return setting_of(plugin, setting) if config.observe == "auto" else setting
+
+
+def forget_data() -> None:
+    """Read data sets again, which may have changed since the last command of this process."""
+    _load.cache_clear()
 
 
 @functools.cache

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,10 @@ from typing import Any
 from bench.contracts import Budget, Dataset, Learner, Policy, Solver, check_plugin
 from bench.errors import UserError
 from bench.instance import Instance
-from bench.paths import is_file, path_component
+from bench.instance_set import set_hash
+from bench.paths import path_component
 from bench.rollout import check_information
-from bench.run.instance_set import set_hash
+from bench.run.inputs import inputs
 from bench.run.record import SCHEMA, Record
 from bench.setting import Setting
 from bench.settings_hash import settings_hash
@@ -104,23 +104,14 @@ class Job:
 
     @functools.cached_property
     def key(self) -> str:
-        """Identify (configuration, seed, instance set).
+        """Identify (configuration, seed, instance set, inputs)."""
+        return settings_hash([SCHEMA, self.identity, self.parameters, self.inputs])
 
-        Files that the solver's configuration names count by their content.
-        """
-        paths = (path for path in _strings(self.config.get("solver", {})) if is_file(path))
-        files = {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths}
-        return settings_hash([SCHEMA, self.identity, self.parameters, files])
+    @functools.cached_property
+    def inputs(self) -> dict[str, Any]:
+        """What else decides the result, by its content (`bench.run.inputs`)."""
+        return inputs(self.plugin, self.dataset, self.config.get("solver", {}))
 
     def folder(self, runs: Path) -> Path:
         """Return the folder of this run below `runs`."""
         return runs / self.dataset.name / f"{self.solver}-s{self.seed}-{self.key[:10]}"
-
-
-def _strings(config: Any) -> Iterator[str]:
-    """Yield the strings in a nested configuration."""
-    if isinstance(config, str):
-        yield config
-    elif isinstance(config, Mapping | list):
-        for value in config.values() if isinstance(config, Mapping) else config:
-            yield from _strings(value)

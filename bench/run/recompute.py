@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from bench.errors import one_line
 from bench.instance import Instance, read_json
+from bench.instance_set import set_hash
 from bench.plugins import pinned_hashes
 from bench.renamed import current_setting
 from bench.run.evaluation import Entry, evaluate_entry
-from bench.run.instance_set import set_hash
 from bench.run.record import problem
 from bench.run.record_schema import plain_text, valid_claims
 from bench.setting import Setting

@@ -11,6 +11,7 @@ unknown.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -174,6 +175,11 @@ class ImportedLogs(StoredLogs):
     def instances(self) -> Sequence[Instance]:
         """Return the instances, one per episode."""
         return [instance for instance, _ in self._pairs]
+
+    def content(self) -> Any:
+        """Return the SHA-256 of the file."""
+        with self.path.expanduser().open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def rejection_reasons(self) -> str:
         """Return the first rejected rows and their reasons in one line."""

@@ -20,14 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from bench.contracts import Dataset, LoggedDataset, Plugin, Progress, no_progress
+from bench.contracts import Dataset, LoggedDataset, Progress, no_progress
 from bench.errors import UserError
 from bench.instance import Instance
+from bench.instance_set import split_hash
 from bench.logs.episodes import LoggedEpisodes, concatenate
 from bench.protection import TrainingData
 from bench.renamed import KEYS, PLUGIN_KEYS, VALUES
 from bench.setting import Setting
-from bench.settings_hash import settings_hash
+from bench.settings_hash import plugin_settings, settings_hash
 from datasets._reading import Reading
 from datasets.logs import minari_files
 from datasets.logs.recorder import Behaviour, Recorder
@@ -87,12 +88,17 @@ class RecordedLogs(StoredLogs):
             parts = [recorder.record(name, one) for name, one in self.behaviours.items()]
             log = concatenate(self.name, parts)
             seconds = round(time.perf_counter() - began, 1)
-            self.write(log, {"settings": settings, "seconds": seconds})
+            train = split_hash(self.data, "train")
+            self.write(log, {"settings": settings, "train": train, "seconds": seconds})
             return log
 
     def instances(self) -> Iterable[Instance]:
         """Return the instances of the dataset's train split."""
         return self.data.instances("train")
+
+    def content(self) -> Any:
+        """Return the hashes of the settings and of the instances that are played."""
+        return [self.settings, split_hash(self.data, "train")]
 
     @property
     def settings(self) -> str:
@@ -102,7 +108,7 @@ class RecordedLogs(StoredLogs):
     def _settings(self) -> list[Any]:
         behaviours = {
             name: [
-                _plain(one.policy),
+                plugin_settings(one.policy),
                 one.episodes,
                 one.noise,
                 one.seconds,
@@ -116,7 +122,15 @@ class RecordedLogs(StoredLogs):
 
     def _read(self) -> LoggedEpisodes:
         """Read the stored log, if it was recorded from these settings."""
-        recorded = minari_files.read_card(self.folder)["card"].get("settings")
+        card = minari_files.read_card(self.folder)["card"]
+        train = split_hash(self.data, "train")
+        if card.get("train", train) != train:
+            raise UserError(
+                f"logs: {self.folder} was recorded on other instances: the train split of "
+                f"{self.data.name} has changed since; give the log another name (logs.name=...) or "
+                "delete the folder to record it again"
+            )
+        recorded = card.get("settings")
         if recorded not in (self.settings, _former_hash(self._settings())):
             raise UserError(
                 f"logs: {self.folder} was recorded from other settings ({recorded}, now "
@@ -197,26 +211,13 @@ class JoinedLogs(StoredLogs):
         self.store(log, {"parts": {part.name: part.hash for part in chosen}})
         return log
 
+    def content(self) -> Any:
+        """Return what the contents of the parts change."""
+        return [part.content() for part in self.parts.values()]
+
     def instances(self) -> Iterable[Instance]:
         """Return the instances of all parts, made one by one as they are needed."""
         return itertools.chain.from_iterable(part.instances() for part in self.parts.values())
-
-
-def _plain(value: Any) -> Any:
-    """Return a plug-in as [class name, {attribute: plain value}] for a hash.
-
-    Module paths and private attributes do not count.
-    """
-    if value is None or isinstance(value, int | float | str):
-        return value
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, Plugin):
-        attributes: Mapping[Any, Any] = value.hashed_settings()
-    else:
-        attributes = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
-    public = {str(key): _plain(one) for key, one in attributes.items() if str(key)[0] != "_"}
-    return [type(value).__name__, public]
 
 
 def _former_hash(settings: list[Any]) -> str:

@@ -12,11 +12,13 @@ The critic learns the returns of the schedules.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ from bench.logs.replay import ScheduleReplay
 from bench.rollout import as_solver, setting_of
 from bench.schedule import Schedule
 from bench.setting import Setting
+from bench.settings_hash import plugin_settings, settings_hash
 from bench.simulator.tables import NO_ACTION
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_simulator
@@ -41,6 +44,7 @@ from solvers.rl.trainer import Trainer
 
 FILE = "demonstrations.json.gz"
 OLD_FILE = "lessons.json.gz"  # its name in earlier versions, still read
+_log = logging.getLogger(__name__)
 SAVE_SECONDS = 10.0  # between two writes of the file
 
 
@@ -113,6 +117,8 @@ class Imitation:
     each instance only once.
     """
 
+    output_files: ClassVar = ("demonstrations",)
+
     teacher: Solver | Policy
     demonstrations: str | None = None
     instances: int = 3072
@@ -159,9 +165,13 @@ class Imitation:
         teacher = as_solver(self.teacher)
         teacher_setting = setting_of(self.teacher, setting)
         self.teacher.warm_up()
+        name = type(self.teacher).__name__
+        settings = settings_hash([plugin_settings(self.teacher), asdict(teacher_setting)])
         for i, instance in enumerate(used):
-            name = type(self.teacher).__name__
-            key = f"{instance.hash()} {setting.objective} {name} {self.seconds:g}"
+            former_key = f"{instance.hash()} {setting.objective} {name} {self.seconds:g}"
+            key = f"{former_key} {settings}"
+            if former_key in known and self.demonstrations is None:  # a file of this run alone
+                known.setdefault(key, known[former_key])
             if key not in known:
                 known[key] = self._solve(teacher, instance, teacher_setting, i)
                 if time.monotonic() - saved > SAVE_SECONDS:
@@ -265,8 +275,22 @@ class Imitation:
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """Read {schedule, cpu_seconds} by instance hash, objective, teacher and seconds."""
+    """Read {schedule, cpu_seconds} by instance hash, objective, teacher, seconds and settings.
+
+    What is damaged is left out, with a warning: it is solved again.
+    """
     try:
-        return read_json(path)
-    except (FileNotFoundError, InstanceError):
+        stored = read_json(path)
+    except FileNotFoundError:
         return {}
+    except InstanceError as error:
+        _log.warning("%s: %s; the teacher solves the instances again", path, error)
+        return {}
+    kept = {}
+    for key, one in stored.items() if isinstance(stored, dict) else ():
+        with contextlib.suppress(ArithmeticError, LookupError, TypeError, ValueError):
+            Schedule.from_dict(one["schedule"])
+            kept[key] = {"schedule": one["schedule"], "cpu_seconds": float(one["cpu_seconds"])}
+    if not isinstance(stored, dict) or len(kept) < len(stored):
+        _log.warning("%s: damaged; the teacher solves again what is missing", path)
+    return kept

@@ -15,11 +15,11 @@ import pytest
 
 from bench.contracts import Result
 from bench.instance import Instance, read_json, write_json
+from bench.instance_set import set_hash
 from bench.leaderboard import main, markdown, tables, write
 from bench.metrics import penalty
 from bench.references import RandomPlay, Reference, References
 from bench.run import common_scores
-from bench.run.instance_set import set_hash
 from bench.run.recompute import FILES, configuration, recompute_run
 from bench.schedule import Schedule
 from bench.tracking import Mlflow, StoredRun

@@ -6,7 +6,7 @@ import pytest
 
 from bench.errors import UserError
 from bench.instance import InstanceError
-from bench.run.instance_set import check, set_hash
+from bench.instance_set import check, set_hash
 from bench.workload import Agent, AgentType, Task, Workload, interpolate
 
 TYPES = (AgentType("cpu", 100.0, accelerated=False), AgentType("gpu", 400.0))

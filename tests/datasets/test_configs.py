@@ -7,7 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from bench.contracts import SPLITS, Dataset
-from bench.run.instance_set import check
+from bench.instance_set import check
 from bench.setting import Setting
 
 FILES = sorted((Path(__file__).parents[2] / "conf" / "dataset").glob("*.yaml"))

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from bench.errors import UserError
-from bench.run.instance_set import check
+from bench.instance_set import check
 from datasets.gangs import Gangs
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.errors import UserError
-from bench.run.instance_set import set_hash
+from bench.instance_set import set_hash
 from datasets.gap import Gap, GapRecipe, draw
 
 ONE = "2 3\n 1 0 5\n4 -2 6\n 1 2 3 4\n 5 6\n 7 8\n"  # rows wrap

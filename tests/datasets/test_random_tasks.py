@@ -3,7 +3,7 @@
 import pytest
 
 from bench.errors import UserError
-from bench.run.instance_set import set_hash
+from bench.instance_set import set_hash
 from bench.workload import Task
 from datasets.random_tasks import RandomTasks
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench.errors import UserError
-from bench.run.instance_set import set_hash
+from bench.instance_set import set_hash
 from datasets.seed_example import SeedExample
 
 ASSIGNMENTS = list(itertools.product(range(3), repeat=3))

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from bench.errors import UserError
-from bench.run.instance_set import check
+from bench.instance_set import check
 from datasets.swf import Swf, SwfJob, read_swf
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"

@@ -6,7 +6,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from bench.errors import UserError
-from bench.run.instance_set import check
+from bench.instance_set import check
 from datasets.swf import Swf
 from datasets.swf_resampled import SwfResampled
 from tests.datasets.test_swf import CONF, row, write

@@ -108,7 +108,7 @@ def test_settings_differ_by_solver_and_budget_and_not_by_log():
         "seed": 0,
     }
     other_log = {**config, "solver": {**config["solver"], "logs": {"name": "b"}}, "seed": 1}
-    moved = {**config, "solver": {**config["solver"], "_target_": "elsewhere.PPO"}}
+    moved = {**config, "solver": {**config["solver"], "_target_": "solvers.elsewhere.PPO"}}
     assert settings_of(config) == settings_of(other_log) == settings_of(moved)
     for changes in ({"alpha": 2.0}, {"_target_": "solvers.ppo.A2C"}):
         changed = {**config, "solver": {**config["solver"], **changes}}

@@ -79,8 +79,11 @@ def test_settings_stay_the_same_when_the_policy_was_played_or_trained(tmp_path, 
 def test_settings_do_not_depend_on_the_module_of_a_class(monkeypatch):
     made = RecordedLogs("x-v0", DATA, {"rule": Behaviour(SJF(), 1)})
     before = made.settings
-    monkeypatch.setattr(SJF, "__module__", "elsewhere")
+    monkeypatch.setattr(SJF, "__module__", "solvers.elsewhere")
     assert made.settings == before
+    monkeypatch.setattr(SJF, "__module__", "elsewhere")  # a class of the user
+    assert made.settings != before
+    monkeypatch.undo()
     assert RecordedLogs("x-v0", DATA, {"rule": Behaviour(WSPT(), 1)}).settings != before
 
 

@@ -38,6 +38,9 @@ class Counting(Solver):
         self.solver = solver or CpSat(threads=1)
         self.solved = 0
 
+    def hashed_settings(self):
+        return {"solver": self.solver}
+
     def solve(self, instance, setting, budget, rng) -> Result:
         self.solved += 1
         return self.solver.solve(instance, setting, budget, rng)

@@ -6,7 +6,7 @@ import pytest
 
 from bench.errors import UserError
 from bench.instance import Instance
-from bench.run.instance_set import check
+from bench.instance_set import check
 
 BUDGET = Instance([[3]], [[[1]]], [[1]], [0], sharing="budget", name="a")
 TIME = Instance([[3]], [[[1]]], [[1]], [0], name="b")
