@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,10 @@ import pytest
 from bench.contracts import Result, Solver, no_progress
 from bench.instance import Instance, read_json, write_json
 from bench.references import CACHE_SCHEMA, Reference, References
-from bench.references.own_solvers import is_own_exact_solver
+from bench.references.own_solvers import is_own_exact_solver, patched
 from bench.schedule import Schedule
 from bench.setting import Setting
-from solvers import cpsat
+from solvers import cpsat, exact, lagrangian
 from solvers.cpsat import CpSat
 from solvers.lagrangian import Lagrangian
 from tests.bench.verify.examples import CAPACITY_DUALS, machine
@@ -93,6 +95,12 @@ def test_a_bound_is_not_believed(claim: str, tmp_path: Path) -> None:
         result = Result(LONG_FIRST, status, 10.0, info=CLAIMS[claim])
         known, proven, _ = compare(tmp_path, Liar(), result)
         assert (known.bound, proven.status) == (TRIVIAL, "feasible")
+
+
+def test_nothing_in_the_exact_library_as_it_is_counts_as_patched() -> None:
+    for found in pkgutil.walk_packages(exact.__path__, "solvers.exact."):
+        assert patched(importlib.import_module(found.name)) == [], found.name
+    assert patched(cpsat) == patched(lagrangian) == []
 
 
 def test_a_patched_function_of_the_exact_library_is_noticed(
