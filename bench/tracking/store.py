@@ -241,12 +241,14 @@ class Store:
     def system_monitor(self, run_id: str) -> Any:
         """Return MLflow's collector of system metrics, not started.
 
-        Its own thread would give up at the first call that fails.
+        Its own thread would give up at the first call that fails. It only collects here, and is
+        given an address that it never uses, since it connects to a database when it is built.
         """
+        import_mlflow()
         from mlflow.system_metrics import system_metrics_monitor
 
         monitor: Any = system_metrics_monitor.SystemMetricsMonitor
-        return monitor(run_id, tracking_uri=self.uri)
+        return monitor(run_id, tracking_uri="http://127.0.0.1")
 
     # -- parts -----------------------------------------------------------------------------------
 

@@ -241,6 +241,14 @@ def test_locked_database_lets_the_run_go_on_and_is_written_later(
     assert points(store, again.id) == {("x", 0, 1.0): 1}
 
 
+def test_system_metrics_are_collected_without_the_store(tmp_path: Path) -> None:
+    absent = Store(sqlite_uri(tmp_path / "none" / "mlflow.db"), "test", "")
+    monitor = absent.system_monitor("")
+    monitor.collect_metrics()
+    assert monitor.aggregate_metrics()
+    assert list(tmp_path.iterdir()) == []
+
+
 def _locked() -> None:
     raise StoreUnavailableError("locked")
 
