@@ -220,8 +220,12 @@ class DRF(QueueRule):
         """Return the dominant share of the tenant of j."""
         if observation.tenant is None or observation.running_tenant is None:
             return observation.release.astype(float)
-        tenants = 1 + max(observation.tenant.max(), observation.running_tenant.max(initial=0))
-        held = np.zeros((tenants, len(observation.free[0])))  # (U, R)
-        np.add.at(held, observation.running_tenant, observation.running_demand)
-        share = (held / np.maximum(observation.capacity.sum(axis=0), 1)).max(axis=1)
-        return share[observation.tenant]
+        # the tenants that are visible, and the row of each task: of the P in the queue, then of
+        # the Q running ones
+        everyone = np.concatenate([observation.tenant, observation.running_tenant])
+        tenants, row = np.unique(everyone, return_inverse=True)
+        queued = len(observation.tenant)
+        held = np.zeros((len(tenants), observation.capacity.shape[1]))
+        np.add.at(held, row[queued:], observation.running_demand)
+        share = held / np.maximum(observation.capacity.sum(axis=0), 1)
+        return share.max(axis=1, initial=0.0)[row[:queued]]

@@ -122,5 +122,5 @@ def _service_order(instance: Instance, schedule: Schedule) -> NDArray[np.intp]:
     smaller one had been first in the queue, it would have started earlier.
     """
     demand = instance.demand[schedule.task, instance.agent_type[schedule.agent]]
-    share = (demand / np.maximum(instance.capacity[schedule.agent], 1)).max(axis=1)
+    share = (demand / np.maximum(instance.capacity[schedule.agent], 1)).max(axis=1, initial=0.0)
     return np.lexsort((-share, schedule.start))

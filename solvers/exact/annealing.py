@@ -36,7 +36,11 @@ Floats = NDArray[np.float64]
 
 
 class AnnealingProblem(NamedTuple):
-    """What the kernels read: an instance with N tasks, M agents, U tenants, R resources."""
+    """What the kernels read: an instance with N tasks, M agents, U tenants, R resources.
+
+    R is at least 1, because an outage is a time without free units: an instance without resources
+    gets one of which no task needs any.
+    """
 
     duration: Ints  # (N, M) ticks, -1: not eligible
     demand: Ints  # (N, M, R)
@@ -157,7 +161,7 @@ def greedy_schedule(instance: Instance) -> Schedule:
         busy_until[a] += problem.duration[j, a] * max(share[a], 1 / instance.n_tasks)
     longest = np.maximum(instance.longest(), 1)
     last_outage = max((outage.end for outage in instance.outages), default=0)
-    undisturbed = last_outage + int(instance.release.max())
+    undisturbed = max(last_outage, int(instance.release.max()))
     order = np.argsort(instance.release, kind="stable")
     start = np.empty(instance.n_tasks, dtype=np.int64)
     start[order] = undisturbed + np.cumsum(longest[order]) - longest[order]
@@ -177,12 +181,17 @@ def _annealing_problem(instance: Instance, terms: Terms) -> AnnealingProblem:
     tenant = np.full(n, -1, dtype=np.int64)
     if instance.quota is not None and instance.tenant is not None:
         tenant = m + instance.tenant
+    demand = instance.demand[:, instance.agent_type]
+    capacity = np.concatenate([instance.capacity, quota])
+    if not instance.n_resources:
+        demand = np.zeros((n, m, 1), dtype=np.int64)
+        capacity = np.zeros((len(capacity), 1), dtype=np.int64)
     problem = AnnealingProblem(
         duration=np.where(alone, instance.duration[:, instance.agent_type], -1),
-        demand=instance.demand[:, instance.agent_type],
+        demand=demand,
         release=instance.release,
         tenant=tenant,
-        capacity=np.concatenate([instance.capacity, quota]),
+        capacity=capacity,
         outages=np.array([o[:3] for o in instance.outages], dtype=np.int64).reshape(-1, 3),
         coefficient=np.array([float(c) for c in terms.coefficient]),
         lower_limit=np.array([float(limit) for limit in terms.lower_limit]),

@@ -2,7 +2,8 @@
 
 `problem` is an `AnnealingProblem`, `state` an `AnnealingState`. A profile is a step function over
 time: the free capacity of one agent (rows 0 .. M - 1) or what is left of one tenant's quota (rows
-M .. M + U - 1). The tuple `profiles` holds the ticks of the steps (M + U, L), the free units from
+M .. M + U - 1). During an outage an agent has -1 free units of every resource, less than any task
+needs. The tuple `profiles` holds the ticks of the steps (M + U, L), the free units from
 each step on (M + U, L, R) and the number of steps (M + U,).
 """
 

@@ -59,6 +59,7 @@ class Derived(NamedTuple):
 
 def featurize(view: BatchView) -> Features:
     """Return the features of the B decisions of `view`."""
+    view = with_resource(view)
     d = derive(view)
     return Features(
         task=stack(_task_columns(view, d), view.shown),
@@ -71,8 +72,27 @@ def featurize(view: BatchView) -> Features:
     )
 
 
+def with_resource(view: BatchView) -> BatchView:
+    """Return the view, with one resource where the problem has none (R = 0).
+
+    Every agent has one free unit of it and no task needs any, so that every feature has a value.
+    """
+    if view.demand.shape[3]:
+        return view
+
+    def units(column: Tensor, value: int) -> Tensor:
+        return column.new_full((*column.shape[:-1], 1), value)
+
+    return view._replace(
+        demand=units(view.demand, 0),
+        quota_left=units(view.quota_left, 1),
+        capacity=units(view.capacity, 1),
+        free=units(view.free, 1),
+    )
+
+
 def derive(view: BatchView) -> Derived:
-    """Return the quantities from which several features are computed.
+    """Return the quantities from which several features are computed; R >= 1.
 
     The columns of `load` estimate the cost that remains, from the tasks shown:
 
@@ -91,7 +111,7 @@ def derive(view: BatchView) -> Derived:
     duration = view.duration.float()
     capacity = view.capacity.float()
     weight = view.weight.float()
-    present = view.capacity.amax(dim=2) > 0
+    present = view.next_outage > 0
     covers = (view.demand <= view.capacity[:, None]).all(dim=3) & present[:, None]
     can_run = (view.duration > 0) & covers & view.shown[:, :, None]
     shortest = duration.masked_fill(~can_run, torch.inf).amin(dim=2)

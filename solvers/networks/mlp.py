@@ -28,6 +28,7 @@ from solvers.networks.features import (
     largest_share,
     smith_index,
     stack,
+    with_resource,
 )
 
 # the columns of `Features` that the network reads, in the order of MLPNetwork.featurize
@@ -77,6 +78,7 @@ class MLPNetwork(Network):
     @staticmethod
     def featurize(view: BatchView) -> Features:
         """Return the columns TASK_COLUMNS, AGENT_COLUMNS and PAIR_COLUMNS of the features only."""
+        view = with_resource(view)
         d = derive(view)
         tau = d.tau[:, None]
         slack = clip((view.due.float() - d.shortest) / tau)

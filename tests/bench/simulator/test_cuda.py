@@ -41,26 +41,29 @@ CASES = {
     "bounded slowdown": ({"objective": "bounded_slowdown"}, {"window": 4}),
     "makespan, sequential": ({"objective": "makespan", "event_order": "sequential"}, {}),
     "budget": ({"track": "assign"}, {"sharing": "budget"}),
+    "no resources": ({}, {"outages": True, "quotas": True, "resources": 0}),
 }
 
 
-def instances(rng, sharing="time", outages=False, quotas=False):
-    """Yield six instances of two resources on three agents of two types."""
+def instances(rng, sharing="time", outages=False, quotas=False, resources=2):
+    """Yield six instances of at most two resources on three agents of two types."""
+    time = sharing == "time"
+    capacity = [[4, 5], [6, 4], [4, 4]] if time else [[14, 15], [16, 14], [14, 14]]
     for _ in range(6):
         n = int(rng.integers(6, 11))
         more = {}
-        if sharing == "time":
+        if time:
             more.update(release=rng.integers(0, 20, n), due=rng.integers(5, 40, n))
         if outages:
             more.update(outages=[Outage(0, 5, 9), Outage(1, 12, 14, announced=False)])
         if quotas:
-            more.update(tenant=rng.integers(0, 2, n), quota=[[6, 7], [7, 6]])
+            more.update(
+                tenant=rng.integers(0, 2, n), quota=np.array([[6, 7], [7, 6]])[:, :resources]
+            )
         yield Instance(
             duration=rng.integers(1, 12, (n, 2)),
-            demand=rng.integers(0, 4, (n, 2, 2)),
-            capacity=[[4, 5], [6, 4], [4, 4]]
-            if sharing == "time"
-            else [[14, 15], [16, 14], [14, 14]],
+            demand=rng.integers(0, 4, (n, 2, 2))[..., :resources],
+            capacity=np.array(capacity)[:, :resources],
             agent_type=[0, 1, 1],
             sharing=sharing,
             **more,
@@ -70,7 +73,8 @@ def instances(rng, sharing="time", outages=False, quotas=False):
 def pair(case):
     """Return a Simulator and a TensorSimulator on CUDA of the same environments."""
     setting, more = CASES[case]
-    kind = {name: more[name] for name in ("sharing", "outages", "quotas") if name in more}
+    names = ("sharing", "outages", "quotas", "resources")
+    kind = {name: more[name] for name in names if name in more}
     options = {name: value for name, value in more.items() if name not in kind}
     drawn = list(instances(np.random.default_rng(0), **kind))
     setting = Setting(**setting)
