@@ -20,17 +20,34 @@ from numpy.typing import ArrayLike, NDArray
 
 from bench.files import write_bytes
 from bench.json_content import parse_json
+from bench.limits import (
+    MAX_INTEGER,
+    MAX_TENANTS,
+    MIN_TICK_SECONDS,
+    InstanceError,
+    Ints,
+    check_objective,
+    integer_array,
+    last_tick,
+    require,
+)
+
+__all__ = [
+    "KINDS",
+    "NOT_ELIGIBLE",
+    "SCHEMA",
+    "Instance",
+    "InstanceError",
+    "Ints",
+    "Outage",
+    "integer_array",
+    "read_json",
+    "write_json",
+]
 
 SCHEMA = 1
 KINDS = ("preprocess", "train", "inference", "deploy")
 NOT_ELIGIBLE = -1
-MAX_INTEGER = 10**12  # largest absolute value of a field; weighted sums of times fit int64
-
-Ints = NDArray[np.int64]
-
-
-class InstanceError(ValueError):
-    """An instance that breaks a rule; the message names the field, the index and the rule."""
 
 
 class Outage(NamedTuple):
@@ -95,6 +112,7 @@ class Instance:
         self._check_scalars()
         self._check_sharing()
         self._check_runnable()
+        self._check_size()
 
     # -- sizes and derived quantities --------------------------------------------------------------
 
@@ -303,25 +321,28 @@ class Instance:
         rule = "must be at least 1, or exactly -1 (not eligible)"
         for field in ("duration", "estimate"):
             value = getattr(self, field)
-            _require(field, value, (value >= 1) | (value == NOT_ELIGIBLE), rule)
+            require(field, value, (value >= 1) | (value == NOT_ELIGIBLE), rule)
         same = (self.estimate == NOT_ELIGIBLE) == (self.duration == NOT_ELIGIBLE)
-        _require("estimate", self.estimate, same, "must be -1 exactly where duration is -1")
+        require("estimate", self.estimate, same, "must be -1 exactly where duration is -1")
 
     def _check_tasks_and_agents(self) -> None:
         for field in ("demand", "capacity", "release", "weight", "due", "tenant", "quota"):
             value = getattr(self, field)
             if value is not None:
-                _require(field, value, value >= 0, "must not be negative")
+                require(field, value, value >= 0, "must not be negative")
         known_type = (self.agent_type >= 0) & (self.agent_type < self.n_types)
         rule = f"must be a type in [0, {self.n_types})"
-        _require("agent_type", self.agent_type, known_type, rule)
+        require("agent_type", self.agent_type, known_type, rule)
         known_kind = (self.kind >= 0) & (self.kind < len(KINDS))
-        _require("kind", self.kind, known_kind, f"must be in [0, {len(KINDS)}): {KINDS}")
+        require("kind", self.kind, known_kind, f"must be in [0, {len(KINDS)}): {KINDS}")
         if self.quota is not None:
             if self.tenant is None:
                 raise InstanceError("tenant: needed where quota is given")
             rule = f"must be in [0, {self.n_tenants}), a row of quota"
-            _require("tenant", self.tenant, self.tenant < self.n_tenants, rule)
+            require("tenant", self.tenant, self.tenant < self.n_tenants, rule)
+        elif self.tenant is not None:
+            rule = f"must be below {MAX_TENANTS}; number the tenants from 0"
+            require("tenant", self.tenant, self.tenant < MAX_TENANTS, rule)
 
     def _check_scalars(self) -> None:
         if self.sharing not in ("time", "budget"):
@@ -332,8 +353,13 @@ class Instance:
             raise InstanceError(f"offset: an integer is needed, got {self.offset!r}")
         tick = self.tick_seconds
         is_number = isinstance(tick, int | float) and not isinstance(tick, bool)
-        if not is_number or not 0 < tick <= MAX_INTEGER:
+        if not is_number or not tick > 0:
             raise InstanceError(f"tick_seconds: a positive number is needed, got {tick!r}")
+        if not MIN_TICK_SECONDS <= tick <= MAX_INTEGER:
+            raise InstanceError(
+                f"tick_seconds: value {tick!r}: must lie in [{MIN_TICK_SECONDS}, {MAX_INTEGER}]; "
+                "choose another unit of time"
+            )
 
     def _check_sharing(self) -> None:
         if self.sharing == "budget":
@@ -357,6 +383,13 @@ class Instance:
                 "no agent (and quota) that covers the demand"
             )
 
+    def _check_size(self) -> None:
+        """Check that every tick and every objective is exact; see `bench.limits`."""
+        last_outage = max((outage.end for outage in self.outages), default=0)
+        last = last_tick(self.release, self.duration, self.estimate, last_outage)
+        costs = self.sharing == "budget"
+        check_objective(self.weight, self.duration.max(axis=1) if costs else last, self.offset)
+
 
 def _checked_outage(i: int, raw: Any, n_agents: int) -> Outage:
     """Return entry i of the outages, given as a mapping or a sequence."""
@@ -377,48 +410,6 @@ def _checked_outage(i: int, raw: Any, n_agents: int) -> Outage:
     if not 0 <= start < end:
         raise InstanceError(f"outages[{i}]: [{start}, {end}) must satisfy 0 <= start < end")
     return Outage(agent, start, end, outage.announced)
-
-
-def integer_array(field: str, value: ArrayLike, ndim: int) -> Ints:
-    """Return `value` as a new int64 array.
-
-    Parameters
-    ----------
-    field
-        Name for error messages.
-    value
-        Array or nested lists of integers, possibly given as floats.
-    ndim
-        Number of dimensions that it must have.
-
-    Raises
-    ------
-    InstanceError
-        If it is anything else; the message names the field and the index.
-    """
-    try:
-        raw = np.array(value)
-    except ValueError:
-        raise InstanceError(f"{field}: rows of different length") from None
-    if raw.size == 0:
-        raw = raw.astype(np.int64)
-    if raw.ndim != ndim:
-        raise InstanceError(f"{field}: needs {ndim} dimensions, got {raw.ndim}")
-    if raw.dtype.kind == "f":
-        _require(field, raw, np.isfinite(raw), "must be a number")
-        _require(field, raw, raw == np.floor(raw), "must be an integer")
-    elif raw.dtype.kind not in "iu":
-        raise InstanceError(f"{field}: integers are needed, got {raw.dtype}")
-    _require(field, raw, np.abs(raw) <= MAX_INTEGER, f"must not exceed {MAX_INTEGER} in size")
-    return raw.astype(np.int64)
-
-
-def _require(field: str, value: NDArray[Any], holds: NDArray[np.bool_], rule: str) -> None:
-    """Raise InstanceError for the first entry of `value` where `holds` is false."""
-    if not holds.all():
-        index = tuple(int(i) for i in np.argwhere(~holds)[0])
-        where = ", ".join(map(str, index))
-        raise InstanceError(f"{field}[{where}]: {value[index]} {rule}")
 
 
 def read_json(path: str | Path) -> Any:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.instance import KINDS, Instance, Ints
+from bench.limits import MAX_INTEGER
 from bench.schedule import Schedule
 from bench.setting import OBJECTIVES, SLOWDOWN_THRESHOLD_SECONDS, Setting, SettingError
 
@@ -108,18 +109,17 @@ def _energy_bound(instance: Instance) -> float:
     """Return the largest r + ceil(work released from r on / capacity) over r and resources.
 
     The work of a task is its smallest duration * demand over the types that can run it, in
-    unit-ticks of the resource; the capacity is that of all agents.
+    unit-ticks of the resource; the capacity is that of all agents. It is computed in Python's
+    integers, which are exact.
     """
-    work = np.where(
-        instance.runnable()[..., None],
-        instance.duration[..., None].astype(float) * instance.demand,
-        np.inf,
-    )
+    work = instance.duration[..., None].astype(object) * instance.demand  # (N, T, R)
+    possible = np.broadcast_to(instance.runnable()[..., None], work.shape)
+    least = np.where(possible, work, MAX_INTEGER**2).min(axis=1)  # (N, R)
     latest_first = np.argsort(-instance.release, kind="stable")
-    least = np.cumsum(work.min(axis=1)[latest_first], axis=0)
+    released = np.cumsum(least[latest_first], axis=0)
     units = np.maximum(instance.capacity.sum(axis=0), 1)
-    ends = instance.release[latest_first][:, None] + np.ceil(least / units)
-    return float(ends.max(initial=0.0))
+    ends = instance.release[latest_first][:, None] - (-released // units)
+    return float(ends.max(initial=0))
 
 
 def _check(instance: Instance, name: str) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bench.instance import MAX_INTEGER, NOT_ELIGIBLE, InstanceError, Ints
+from bench.instance import NOT_ELIGIBLE, InstanceError, Ints
+from bench.limits import MAX_INTEGER
 
 TOLERANCE = 5e-10  # ticks that a time may exceed a whole number of ticks by and not be rounded up
 RELATIVE_TOLERANCE = 2.0**-50  # the same for large numbers of ticks: some units in the last place

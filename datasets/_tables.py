@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.instance import MAX_INTEGER
+from bench.limits import MAX_INTEGER
 
 # first bytes of a compressed file -> what decompresses it
 COMPRESSIONS: dict[bytes, Callable[[bytes], bytes]] = {

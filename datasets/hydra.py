@@ -17,7 +17,8 @@ import numpy as np
 
 from bench.contracts import Dataset
 from bench.errors import UserError
-from bench.instance import MAX_INTEGER, Instance
+from bench.instance import Instance
+from bench.limits import MAX_INTEGER
 from bench.ticks import duration_to_ticks, seconds_between, time_to_ticks
 from datasets._files import find_file, other_files, split_windows
 from datasets._reading import Reading

@@ -19,7 +19,8 @@ from gymnasium import spaces
 from gymnasium.utils import seeding
 from numpy.typing import NDArray
 
-from bench.instance import MAX_INTEGER, Instance, Ints
+from bench.instance import Instance, Ints
+from bench.limits import MAX_INTEGER
 from bench.schedule import Schedule
 from bench.setting import Setting
 from bench.simulator.batch import NO_LIMIT, Simulator

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.instance import MAX_INTEGER
+from bench.limits import MAX_INTEGER
 from bench.observation import Observation
 from bench.simulator.tables import (
     CAPACITY, DEMAND, DUE, FREE, INSTANCE, KIND, LAST_END, NEVER, NEXT_END, NEXT_OUTAGE, N_TASKS,
@@ -36,7 +36,7 @@ class BatchView(NamedTuple):
     capacity: Tensor  # (B, M, R) units, 0 for padding
     free: Tensor  # (B, M, R) units
     up: Tensor  # (B, M) 1 = not in an outage
-    next_outage: Tensor  # (B, M) ticks from now
+    next_outage: Tensor  # (B, M) ticks from now: at least 1, for padding at most 0
     next_end: Tensor  # (B, M) ticks from now, 0 for an idle agent
     last_end: Tensor  # (B, M) ticks from now, 0 for an idle agent
     mask: Tensor  # (B, K * M + 1) bool

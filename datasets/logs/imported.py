@@ -23,8 +23,9 @@ import torch
 
 from bench.contracts import Progress, no_progress
 from bench.errors import UserError
-from bench.instance import MAX_INTEGER, Instance
+from bench.instance import Instance
 from bench.left_shift import active
+from bench.limits import MAX_INTEGER
 from bench.logs.episodes import EpisodeRecorder, LoggedEpisodes, concatenate
 from bench.logs.replay import ScheduleReplay
 from bench.schedule import Schedule

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.errors import UserError
-from bench.instance import MAX_INTEGER
+from bench.limits import MAX_INTEGER
 from bench.ticks import seconds_between
 from datasets._tables import read_rows
 

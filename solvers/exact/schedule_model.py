@@ -255,6 +255,7 @@ class ScheduleModel:
         for j, (coefficient, limit, origin) in enumerate(
             zip(terms.coefficient, terms.lower_limit, terms.origin, strict=True)
         ):
+            origin = min(origin, int(latest[j]))  # no later due date counts; products fit int64
             slope = floor(scale * coefficient)
             least = floor(scale * coefficient * limit)
             cost = slope * (self.end[j] - origin)

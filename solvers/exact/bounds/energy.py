@@ -144,7 +144,7 @@ class EnergyModel:
     ) -> pywraplp.Constraint:
         """Make the work of these shares fit `units` of a resource from `threshold` to the end."""
         work = sum(
-            int(self.demand[j, g, resource] * self.duration[j, g]) * x
+            int(self.demand[j, g, resource]) * int(self.duration[j, g]) * x
             for (j, g), x in share.items()
         )
         return solver.Add(units * makespan - work >= units * threshold)

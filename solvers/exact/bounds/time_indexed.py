@@ -139,7 +139,10 @@ class TimeIndexedRelaxation:
         self.end = max(end, self.start + 1)
         rows = zip(terms.coefficient, terms.lower_limit, strict=True)
         self.costs = np.array([[float(c), float(c * limit)] for c, limit in rows])  # (N, 2)
-        self.origin = np.array(terms.origin, dtype=np.int64)
+        last_outage = max((outage.end for outage in instance.outages), default=0)
+        # no completion that is considered lies later, so no later due date counts
+        self.latest = max(self.end, last_outage) + int(self.duration.max())
+        self.origin = np.minimum(np.array(terms.origin, dtype=np.int64), self.latest)
 
     def _outages(self) -> Ints:
         """Return the ticks [start, end) of each pool's outages in order, then FAR (G, O, 2)."""
@@ -314,7 +317,13 @@ class TimeIndexedRelaxation:
     # -- the proof, in integers -------------------------------------------------------------------
 
     def exact_bound(self, multipliers: TimeIndexedMultipliers) -> MultiplierBound:
-        """Return the exact bound of the multipliers, rounded down to multiples of 1 / scale."""
+        """Return the exact bound of the multipliers, rounded down to multiples of 1 / scale.
+
+        Multipliers too large for 64 bits are replaced by 0.
+        """
+        if self._largest_multiplier_cost(multipliers) > LARGEST_VALUE / 2:
+            zeros = (np.zeros_like(x) for x in multipliers[1:])
+            multipliers = TimeIndexedMultipliers(multipliers.grid, *zeros)
         scale = self._scale(multipliers)
         grid = multipliers.grid
         rounded = (np.floor(scale * x).astype(np.int64) for x in multipliers[1:])
@@ -361,10 +370,8 @@ class TimeIndexedRelaxation:
         No cost of a task, with all multipliers, reaches LARGEST_VALUE / scale.
         """
         per_task = self._largest_multiplier_cost(multipliers)
-        last_outage = max((outage.end for outage in self.instance.outages), default=0)
-        latest = max(int(multipliers.grid[-1]), last_outage) + int(self.duration.max())
         # (N,) the largest C_j - origin_j, either way
-        distance = np.maximum(abs(latest - self.origin), self.origin)
+        distance = np.maximum(abs(self.latest - self.origin), self.origin)
         terms = np.maximum(self.costs[:, 0] * distance, self.costs[:, 1])
         largest = max(1.0, float(terms.max())) + per_task
         alone = self.terms.value(self.instance.release + self.instance.shortest())

@@ -173,7 +173,7 @@ def add_usage(grid, duration, demand, tenant, pool, start, used, quota_used):
         g, begin, end = pool[j], start[j], start[j] + duration[j, pool[j]]
         i = min(max(np.searchsorted(grid, begin, side="right") - 1, 0), k)
         while i < k and grid[i] < end:
-            ticks = min(end, grid[i + 1]) - max(begin, grid[i])
+            ticks = float(min(end, grid[i + 1]) - max(begin, grid[i]))  # products may exceed int64
             for r in range(used.shape[1]):
                 used[g, r, i] += demand[j, g, r] * ticks
                 if len(quota_used):
