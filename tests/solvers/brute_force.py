@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 
-import numba
 import numpy as np
 
+from bench.compiled import compiled
 from bench.instance import Instance, Ints, Outage
 from bench.left_shift import fits_alone
 from bench.schedule import Schedule
@@ -81,7 +81,7 @@ def random_schedule(instance: Instance, setting: Setting, rng: np.random.Generat
     return Schedule.from_assignment(instance, agent, start)
 
 
-@numba.njit
+@compiled()
 def reserve(ticks, start, end, units):
     """Add `units` (R,) to ticks (H, R) in [start, end)."""
     for tick in range(start, end):
@@ -89,7 +89,7 @@ def reserve(ticks, start, end, units):
             ticks[tick, r] += units[r]
 
 
-@numba.njit
+@compiled()
 def enumerate_schedules(
     duration, demand, capacity, release, away, tenant, quota, weight, due, slowdown_duration
 ):
@@ -172,7 +172,7 @@ def brute_force(instance: Instance) -> dict[str, float]:
     for outage in instance.outages:
         away[outage.agent, outage.start : outage.end] = True
     shortest = np.where(duration > 0, duration, 10**9).min(axis=1)
-    values = enumerate_schedules(
+    arrays = (
         duration,
         demand,
         instance.capacity,
@@ -184,6 +184,8 @@ def brute_force(instance: Instance) -> dict[str, float]:
         instance.due,
         np.maximum(shortest, 10 / instance.tick_seconds),
     )
+    # copies: one memory layout, for which the function is compiled once
+    values = enumerate_schedules(*(np.array(x, order="C") for x in arrays))
     return dict(zip(OBJECTIVES, values.tolist(), strict=True))
 
 
