@@ -25,6 +25,7 @@ import numpy as np
 
 from bench.analysis import stats
 from bench.errors import UserError
+from bench.files import write_text
 from bench.instance import read_json
 from bench.plugins import pinned_hashes
 from bench.references import SHIPPED, shipped_file, shipped_reference
@@ -132,7 +133,7 @@ def add(path: Path, folders: Sequence[Path]) -> None:
             "hashes": [one.hash() for one in found["instances"]],
         }
     data["rows"].sort(key=lambda row: [str(row[name]) for name in SAME])
-    path.write_text(_one_row_a_line(data))
+    write_text(path, _one_row_a_line(data))
 
 
 def _one_row_a_line(data: Mapping[str, Any]) -> str:
@@ -192,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if options.check:
         return int(new != text)
-    PAGE.write_text(new)
+    write_text(PAGE, new)
     return 0
 
 

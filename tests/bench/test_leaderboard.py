@@ -272,7 +272,11 @@ def test_seeds_of_one_configuration_are_one_row_with_an_interval(tmp_path: Path)
 
 def test_a_configuration_is_all_settings_but_seed_split_and_modules() -> None:
     old = {"solver._target_": "solvers.ppo.PPO", "solver.lam": "0.9", "events": "singly"}
-    new = {"solver._target_": "x.PPO", "solver.gae_lambda": "0.9", "event_order": "sequential"}
+    new = {
+        "solver._target_": "solvers.x.PPO",
+        "solver.gae_lambda": "0.9",
+        "event_order": "sequential",
+    }
     here = configuration({**new, "seed": "1", "split": "test", "dataset.path": "a.csv"})
     assert configuration({**old, "seed": "2", "split": "validation"}) == here
     for change in ({"event_order": "batched"}, {"budget.seconds": "9"}, {"dataset.load": "2"}):
