@@ -8,8 +8,9 @@ penalty of an unassigned task.
 Only rows that verified are ranked. What differs from its record, or is not of the right form, is
 listed below with the reason (MISMATCH), as are failed runs. Columns marked * are what the run
 claims. A row holds the seeds of one configuration on one problem and of one origin (user of the
-store, code version, hardware). A newer run replaces an older one only if all of that and the seed
-are the same; runs of one row with the same schedules are copies and count once.
+store, code version, hardware), where all decided in processes of their own or none did. A newer run
+replaces an older one only if all of that and the seed are the same; runs of one row with the same
+schedules are copies and count once.
 """
 
 from __future__ import annotations
@@ -161,12 +162,13 @@ def row(
     """Return the row of the seeds of one configuration on one problem, or of one failed run."""
     first = members[0]
     record = first.record
-    names = ("solver", "information", "isolated", "non_anticipation", *PROBLEM_FIELDS)
+    names = ("solver", "information", "isolated", *PROBLEM_FIELDS)
     facts = {name: record.get(name) for name in names}
     distinct = list({one.schedules or one.run: one for one in members}.values())
     out = {
         **dict.fromkeys(COLUMNS),
         **{name: value for name, value in facts.items() if name in COLUMNS},
+        "non_anticipation": _weakest([one.record.get("non_anticipation") for one in members]),
         "logs": record.get("logs/name"),
         "selection": selection(record),
         "configuration": first.configuration,
@@ -180,6 +182,11 @@ def row(
     if first.error:
         return cast("LeaderboardRow", {**out, "error": first.error, "verified": "no"})
     return cast("LeaderboardRow", {**out, **_quality(distinct, common, rng)})
+
+
+def _weakest(claims: Sequence[str | None]) -> str | None:
+    """Return the least that the seeds of a row say about non-anticipation."""
+    return next((one for one in (None, "not reproducible") if one in claims), claims[0])
 
 
 def _quality(

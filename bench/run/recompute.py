@@ -75,11 +75,12 @@ class RecomputedRun:
     def group(self) -> tuple[Any, ...]:
         """What the seeds of one row share, recomputed from the run's own content.
 
-        Solver, problem, configuration and origin: the user of the store, code version, hardware.
+        Solver, problem, configuration, whether it decided in a process of its own, and origin: the
+        user of the store, code version, hardware.
         """
         record = self.record
-        same = (record.get("solver"), record.get("information"), *problem(record))
-        return (*same, self.configuration, self.origin)
+        played = (record.get("solver"), record.get("information"), record.get("isolated"))
+        return (*played, *problem(record), self.configuration, self.origin)
 
     @cached_property
     def key(self) -> tuple[Any, ...]:

@@ -345,3 +345,33 @@ def test_a_swapped_instance_is_noticed(tmp_path: Path) -> None:
     write_json(tmp_path / "a" / FILES[0], [easier.to_dict(), PROBLEMS[1].to_dict()])
     (row,) = board(tmp_path, run)
     assert "stored beside instance" in row["error"]
+
+
+# -- how online rows were played -------------------------------------------------------------------
+
+
+def online(folder: Path, seed: int, isolated: bool, outcome: str = "checked") -> StoredRun:
+    claims = {"track": "online", "observe": "arrived", "information": "online"}
+    return honest(folder, seed=seed, isolated=isolated, non_anticipation=outcome, **claims)
+
+
+def test_a_row_holds_no_seeds_that_were_isolated_beside_others(tmp_path: Path) -> None:
+    runs = [online(tmp_path / str(seed), seed, isolated=seed > 0) for seed in range(3)]
+    rows = board(tmp_path, *runs)
+    assert sorted((row["isolated"], len(row["runs"])) for row in rows) == [(False, 1), (True, 2)]
+
+
+def test_a_run_in_the_suites_process_replaces_no_isolated_one(tmp_path: Path) -> None:
+    isolated = online(tmp_path / "isolated", 0, isolated=True)
+    newer = replace(online(tmp_path / "newer", 0, isolated=False), started=1)
+    rows = board(tmp_path, isolated, newer)
+    assert sorted((row["isolated"], row["replaced"]) for row in rows) == [(False, []), (True, [])]
+
+
+def test_a_row_is_not_called_checked_where_one_seed_is_not(tmp_path: Path) -> None:
+    outcomes = ("checked", "not reproducible", "checked")
+    runs = [
+        online(tmp_path / str(seed), seed, True, outcome) for seed, outcome in enumerate(outcomes)
+    ]
+    (row,) = board(tmp_path, *runs)
+    assert row["non_anticipation"] == "not reproducible"
