@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -21,6 +21,7 @@ from bench.cli.configuration import (
     config_of_solver,
     name_of_solver,
     plain,
+    reference_is_changed,
 )
 from bench.cli.overrides import parse
 from bench.contracts import Budget, Dataset, Plugin, Solver, check_plugin
@@ -94,14 +95,14 @@ class JobSetup:
         )
         _check_kind("budget", budget, Budget)
         reference = config.reference
-        reference_solver = build("reference.solver", reference.solver)
-        _check_kind("reference.solver", reference_solver, Solver)
+        reference_solver = functools.partial(_reference_solver, reference.solver)
+        changed = reference_is_changed(config.hydra if "hydra" in config else HydraConfig.get())
         tracker = build("tracking", config.tracking)
         _check_kind("tracking", tracker, (Mlflow, Off))
         output_folder("runs", config.runs)
         references = References(
             output_folder("cache", config.cache or user_cache()),
-            reference_solver,
+            reference_solver() if changed else reference_solver,
             reference.seconds,
             budget.threads,
             reference.solver["_target_"].rsplit(".", 1)[-1].lower(),
@@ -156,6 +157,12 @@ class JobSetup:
                 config=kept,
                 isolate=False,  # a process for each would cost more than all rules together
             )
+
+
+def _reference_solver(config: DictConfig) -> Solver:
+    solver = build("reference.solver", config)
+    _check_kind("reference.solver", solver, Solver)
+    return cast("Solver", solver)
 
 
 def _check_kind(where: str, built: object, kind: type | tuple[type, ...]) -> None:

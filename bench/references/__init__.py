@@ -23,7 +23,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -84,7 +84,8 @@ class References:
     cache
         Folder in which computed references are kept.
     solver
-        Computes what is neither shipped nor cached; None: it stays unknown.
+        Computes what is neither shipped nor cached; None: it stays unknown. A function that
+        returns the solver is called when the first reference has to be computed.
     seconds
         Time limit of that solver per instance.
     threads
@@ -99,18 +100,24 @@ class References:
     def __init__(
         self,
         cache: str | Path,
-        solver: Solver | None = None,
+        solver: Solver | Callable[[], Solver] | None = None,
         seconds: float = 20.0,
         threads: int = 2,
         name: str = "reference",
         shipped: bool = True,
     ) -> None:
         self.cache = Path(cache)
-        self.solver = solver
+        self._given = solver
         self.seconds = seconds
         self.threads = threads
         self.name = name
         self.shipped = shipped
+
+    @functools.cached_property
+    def solver(self) -> Solver | None:
+        """The solver; a computation of references is the first to build it."""
+        given = self._given
+        return given if given is None or isinstance(given, Solver) else given()
 
     def known(self, instance: Instance, objective: str) -> Reference:
         """Return the best of the shipped and the cached reference and the trivial bound."""
@@ -159,8 +166,9 @@ class References:
             progress("references", i, len(instances), instance.name)
             self.random(instance, setting)
             known = self.known(instance, setting.objective)
-            if self.solver is not None and not known.proved and known.seconds < self.seconds:
-                self._compute(self.solver, instance, setting)
+            if known.proved or known.seconds >= self.seconds or self.solver is None:
+                continue
+            self._compute(self.solver, instance, setting)
         progress("references", len(instances), len(instances), "")
 
     def compare(
@@ -296,6 +304,7 @@ class References:
         rng = np.random.default_rng(0)
         lent = copy_of(instance)
         try:
+            solver.warm_up()  # so that no time limit includes compilation
             result = solver.solve(lent, free, Budget(self.seconds, threads=self.threads), rng)
             check_unaltered(instance, lent, "the reference solver")
             _, _, wrong = self.compare(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
@@ -133,10 +134,9 @@ class RunFolder:
 
     def rows(self) -> list[Row]:
         """Return the table of a finished run."""
-        import pandas
+        from pyarrow import parquet
 
-        rows = pandas.read_parquet(self.path / TABLE).to_dict("records")
-        return cast("list[Row]", rows)
+        return cast("list[Row]", parquet.ParquetFile(self.path / TABLE).read().to_pylist())
 
     def stored_entries(self) -> list[Entry]:
         """Return the entries of a finished run, without proofs."""
@@ -164,9 +164,16 @@ class RunFolder:
 
     def write_rows(self, record: Record, rows: Sequence[Row]) -> None:
         """Write the table and then the record."""
-        import pandas
+        import pyarrow
+        from pyarrow import parquet
 
-        write_bytes(self.path / TABLE, pandas.DataFrame(rows).to_parquet(None))
+        names = dict.fromkeys(name for row in rows for name in row)
+        columns = {  # NaN is stored as a missing value
+            name: pyarrow.array([row.get(name) for row in rows], from_pandas=True) for name in names
+        }
+        table = io.BytesIO()
+        parquet.write_table(pyarrow.table(columns), table)
+        write_bytes(self.path / TABLE, table.getvalue())
         self.write_record(record)
 
     def write_record(self, record: Record) -> None:
