@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -28,6 +28,7 @@ def find_files(
     required: str,
     pattern: str = "*",
     download_base: str = "",
+    may_be_equal: bool = False,
 ) -> list[Path]:
     """Return the files of a dataset: given by the user, or else downloaded.
 
@@ -45,6 +46,8 @@ def find_files(
         .gz. Hidden files and copies (such as `a.csv~`, `a.csv.bak`) never match.
     download_base
         The part that the addresses in `downloads` have in common.
+    may_be_equal
+        Whether two files of a folder may have the same content; never a file and its .gz.
 
     Raises
     ------
@@ -54,7 +57,12 @@ def find_files(
     """
     files = _matching_files(path, downloads, required, pattern, download_base)
     if path is not None:
-        _refuse_copies(path, files)
+        pairs = [*_compressed_twins(files), *([] if may_be_equal else equal_files(files))]
+        for first, second in pairs:
+            raise UserError(
+                f"dataset.path: value {path}: {first.name} and {second.name} are copies of "
+                "one file; delete one of them, or name a file"
+            )
     return files
 
 
@@ -132,21 +140,22 @@ def _matches(name: str, pattern: str) -> bool:
     return any(fnmatchcase(one, pattern.lower()) for one in (name.lower(), bare))
 
 
-def _refuse_copies(path: str | Path, files: Sequence[Path]) -> None:
-    """Raise a UserError if two files are equal, or one is another one compressed."""
+def equal_files(files: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Return each file whose content an earlier one has too, after that one."""
     sizes = Counter(file.stat().st_size for file in files)
-    seen: dict[str, Path] = {}  # name, or SHA-256 of the content -> first file with it
-    for file in files:
-        keys = [without_gz(file.name)]
-        if sizes[file.stat().st_size] > 1:
-            keys.append(hashlib.sha256(file.read_bytes()).hexdigest())
-        for key in keys:
-            if key in seen:
-                raise UserError(
-                    f"dataset.path: value {path}: {seen[key].name} and {file.name} are copies of "
-                    "one file; delete one of them, or name a file"
-                )
-            seen[key] = file
+    candidates = [file for file in files if sizes[file.stat().st_size] > 1]
+    return _pairs(candidates, lambda file: hashlib.sha256(file.read_bytes()).hexdigest())
+
+
+def _compressed_twins(files: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Return each file whose name an earlier one has too but for the ending .gz, after that one."""
+    return _pairs(files, lambda file: without_gz(file.name))
+
+
+def _pairs(files: Sequence[Path], key: Callable[[Path], str]) -> list[tuple[Path, Path]]:
+    first: dict[str, Path] = {}
+    keyed = [(first.setdefault(key(file), file), file) for file in files]
+    return [(one, other) for one, other in keyed if one != other]
 
 
 @dataclass(frozen=True)

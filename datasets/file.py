@@ -8,7 +8,7 @@ from pathlib import Path
 from bench.contracts import SPLITS, Dataset
 from bench.errors import UserError
 from bench.instance import Instance, InstanceError, read_json
-from datasets._files import find_files, other_files
+from datasets._files import equal_files, find_files, other_files
 from datasets._reading import Reading
 
 REQUIRED = (
@@ -71,6 +71,12 @@ class Files(Dataset):
             self._reported.add(split)
             folder = self._folder(split)
             reading.ignore_files(other_files(folder, files))
+            if equal := equal_files(files):
+                first, second = equal[0]
+                reading.note(
+                    f"{len(equal)} files have the content of another one, such as {second.name} "
+                    f"that of {first.name}"
+                )
             if folder and folder != Path(self.path or "").expanduser():
                 reading.ignore_files(other_files(folder.parent, []), "beside the splits")
             reading.finish()
@@ -88,4 +94,4 @@ class Files(Dataset):
         return path
 
     def _files(self, split: str) -> list[Path]:
-        return find_files(self._folder(split), {}, REQUIRED, self.pattern)
+        return find_files(self._folder(split), {}, REQUIRED, self.pattern, may_be_equal=True)

@@ -53,6 +53,17 @@ def test_copies_in_a_folder_are_no_instances(tmp_path, caplog):
         durations(tmp_path)
 
 
+def test_equal_instances_under_different_names_count_and_are_mentioned(tmp_path, caplog):
+    for name in ("0.json", "1.json", "2.json"):
+        instance(7).write(tmp_path / name)
+    with caplog.at_level("INFO"):
+        assert durations(tmp_path) == [7, 7, 7]
+    assert caplog.messages == [
+        f"{tmp_path}: 3 instances read, 3 used; 2 files have the content of another one, such as "
+        "1.json that of 0.json"
+    ]
+
+
 def test_files_beside_the_splits_are_named(tmp_path, caplog):
     (tmp_path / "test").mkdir()
     instance(1).write(tmp_path / "test" / "x.json")
