@@ -12,7 +12,6 @@ a cache's `baselines`), in place of those of the same solver, data set, track an
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
@@ -27,7 +26,9 @@ from bench.analysis import stats
 from bench.errors import UserError
 from bench.files import write_text
 from bench.instance import read_json
+from bench.paths import path_component
 from bench.plugins import pinned_hashes
+from bench.programs import ArgumentParser, program
 from bench.references import SHIPPED, shipped_file, shipped_reference
 from bench.run.recompute import FILES, recompute_schedules
 from bench.run.record_schema import valid_claims
@@ -171,9 +172,10 @@ def _commit(name: str) -> str:
     return f"commit {commit[:10]}{' with changes' if changed else ''}"
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the tables anew, or check them; return the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m bench.result_tables",
         description="Make the tables in bench/results/README.md from stored runs.",
     )
@@ -183,14 +185,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if bool(options.add) != bool(options.run):
         parser.error("--add: needs a table and the folders of runs")
-    try:
-        if options.add:
-            add(RESULTS / f"{options.add}.json", options.run)
-        text = PAGE.read_text()
-        new = rendered(text, RESULTS)
-    except (UserError, OSError, ValueError, KeyError) as error:
-        print(error, file=sys.stderr)
-        return 2
+    if options.add:
+        add(RESULTS / f"{path_component('--add', options.add)}.json", options.run)
+    text = PAGE.read_text()
+    new = rendered(text, RESULTS)
     if options.check:
         return int(new != text)
     write_text(PAGE, new)

@@ -107,6 +107,22 @@ def test_a_run_that_does_not_verify_is_not_added(tmp_path: Path) -> None:
     assert not (tmp_path / "t.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--add", "../x", "."], "--add: value '../x': must consist of letters"),
+        (["--add", "x", "nowhere"], "nowhere/result.json: No such file or directory"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(
+    arguments: list[str], line: str, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    (shown,) = capsys.readouterr().err.splitlines()
+    assert shown.startswith(line)
+    assert sorted(path.name for path in copy.iterdir()) == ["README.md", "planners.json"]
+
+
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
 def test_every_shipped_file_has_its_date(path: Path) -> None:
     assert re.fullmatch(r"2\d\d\d-\d\d-\d\d", read_json(path)["date"])
