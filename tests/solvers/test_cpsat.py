@@ -183,7 +183,7 @@ def test_optimum_equals_the_published_optimum_of_gap(row: dict[str, str]) -> Non
         maximise = Instance(duration=top - cost, sense="max", offset=top, **parts)
         cases.append((maximise, row["max_optimum"]))
     for instance, optimum in cases:
-        setting, budget = Setting(track="assign"), Budget(seconds=300)
+        setting, budget = Setting(track="assign"), Budget(seconds=600)
         result = CpSat(threads=2).solve(instance, setting, budget, np.random.default_rng(0))
         assert verify(instance, result.schedule) == []
         assert result.status == "optimal"

@@ -239,7 +239,7 @@ def random_instance(rng: np.random.Generator, budget: bool = False) -> Instance:
 
 def optimum(instance: Instance, objective: ExactObjective) -> Number | None:
     """Return the optimum by the second model, with a verified schedule; None: infeasible."""
-    found = solve_second_model(ExactProblem(instance), objective, 60.0)
+    found = solve_second_model(ExactProblem(instance), objective, 3600.0)
     if found.schedule is None:
         return None
     assert found.finished

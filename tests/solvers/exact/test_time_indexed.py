@@ -172,7 +172,7 @@ def test_variable_fixing_keeps_every_schedule_that_is_no_worse(seed: int, packin
         terms = Terms.of(instance, name)
         relaxation, bound = relax(instance, terms, packing)
         first = greedy_schedule(instance)
-        best = improve_schedule(instance, terms, first, 60.0, rng, patience=2)
+        best = improve_schedule(instance, terms, first, 3600.0, rng, patience=2)
         limit = terms.value(completion_times(best))
         windows = relaxation.start_windows(bound, limit)
         for schedule in [best, *(neighbour(instance, best, rng) for _ in range(50))]:
@@ -241,7 +241,7 @@ def test_a_long_horizon_has_a_coarse_grid_and_a_useful_bound() -> None:
     terms = Terms.of(instance, "total_time")
     _, bound = relax(instance, terms)
     first = greedy_schedule(instance)
-    schedule = improve_schedule(instance, terms, first, 60.0, rng, patience=2)
+    schedule = improve_schedule(instance, terms, first, 3600.0, rng, patience=2)
     best = terms.value(completion_times(schedule))
     alone = terms.value(instance.release + instance.shortest())
     assert len(bound.multipliers.grid) <= 1025
