@@ -68,10 +68,10 @@ def test_noise_draws_the_given_share_of_actions_uniformly():
 
 def test_an_exact_solver_is_recorded_optimally_with_shared_probabilities():
     """Tasks that the schedule starts at the same time are equally likely to be first."""
-    log = record(Behaviour(CpSat(), 12, seconds=10.0))
+    log = record(Behaviour(CpSat(), 12, seconds=3600.0))
     for e, instance in enumerate(DATA.instances("train")):
         proved = CpSat().solve(
-            instance, Setting(), Budget(seconds=10.0, threads=1), np.random.default_rng(0)
+            instance, Setting(), Budget(seconds=3600.0, threads=1), np.random.default_rng(0)
         )
         assert proved.status == "optimal"
         scale = Simulator([instance], Setting()).scale[0]

@@ -99,8 +99,8 @@ def record_log(
     **setting: Any,
 ) -> LoggedEpisodes:
     """Record a log of `policy`, by default uniform legal play."""
-    # many seconds, because a planner needs some on a busy machine
-    behaviour = Behaviour(policy or Random(), episodes, noise, seconds=20.0)
+    # planners end with their proof before
+    behaviour = Behaviour(policy or Random(), episodes, noise, seconds=3600.0)
     return Recorder("logged", data, Setting(**setting), seed).record("who", behaviour)
 
 
