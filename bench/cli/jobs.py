@@ -130,10 +130,10 @@ class JobSetup:
 
         Baselines are kept in the cache.
         """
+        jobs = list(self._baselines())  # bad ones are reported before anything is computed
         self.references.ensure(self.job.instances, self.job.setting, bars)
         runs = self.references.cache / "baselines"
         off = build("tracking", OmegaConf.load(CONF / "tracking" / "off.yaml"))
-        jobs = list(self._baselines())
         records = []
         for i, job in enumerate(jobs):
             bars("baselines", i, len(jobs), job.solver)

@@ -48,11 +48,12 @@ BOUNDED_SLOWDOWN = OBJECTIVES.index("bounded_slowdown")
 # strides of every array, some 170 numbers. Therefore functions that run at every decision are
 # inlined; inlining more than these would make compilation take minutes. The indices that are used
 # most, `b` and `i`, are unsigned integers, for which numba does not test for negative values.
-# Python calls none of them, so they need no wrappers, which take a fifth of the compilation.
-device_function = compiled(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-inlined_function = compiled(
-    _nrt=False, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
-)
+# Wrappers for calls from Python take a fifth of the compilation: only the entry functions have
+# them, which numba's simulation of CUDA calls.
+NO_WRAPPERS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+device_function = compiled(_nrt=False, **NO_WRAPPERS)
+inlined_function = compiled(_nrt=False, forceinline=True, **NO_WRAPPERS)
+entry_function = compiled(_nrt=False)
 
 
 # -- legality --------------------------------------------------------------------------------------
@@ -737,7 +738,7 @@ def reset(t, s, b, i):
     update_observed_state(t, s, b)
 
 
-@device_function
+@entry_function
 def step(t, s, b, action):
     """Apply a flat action, then let time pass until the next decision or the end.
 
@@ -773,7 +774,7 @@ def step(t, s, b, action):
     update_observed_state(t, s, b)
 
 
-@device_function
+@entry_function
 def reset_if_over(t, s, b, i, all_envs):
     """Reset b to instance i if its episode is over, or always with `all_envs`.
 
@@ -842,7 +843,7 @@ def random_legal_action(s, b, m, random_bits):
     return wait
 
 
-@inlined_function
+@compiled(_nrt=False, forceinline=True)
 def play_episodes(t, s, b, seed, decisions, restart):
     """Play at most `decisions` uniformly random legal decisions in environment b.
 

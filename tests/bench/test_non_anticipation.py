@@ -94,15 +94,21 @@ def instance(fields):
     )
 
 
-def count_compared(policy, setting, n_instances=3):
+def count_compared(policy, setting, n_instances=3, played=None):
     """Assert that no decision up to a random tick depends on what lies after it.
 
-    Returns the number of decisions that were compared.
+    Returns the number of decisions that were compared; `played` gets the policies that made them.
     """
+    played = [] if played is None else played
+
+    def load():
+        played.append(copy.deepcopy(policy))
+        return LocalActor(played[-1])
+
     rngs = [np.random.default_rng(seed) for seed in range(n_instances)]
     problems = [instance(tasks(rng, 16, np.sort(rng.integers(0, 40, 16)))) for rng in rngs]
     outcome = check(
-        lambda: LocalActor(copy.deepcopy(policy)),
+        load,
         problems,
         setting,
         [np.random.default_rng(7)] * n_instances,

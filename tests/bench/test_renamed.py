@@ -50,7 +50,7 @@ OLD: dict[str, Any] = {
     "widths": [1, 2],
 }
 NEW: dict[str, Any] = {
-    "_target_": "elsewhere.PPO",
+    "_target_": "solvers.moved.PPO",
     "gae_lambda": 0.9,
     "imitation": {"_target_": "solvers.rl.imitation.Imitation", "num_envs": 32},
     "widths": (1, 2),
@@ -66,6 +66,7 @@ def test_modules_and_old_names_change_no_hash() -> None:
     "change",
     [
         {"_target_": "solvers.ppo.A2C"},
+        {"_target_": "elsewhere.PPO"},
         {"gae_lambda": 0.95},
         {"imitation": None},
         {"widths": [2, 1]},

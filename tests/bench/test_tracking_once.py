@@ -160,16 +160,16 @@ def test_damaged_spool_is_completed_by_the_same_command(
 def test_new_attempt_replaces_the_run_before_when_it_is_finished(
     tracker: Mlflow, store: Store, tmp_path: Path
 ) -> None:
-    with tracker.run("again", "x", {}, TAGS, tmp_path) as first:
+    with tracker.run("new-attempt", "x", {}, TAGS, tmp_path) as first:
         first.summary({"score": 1.0})
-    assert tracker.published("again", tmp_path, "finished")
+    assert tracker.published("new-attempt", tmp_path, "finished")
     tracker.restart(tmp_path)
-    assert not tracker.published("again", tmp_path, "finished")
-    second = tracker.run("again", "x", {}, TAGS, tmp_path)
+    assert not tracker.published("new-attempt", tmp_path, "finished")
+    second = tracker.run("new-attempt", "x", {}, TAGS, tmp_path)
     second.summary({"score": 2.0})
-    assert {run.info.run_id for run in runs(store, "again")} == {first.id, second.id}
+    assert {run.info.run_id for run in runs(store, "new-attempt")} == {first.id, second.id}
     second.finish("finished")
-    assert [run.info.run_id for run in runs(store, "again")] == [second.id]
+    assert [run.info.run_id for run in runs(store, "new-attempt")] == [second.id]
     assert points(store, second.id) == {("score", 0, 2.0): 1}
 
 

@@ -344,8 +344,9 @@ def test_time_for_the_tests_of_the_candidate_is_reserved():
 def test_no_decision_depends_on_tasks_of_the_future(mode, temperature):
     setting = replace(ONLINE, mode=mode)
     policy = continual(replace(QUICK, temperature=temperature, tolerance=1e9), setting)
-    assert count_compared(policy, setting, n_instances=2) > 4
-    assert policy.counts["updates"] > 0
+    played = []
+    assert count_compared(policy, setting, n_instances=2, played=played) > 4
+    assert any(one.counts["updates"] > 0 for one in played)
 
 
 @pytest.mark.parametrize(

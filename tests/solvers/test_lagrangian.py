@@ -159,18 +159,19 @@ def test_optimum_with_costs_of_any_size(largest: int) -> None:
         assert objective(instance, result.schedule, "total_time") == optimum
 
 
-def test_costs_beyond_64_bits_raise_an_error() -> None:
+def test_the_largest_costs_of_an_instance_are_solved_exactly() -> None:
     instance = Instance(
-        duration=[[10**11]],
-        weight=[10**11],
-        demand=[[[1]]],
-        capacity=[[1]],
-        agent_type=[0],
+        duration=[[10**8, 10**8 - 1]],
+        weight=[9 * 10**7],
+        demand=[[[1], [1]]],
+        capacity=[[1], [1]],
+        agent_type=[0, 1],
         sharing="budget",
     )
-    for solver in (Lagrangian(), CpSat(), LocalSearch()):
-        with pytest.raises(UserError, match="divide the costs"):
-            solver.solve(instance, ASSIGN, BUDGET, np.random.default_rng(0))
+    for solver in (Lagrangian(), CpSat()):
+        result = solver.solve(instance, ASSIGN, BUDGET, np.random.default_rng(0))
+        assert result.status == "optimal"
+        assert result.lower_bound == 9 * 10**7 * (10**8 - 1)
 
 
 def test_optimum_with_a_single_agent_and_without_resources() -> None:

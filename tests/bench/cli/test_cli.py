@@ -29,16 +29,17 @@ from bench.tracking import Mlflow, Off
 
 PLUGIN = '''
 """Plug-ins of a user: a policy that is slow, a solver that crashes, a constructor that objects."""
+import os
 import time
 import numpy as np
 from bench.contracts import Policy, Solver
 
 class Slow(Policy):
     observe = "arrived"
-    def __init__(self, seconds: float = 0.0):
-        self.seconds = seconds
+    def __init__(self, seconds: float | None = None):
+        self._seconds = float(os.environ.get("SLOW_SECONDS", 0)) if seconds is None else seconds
     def reset(self):
-        time.sleep(self.seconds)
+        time.sleep(self._seconds)
     def act(self, observation, rng):
         legal = np.flatnonzero(observation.mask)
         return int(legal[rng.integers(len(legal))])
@@ -532,10 +533,8 @@ def test_a_killed_sweep_resumes_to_the_rows_of_an_uninterrupted_one(place: Path)
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(place / "plug"), str(CONF.parent), *sys.path]),
+        "SLOW_SECONDS": "0.3",
     }
-    (place / "plug" / "my_plugin.py").write_text(
-        PLUGIN.replace("seconds: float = 0.0", "seconds: float = 0.3")
-    )
     job = subprocess.Popen(
         [sys.executable, "-m", "bench", *sweep], env=environment, stdout=subprocess.DEVNULL
     )

@@ -31,6 +31,7 @@ def test_without_offline_runs_nothing_is_written(files, capsys):
 
 
 def test_the_data_file_is_unchanged_without_new_runs(files):
+    files[0].mkdir()
     write_json(files[1], [sample_run(), sample_run(seed=1)])
     before = files[1].read_bytes()
     assert run_command(files) == 0
@@ -53,6 +54,7 @@ def test_new_runs_are_added_to_the_data_file(files):
 
 
 def test_runs_stored_under_former_names_are_read(files):
+    files[0].mkdir()
     stored = [
         sample_run(events="together"),
         sample_run(events="singly", gaps=(0.5, 0.5)),

@@ -49,7 +49,10 @@ def test_command_prints_a_table_and_writes_a_record(tmp_path, capsys, monkeypatc
     ("argv", "message"),
     [
         (["simulater"], "'simulater' must be one of "),
-        (["exact", "--limt", "1"], "exact: error: unrecognized arguments: --limt 1"),
+        (
+            ["exact", "--limt", "1"],
+            "unrecognized arguments: --limt 1; python -m bench.speed exact --help",
+        ),
         (["simulator", "--threads", "0"], "at least 1"),
         (
             ["simulator", "--json", "/no/such/folder/x.json"],
@@ -71,7 +74,7 @@ def test_options_are_the_parameters_with_a_number_or_string_as_default(capsys):
     assert options == {"seconds": 2.0, "only": "x", "count": 3}
     with pytest.raises(SystemExit):
         command.parse_options("exact", rows, ["--done", "1"])
-    message = "python -m bench.speed exact: error: unrecognized arguments: --done 1"
+    message = "unrecognized arguments: --done 1; python -m bench.speed exact --help"
     assert message in capsys.readouterr().err
 
 
