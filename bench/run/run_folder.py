@@ -167,10 +167,12 @@ class RunFolder:
         import pyarrow
         from pyarrow import parquet
 
-        names = dict.fromkeys(name for row in rows for name in row)
-        columns = {  # NaN is stored as a missing value
-            name: pyarrow.array([row.get(name) for row in rows], from_pandas=True) for name in names
-        }
+        columns = {}
+        for name in dict.fromkeys(name for row in rows for name in row):
+            # NaN is stored as a missing value; a column without any value is one of numbers
+            column = pyarrow.array([row.get(name) for row in rows], from_pandas=True)
+            empty = pyarrow.types.is_null(column.type)
+            columns[name] = column.cast(pyarrow.float64()) if empty else column
         table = io.BytesIO()
         parquet.write_table(pyarrow.table(columns), table)
         write_bytes(self.path / TABLE, table.getvalue())
