@@ -65,7 +65,7 @@ def register_resolvers() -> None:
     from omegaconf import OmegaConf
 
     def instances_of(name: str) -> Any:
-        return _read("dataset", name)["dataset"]
+        return read("dataset", name)["dataset"]
 
     OmegaConf.register_new_resolver("instances_of", instances_of, replace=True)
     OmegaConf.register_new_resolver("rules", lambda: list(_rule_names(CONF)), replace=True)
@@ -79,7 +79,7 @@ def rules() -> dict[str, Policy]:
     """
     from hydra.utils import instantiate
 
-    return {name: instantiate(_read("solver", name), _convert_="all") for name in _rule_names(CONF)}
+    return {name: instantiate(read("solver", name), _convert_="all") for name in _rule_names(CONF)}
 
 
 @functools.cache
@@ -90,7 +90,7 @@ def _rule_names(conf: Path) -> tuple[str, ...]:
     found = []
     for path in sorted((conf / "solver").glob("*.yaml")):
         name = path.stem
-        config = _read("solver", name)
+        config = read("solver", name)
         if "defaults" in config:
             continue
         with contextlib.suppress(ImportError):  # its own run says what is wrong with it
@@ -100,7 +100,8 @@ def _rule_names(conf: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _read(group: str, name: str) -> Any:
+def read(group: str, name: str) -> Any:
+    """Return the content of conf/GROUP/NAME.yaml, without what its defaults list names."""
     from omegaconf import OmegaConf
 
     return OmegaConf.load(CONF / group / f"{name}.yaml")
@@ -122,7 +123,7 @@ def pinned_hashes(name: str) -> dict[str, str]:
 def _pinned_hashes(conf: Path) -> dict[str, dict[str, str]]:
     found = {}
     for path in sorted((conf / "dataset").glob("*.yaml")):
-        dataset = _read("dataset", path.stem).get("dataset", {})
+        dataset = read("dataset", path.stem).get("dataset", {})
         if "hashes" in dataset:
             found[str(dataset["name"])] = {
                 str(split): str(digest) for split, digest in dataset["hashes"].items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -35,7 +35,7 @@ from bench.run.job import Job
 from bench.run.record import Record
 from bench.run.rescoring import rescore
 from bench.run.runner import run
-from bench.setting import Setting
+from bench.setting import Setting, clairvoyant_track
 from bench.tracking import Mlflow, Off
 
 SETTING = ("objective", "mode", "backfill", "event_order")
@@ -130,7 +130,7 @@ class JobSetup:
 
         Baselines are kept in the cache.
         """
-        jobs = list(self._baselines())  # bad ones are reported before anything is computed
+        jobs = self._baselines  # bad ones are reported before anything is computed
         self.references.ensure(self.job.instances, self.job.setting, bars)
         runs = self.references.cache / "baselines"
         off = build("tracking", OmegaConf.load(CONF / "tracking" / "off.yaml"))
@@ -141,22 +141,25 @@ class JobSetup:
         bars("baselines", len(jobs), len(jobs), "")
         return records
 
-    def _baselines(self) -> Iterator[Job]:
-        for name in self.config.baselines:
-            config = config_of_solver(name)
-            plugin = build(f"baselines.{name}", config)
-            setting = _setting(self.config, plugin, self.job.instances)
-            kept = {"solver": plain(config), "dataset": self.job.config["dataset"]}
-            yield replace(
-                self.job,
-                solver=name,
-                plugin=plugin,
-                setting=setting,
-                budget=Budget(),
-                seed=0,
-                config=kept,
-                isolate=False,  # a process for each would cost more than all rules together
-            )
+    @functools.cached_property
+    def _baselines(self) -> list[Job]:
+        return [self._baseline(name) for name in self.config.baselines]
+
+    def _baseline(self, name: str) -> Job:
+        config = config_of_solver(name)
+        plugin = build(f"baselines.{name}", config)
+        setting = _setting(self.config, plugin, self.job.instances)
+        kept = {"solver": plain(config), "dataset": self.job.config["dataset"]}
+        return replace(
+            self.job,
+            solver=name,
+            plugin=plugin,
+            setting=setting,
+            budget=Budget(),
+            seed=0,
+            config=kept,
+            isolate=False,  # a process for each would cost more than all rules together
+        )
 
 
 def _reference_solver(config: DictConfig) -> Solver:
@@ -173,8 +176,7 @@ def _check_kind(where: str, built: object, kind: type | tuple[type, ...]) -> Non
 
 def _setting(config: DictConfig, plugin: Plugin, instances: Sequence[Instance]) -> Setting:
     """Replace `auto`: the track follows from the instances, what is observed from the plug-in."""
-    matching = "assign" if instances[0].sharing == "budget" else "schedule"
-    track = matching if config.track == "auto" else config.track
+    track = clairvoyant_track(instances[0]) if config.track == "auto" else config.track
     observe = config.observe
     if observe == "auto":
         observe = "arrived" if track == "online" else "all"
