@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.errors import CRASHES, one_line
+from bench.generators import without_seed
 from bench.instance import NOT_ELIGIBLE, Instance, InstanceError, Ints, Outage
 from bench.observation import Observation
 from bench.rollout import Actor, legal_action
@@ -143,8 +144,11 @@ def replay(
         Largest number of decisions.
     """
     simulator = Simulator([instance], setting, window=actor.window)
-    actor.begin(_copied(rng))
     made: list[Decision] = []
+    try:
+        actor.begin(without_seed(rng))
+    except CRASHES as error:
+        return Replay([Decision(0, one_line(error), b"")], simulator.schedule(0))
     while not simulator.terminated[0] and len(made) < most:
         observation = simulator.observation(0)
         if until is not None and observation.time > until:
@@ -274,10 +278,3 @@ def _content(observation: Observation) -> bytes:
         for value in vars(observation).values()
     ]
     return b"|".join(parts)
-
-
-def _copied(rng: np.random.Generator) -> np.random.Generator:
-    """Return a generator in the same state."""
-    bits = type(rng.bit_generator)()
-    bits.state = rng.bit_generator.state
-    return np.random.Generator(bits)

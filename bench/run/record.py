@@ -22,7 +22,7 @@ from typing import Any, TypedDict
 from bench.errors import UserError
 from bench.renamed import current_setting
 
-SCHEMA = 1
+SCHEMA = 2  # part of every run's key, so results of older versions are computed again
 PROBLEM_FIELDS = (
     "dataset",
     "set_hash",

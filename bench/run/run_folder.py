@@ -36,7 +36,8 @@ LEARNING = "learning.json"
 CLOCK = "clock.json"
 LOCK = "run.lock"
 SECONDS = ("train_seconds", "wall_seconds")
-INTERNAL = (PROGRESS, LEARNING, CLOCK, LOCK)  # not published, nor are the tracker's own files
+# not published, nor are the tracker's own files
+INTERNAL = (PROGRESS, LEARNING, CLOCK, LOCK, "training.pt.previous")
 WRITTEN = (  # what `rerun` deletes
     *(RECORD, TABLE, CONFIG, SCHEDULES, INSTANCES, CERTIFICATES, GANTT, CURVE, TRACEBACK),
     *(PROGRESS, HISTORY, LEARNING, CLOCK),
@@ -122,10 +123,6 @@ class RunFolder:
         if damaged:
             self._warn(PROGRESS, f"{damaged} lines are damaged; those instances are solved again")
         return found
-
-    def failed(self) -> bool:
-        """Return whether there is a record of a run that failed."""
-        return bool(self._read_mapping(RECORD)) and self.record() is None
 
     def add(self, index: int, entry: Entry) -> None:
         """Save one instance's entry at once."""

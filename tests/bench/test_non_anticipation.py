@@ -321,6 +321,17 @@ def test_what_a_rewritten_future_changes():
     assert empty.outages != problem.outages or other.outages != problem.outages
 
 
+def test_a_policy_that_cannot_begin_decides_nothing():
+    class Ends(AnyLegal):
+        def reset(self) -> None:
+            sys.exit(0)
+
+    (problem,) = problems_of(1)
+    played = replay(LocalActor(Ends()), problem, SETTINGS["fit"], np.random.default_rng(0))
+    assert [one.action for one in played.decisions] == ["SystemExit: 0"]
+    assert not len(played.schedule.task)
+
+
 def test_a_policy_that_uses_future_tasks_fails_the_comparison():
     known = instance(tasks(np.random.default_rng(0), 16, np.arange(16)))
     first = replay(LocalActor(AnticipatingPolicy()), known, Setting(), np.random.default_rng(0))

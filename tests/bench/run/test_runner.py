@@ -14,6 +14,7 @@ import numpy as np
 import pandas
 import pytest
 
+import bench.run.job
 from bench import metrics, references
 from bench.analysis.anytime import MEASURES
 from bench.analysis.stats import gap, score
@@ -295,6 +296,12 @@ def test_a_run_is_scored_again_in_its_folder_and_in_mlflow(tmp_path: Path) -> No
 def test_whatever_decides_a_result_decides_the_key(changes: dict[str, Any]) -> None:
     assert job(Serial()).key == job(Serial()).key
     assert job(Serial(), **changes).key != job(Serial()).key
+
+
+def test_a_record_of_another_form_belongs_to_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_today = job(Serial()).key
+    monkeypatch.setattr(bench.run.job, "SCHEMA", bench.run.job.SCHEMA - 1)
+    assert job(Serial()).key != of_today
 
 
 @pytest.mark.parametrize(
