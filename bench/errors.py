@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+SHOWN = 60  # characters of a value in a message
 # How a plug-in may fail: also by `sys.exit`, which is no Exception and would end the whole command.
 # A KeyboardInterrupt is the user's, and passes.
 CRASHES = (Exception, SystemExit)
@@ -39,3 +42,16 @@ def one_line(error: BaseException, limit: int = 500) -> str:
 def printable(text: str) -> str:
     """Return `text` with what UTF-8 cannot encode, lone surrogates, as escape sequences."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def shortened(value: str, quoted: bool = True) -> str:
+    """Return a value as a message shows it: quoted, and cut where it is long."""
+    text = value if len(value) <= SHOWN else value[: SHOWN - 3] + "..."
+    return repr(text) if quoted else text
+
+
+def plain_text(text: str, limit: int = sys.maxsize) -> str:
+    """Return a foreign text in one line of at most `limit` characters, without control ones."""
+    clean = "".join(x if x.isprintable() else " " for x in text[: 10 * limit])
+    line = " ".join(clean.split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis import stats
-from bench.errors import UserError
+from bench.errors import plain_text
 from bench.files import write_text
 from bench.paths import output_folder
 from bench.programs import ArgumentParser, program
@@ -37,9 +37,8 @@ from bench.references import References, user_cache
 from bench.run.common_scores import CommonReferences
 from bench.run.recompute import RecomputedRun, recompute_run
 from bench.run.record import PROBLEM_FIELDS, selection
-from bench.run.record_schema import plain_text
 from bench.setting import TRACKS
-from bench.tracking import stored_runs
+from bench.tracking import EXPERIMENT, stored_runs
 
 HIDDEN = ("score_low", "score_high", "split", "runs", "replaced")  # not in the Markdown table
 CLAIMED = (
@@ -380,7 +379,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--uri", default="sqlite:///mlflow.db", help="tracking store (default %(default)s)"
     )
-    parser.add_argument("--experiment", default="dl-scheduling-bench", help="default %(default)s")
+    parser.add_argument("--experiment", default=EXPERIMENT, help="default %(default)s")
     parser.add_argument(
         "--out",
         type=Path,
@@ -395,11 +394,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     references = References(options.cache or user_cache())
     output_folder("--out", options.out)
-    try:
-        rows = build(options.uri, options.experiment, references, np.random.default_rng(0))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    rows = build(options.uri, options.experiment, references, np.random.default_rng(0))
     pages = [markdown(track, table) for track, table in rows.items()]
     print("\n".join(pages) or "no finished or failed runs yet")
     for path in write(rows, options.out):

@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 from bench.instance import KINDS, Instance, Ints
 from bench.limits import MAX_INTEGER
 from bench.schedule import Schedule
-from bench.setting import OBJECTIVES, SLOWDOWN_THRESHOLD_SECONDS, Setting, SettingError
+from bench.setting import (
+    OBJECTIVES,
+    SLOWDOWN_THRESHOLD_SECONDS,
+    Setting,
+    SettingError,
+    clairvoyant_track,
+)
 
 Floats = NDArray[np.float64]
 
@@ -124,8 +130,7 @@ def _energy_bound(instance: Instance) -> float:
 
 def _check(instance: Instance, name: str) -> None:
     """Raise SettingError if `instance` does not have objective `name`."""
-    track = "assign" if instance.sharing == "budget" else "schedule"
-    Setting(track=track, objective=name).check(instance)
+    Setting(track=clairvoyant_track(instance), objective=name).check(instance)
 
 
 def _objective(instance: Instance, outcome: Outcome, name: str) -> float:

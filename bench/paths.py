@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.errors import UserError
+from bench.errors import UserError, shortened
 
+CACHE = "dl-scheduling-bench"  # the suite's folder in the user's cache
 MAX_COMPONENT = 100  # bytes; file systems take 255, and suffixes follow
 _COMPONENT = re.compile(r"\w[\w.+=,@-]*")
-SHOWN = 60  # characters of a value in a message
 
 
 def path_component(field: str, name: object) -> str:
@@ -134,12 +134,6 @@ def input_file(field: str, path: str | Path) -> Path:
     if not os.access(file, os.R_OK):
         raise UserError(f"{field}: value {shortened(str(path))}: cannot be read; permission denied")
     return file
-
-
-def shortened(value: str, quoted: bool = True) -> str:
-    """Return a value as a message shows it: quoted, and cut where it is long."""
-    text = value if len(value) <= SHOWN else value[: SHOWN - 3] + "..."
-    return repr(text) if quoted else text
 
 
 def _usable(field: str, path: str | Path) -> Path:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from bench import instance_set
-from bench.contracts import Dataset
+from bench.contracts import Budget, Dataset, Result, Solver
 from bench.errors import UserError
 from bench.instance import Instance
+from bench.setting import Setting
 
 TRAINING_SPLITS = ("train", "validation")
 
@@ -36,8 +37,8 @@ def copy_of(instance: Instance) -> Instance:
     return copied
 
 
-def check_unaltered(instance: Instance, lent: Instance, plugin: str) -> None:
-    """Check that `lent`, a copy that a plug-in was given, still equals the instance.
+def check_unaltered(instance: Instance, copied: Instance, plugin: str) -> None:
+    """Check that `copied`, which a plug-in was given, still equals the instance.
 
     Parameters
     ----------
@@ -50,11 +51,37 @@ def check_unaltered(instance: Instance, lent: Instance, plugin: str) -> None:
         Naming the first field that differs.
     """
     for field in fields(Instance):
-        if not _same(getattr(instance, field.name), getattr(lent, field.name, None)):
+        if not _same(getattr(instance, field.name), getattr(copied, field.name, None)):
             raise AlteredInstance(
                 f"{plugin} changed {field.name} of instance {instance.name or 'without a name'}, "
                 "which it was given: a plug-in must not change an instance; let it work on a copy"
             )
+
+
+def solve_copy(
+    solver: Solver,
+    instance: Instance,
+    setting: Setting,
+    budget: Budget,
+    rng: np.random.Generator,
+    name: str,
+) -> Result:
+    """Let a solver solve a copy of an instance, which it must leave as it is.
+
+    Parameters
+    ----------
+    name
+        Names the solver in the error.
+
+    Raises
+    ------
+    AlteredInstance
+        Where it changed the copy.
+    """
+    copied = copy_of(instance)
+    result = solver.solve(copied, setting, budget, rng)
+    check_unaltered(instance, copied, name)
+    return result
 
 
 def _same(value: Any, other: Any) -> bool:
@@ -87,22 +114,22 @@ class TrainingData(Dataset):
         self.name = data.name
         self.hashes = dict(data.hashes)
         refused: list[str] = []
-        lent: dict[str, list[tuple[Instance, Instance]]] = {}
+        copies: dict[str, list[tuple[Instance, Instance]]] = {}
 
         def instances(split: str) -> Iterator[Instance]:
             if split not in TRAINING_SPLITS:
                 refused.append(split)
                 raise UserError(_refusal(reader, split))
-            if split not in lent:
+            if split not in copies:
                 originals = list(data.instances(split))
                 instance_set.check_pin(split, originals, data.hashes)
-                lent[split] = [(one, copy_of(one)) for one in originals]
-            return iter([copy for _, copy in lent[split]])
+                copies[split] = [(one, copy_of(one)) for one in originals]
+            return iter([copy for _, copy in copies[split]])
 
         def check() -> None:
             if refused:
                 raise UserError(_refusal(reader, refused[0]))
-            for pairs in lent.values():
+            for pairs in copies.values():
                 for instance, copy in pairs:
                     check_unaltered(instance, copy, reader)
 

@@ -32,6 +32,7 @@ from bench.programs import ArgumentParser, program
 from bench.references import SHIPPED, shipped_file, shipped_reference
 from bench.run.recompute import FILES, recompute_schedules
 from bench.run.record_schema import valid_claims
+from bench.run.run_folder import RECORD
 
 RESULTS = Path(__file__).parent / "results"
 PAGE = RESULTS / "README.md"
@@ -113,7 +114,7 @@ def add(path: Path, folders: Sequence[Path]) -> None:
     empty: dict[str, Any] = {"schema": SCHEMA, "sets": {}, "rows": []}
     data = read_json(path) if path.exists() else empty
     for folder in folders:
-        stored = read_json(folder / "result.json")
+        stored = read_json(folder / RECORD)
         claims, wrong = valid_claims(stored)
         found = recompute_schedules(claims, *(folder / name for name in FILES))
         wrong += found["mismatches"]

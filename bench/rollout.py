@@ -119,6 +119,12 @@ class PolicySolver(Solver):
         return play(LocalActor(self.policy), instance, setting, rng)
 
 
+def one_task() -> Instance:
+    """Return an instance of one task, which `warm_up` plays to compile the simulator."""
+    ones = np.ones((1, 1), dtype=np.int64)
+    return Instance(ones, ones[None], ones, 0 * ones[0], due=ones[:, 0])
+
+
 def check_information(name: str, plugin: Any, setting: Setting) -> None:
     """Check that `plugin`, named `name` in the error, may play where information is online.
 

@@ -27,6 +27,11 @@ class SettingError(ValueError):
     """A setting that contradicts itself or the instance; the message names field and fix."""
 
 
+def clairvoyant_track(instance: Instance) -> str:
+    """Return the track in which everything about an instance is known."""
+    return "assign" if instance.sharing == "budget" else "schedule"
+
+
 @dataclass(frozen=True)
 class Setting:
     """How an instance is played: the track, the objective and details of the decision process.
@@ -122,7 +127,8 @@ class Setting:
     def check(self, instance: Instance) -> None:
         """Raise SettingError if `instance` cannot be played under this setting."""
         if (self.track == "assign") != (instance.sharing == "budget"):
-            possible = "assign" if instance.sharing == "budget" else "schedule or online"
+            track = clairvoyant_track(instance)
+            possible = track if track == "assign" else f"{track} or online"
             raise SettingError(
                 f"track: {self.track} does not go with sharing={instance.sharing}; "
                 f"set track={possible}"

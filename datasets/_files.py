@@ -13,8 +13,8 @@ from typing import NoReturn
 
 from bench.contracts import SPLITS
 from bench.errors import UserError
+from bench.paths import CACHE
 
-CACHE = "dl-scheduling-bench"  # the name of the suite's folder in the user's cache
 # Endings of names that editors, backup programs and downloads give to copies of a file.
 COPY_ENDINGS = (
     *("~", ".bak", ".backup", ".old", ".orig", ".save", ".copy", ".tmp", ".temp", ".swp", ".swo"),

@@ -119,13 +119,13 @@ class Philly(Dataset):
         most = max(self.agents)
         if not amount:
             reading.leave_out("without duration or GPUs")
-        elif job.gpus > most:
-            reading.leave_out(
-                f"that need more than the {most} GPUs of the largest agent", amount=amount
-            )
-        else:
-            reading.use(amount=amount)
-        return bool(amount) and job.gpus <= most
+            return False
+        if job.gpus > most:
+            reason = f"that need more than the {most} GPUs of the largest agent"
+            reading.leave_out(reason, amount=amount)
+            return False
+        reading.use(amount=amount)
+        return True
 
     def _window(self, jobs: Sequence[PhillyJob], name: str) -> Instance:
         tick = self.tick_seconds

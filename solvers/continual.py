@@ -36,6 +36,7 @@ from bench.contracts import Budget, Dataset, TrainingLogger
 from bench.errors import UserError
 from bench.instance import Instance
 from bench.observation import Observation
+from bench.rollout import one_task
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_observation
@@ -181,9 +182,7 @@ class ContinualPolicy(NetworkPolicy):
     @torch.no_grad()
     def warm_up(self) -> None:
         """Compile the simulator, in which recent instances are played."""
-        ones = np.ones((1, 1), dtype=np.int64)
-        one_task = Instance(ones, ones[None], ones, 0 * ones[0], due=ones[:, 0])
-        self._greedy_return(one_task, self.deployed)
+        self._greedy_return(one_task(), self.deployed)
 
     def reset(self) -> None:
         """Begin an episode with the deployed network and without logged decisions."""

@@ -20,7 +20,7 @@ from bench.errors import UserError
 from bench.instance import NOT_ELIGIBLE, Instance, Ints, Outage
 from bench.left_shift import active, fits_alone
 from bench.observation import Observation
-from bench.rollout import PolicySolver
+from bench.rollout import PolicySolver, one_task
 from bench.schedule import Schedule
 from bench.setting import OBJECTIVES, Setting
 from solvers.dispatch.plan import PlannedTask, ReplanningPolicy
@@ -83,9 +83,7 @@ class RollingHorizon(ReplanningPolicy):
     def warm_up(self) -> None:
         """Compile the simulator, in which the rules make the first schedules of a plan."""
         rule = RunningTasksFirst(self.rules[0], np.zeros(0, dtype=np.int64))
-        ones = np.ones((1, 1), dtype=np.int64)
-        one_task = Instance(ones, ones[None], ones, 0 * ones[0])
-        PolicySolver(rule).solve(one_task, Setting(), Budget(), np.random.default_rng(0))
+        PolicySolver(rule).solve(one_task(), Setting(), Budget(), np.random.default_rng(0))
 
     def plan_tasks(self, observation: Observation, keys: list[bytes]) -> list[PlannedTask]:
         """Return the best plan found for the visible state."""

@@ -15,9 +15,8 @@ from bench.capabilities import CAPABILITIES
 TOPS = ("bench", "datasets", "solvers")
 LAYERS = (  # parts of bench, lowest first; a part imports its own layer and those below
     {
-        *("compiled", "errors", "files", "instance", "json_content", "limits", "observation"),
-        "paths",
-        "programs",
+        *("compiled", "errors", "files", "generators", "instance", "json_content", "limits"),
+        *("observation", "paths", "programs"),
         *("renamed", "rounding", "schedule", "setting", "ticks"),
     },
     {"simulator", "verify", "metrics", "workload", "left_shift"},

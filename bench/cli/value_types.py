@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, Required
 
-from bench.errors import UserError
-from bench.paths import shortened
+from bench.errors import UserError, shortened
+from bench.settings_hash import OWN
 
 WORDS = {
     int: "an integer",
@@ -36,7 +36,6 @@ class Rule:
 
 
 NOT_NEGATIVE = Rule("must not be negative", lambda value: value >= 0)
-NOT_EMPTY = Rule("must not be empty", bool)
 
 
 def one_of(*values: str) -> Any:
@@ -159,9 +158,6 @@ def _is_object(kind: Any) -> bool:
     )
 
 
-OWN = ("bench", "datasets", "solvers")
-
-
 # -- messages ------------------------------------------------------------------------------------
 
 
@@ -201,7 +197,7 @@ def words(hint: Any) -> str:
 def shown(value: Any) -> str:
     """Return a value as a message shows it, cut where it is long."""
     text = repr(value)
-    return repr(value) if len(text) <= 100 else shortened(text, quoted=False)
+    return text if len(text) <= 100 else shortened(text, quoted=False)
 
 
 def unknown(where: str, holder: str, name: str, known: Iterable[str]) -> UserError:

@@ -15,6 +15,7 @@ from typing import Any
 from bench.instance import read_json
 from bench.renamed import SOLVERS, current_plugin, current_setting
 from bench.run.record import PROBLEM_FIELDS, selection
+from bench.run.run_folder import CONFIG, RECORD, TABLE
 from bench.settings_hash import settings_hash
 
 PROBLEM = (*PROBLEM_FIELDS, "observe")  # runs that differ in one of these have separate sections
@@ -28,7 +29,7 @@ RunFacts = dict[str, Any]
 
 def collect(folder: Path) -> list[RunFacts]:
     """Read the finished and failed runs below a folder of run folders."""
-    return [_read_run(path) for path in sorted(folder.glob("*/*/result.json"))]
+    return [_read_run(path) for path in sorted(folder.glob(f"*/*/{RECORD}"))]
 
 
 def _read_run(path: Path) -> RunFacts:
@@ -37,7 +38,7 @@ def _read_run(path: Path) -> RunFacts:
     import yaml
 
     record = under_current_names(read_json(path))
-    config = yaml.safe_load(path.with_name("config.yaml").read_text())
+    config = yaml.safe_load(path.with_name(CONFIG).read_text())
     run = {
         key: record[key] for key in record if key in KEPT_FIELDS or key.startswith(KEPT_PREFIXES)
     }
@@ -45,7 +46,7 @@ def _read_run(path: Path) -> RunFacts:
     run["finished"] = path.stat().st_mtime
     run["gaps"] = []
     if record["status"] == "finished":
-        table = pandas.read_parquet(path.with_name("instances.parquet"))
+        table = pandas.read_parquet(path.with_name(TABLE))
         run["gaps"] = [_finite(value) for value in table["gap"].tolist()]
     elif name := _name_of_log(config):
         run["logs/name"] = name

@@ -7,12 +7,12 @@ clairvoyant problem with free choice of starts.
 References are looked up in the files shipped with this package (`NAME.json`, each with the command
 that computes it), then in the user's cache. What has no proven optimum yet is computed by the
 reference solver. A better verified schedule found by any later run improves the cache, and so does
-a better bound that is believed (`bench.references.claims`). A claim that contradicts what is known
+a better bound that is accepted (`bench.references.claims`). A claim that contradicts what is known
 is reported with both sides and changes nothing. A verified schedule that costs less than a cached
 bound shows that the bound is wrong, and removes it. All values are internal (minimised) ones.
 
 The cache is the user's own: its files are checked for their form and for values that no schedule
-can have, but a forged one can still claim what cannot be computed again. Do not use a cache that
+can have, but a changed one can still claim what cannot be computed again. Do not use a cache that
 you have received.
 """
 
@@ -38,11 +38,11 @@ from bench.contracts import Budget, Plugin, Progress, Result, Solver
 from bench.errors import CRASHES, UserError
 from bench.files import write_text
 from bench.instance import Instance, read_json, write_json
-from bench.paths import path_component
-from bench.protection import check_unaltered, copy_of
-from bench.references.claims import believed
+from bench.paths import CACHE, path_component
+from bench.protection import solve_copy
+from bench.references.claims import accepted
 from bench.references.reference import Reference, is_below, reference_of
-from bench.setting import Setting
+from bench.setting import Setting, clairvoyant_track
 from bench.simulator import Simulator
 
 __all__ = [
@@ -198,7 +198,7 @@ class References:
         str
             How the result contradicts what is known, with both sides; empty: it does not.
         """
-        proven = believed(plugin, instance, objective, result)
+        proven = accepted(plugin, instance, objective, result)
         found = reference_of(instance, proven, objective, solver, seconds)
         feasible = math.isfinite(found.objective)
         self._remove_refuted(instance, objective, found)
@@ -300,13 +300,12 @@ class References:
         Where the solver fails only the seconds are kept, so that it does not try again with the
         same time limit.
         """
-        free = Setting("assign" if instance.sharing == "budget" else "schedule", setting.objective)
+        free = Setting(clairvoyant_track(instance), setting.objective)
         rng = np.random.default_rng(0)
-        lent = copy_of(instance)
+        budget = Budget(self.seconds, threads=self.threads)
         try:
             solver.warm_up()  # so that no time limit includes compilation
-            result = solver.solve(lent, free, Budget(self.seconds, threads=self.threads), rng)
-            check_unaltered(instance, lent, "the reference solver")
+            result = solve_copy(solver, instance, free, budget, rng, "the reference solver")
             _, _, wrong = self.compare(
                 instance, setting.objective, result, solver, self.name, self.seconds
             )
@@ -390,7 +389,7 @@ def user_cache() -> Path:
         return Path(configured)
     import pooch
 
-    return Path(pooch.os_cache("dl-scheduling-bench"))
+    return Path(pooch.os_cache(CACHE))
 
 
 def shipped_reference(digest: str, objective: str) -> Reference:
@@ -432,5 +431,4 @@ def random_play(instance: Instance, setting: Setting) -> RandomPlay:
 
 
 def _for_random_play(instance: Instance, setting: Setting) -> Setting:
-    track = "assign" if instance.sharing == "budget" else "schedule"
-    return replace(setting, track=track, observe="arrived")
+    return replace(setting, track=clairvoyant_track(instance), observe="arrived")

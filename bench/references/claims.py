@@ -1,6 +1,6 @@
-"""Which claims of a solver are believed.
+"""Which claims of a solver are accepted.
 
-Schedules are always verified. A bound, and with it an optimum, is believed where a proof shows it
+Schedules are always verified. A bound, and with it an optimum, is accepted where a proof shows it
 that the verifier has checked, or where one of the suite's own exact solvers found it in this
 process. Every other claim is dropped from the result.
 """
@@ -23,7 +23,7 @@ from bench.verify.problem import ExactObjective, ExactProblem
 from bench.verify.proofs import proven_bound
 
 
-def believed(plugin: Plugin, instance: Instance, objective: str, result: Result) -> Result:
+def accepted(plugin: Plugin, instance: Instance, objective: str, result: Result) -> Result:
     """Return `result` without the claims that nobody has proven.
 
     Parameters

@@ -1,8 +1,8 @@
 """Whether a solver is one of the suite's own, as its source files define it.
 
-A bound without a proof that can be checked is believed only of these. The test is against mistakes
-and against plug-ins that borrow a name, a class or a function of the suite. It is no protection
-against code that changes this module too: whoever runs a foreign plug-in runs its code.
+A bound without a proof that can be checked is accepted only from these. The test is against
+mistakes and against plug-ins that use a name, a class or a function of the suite. It is no
+protection against code that changes this module too: whoever runs a foreign plug-in runs its code.
 """
 
 from __future__ import annotations

@@ -131,7 +131,7 @@ def reference_of(
 
     The objective is recomputed, and counts only if the schedule is feasible. The bound is that of
     the result, or the objective where a feasible result is optimal; it is never above the
-    objective. Give the result after `bench.references.claims.believed`.
+    objective. Give the result after `bench.references.claims.accepted`.
     """
     feasible = not verify(instance, result.schedule)
     value = metrics.objective(instance, result.schedule, objective) if feasible else math.inf

@@ -97,6 +97,5 @@ class CommonReferences:
         played = {name: run.record[name] for name in PLAYED if name in run.record}
         key = (instance.hash(), *sorted(played.items()))
         if key not in self._random:
-            track = "assign" if instance.sharing == "budget" else "schedule"
-            self._random[key] = random_play(instance, Setting(track=track, **played))
+            self._random[key] = random_play(instance, Setting(**played))
         return self._random[key]

@@ -30,6 +30,7 @@ import numpy as np
 
 from bench.contracts import Dataset, LoggedDataset, Policy
 from bench.errors import PolicyError, UserError, one_line
+from bench.generators import state_of
 from bench.instance import Instance
 from bench.observation import Observation
 from bench.run.policy_server import ACT, BEGIN, END, FACTS, IMPORT, LOAD, SESSION, read, write
@@ -157,8 +158,7 @@ class IsolatedActor:
         """Begin an episode; the process receives the state of `rng`, not its seed."""
         if not self._loaded:
             self.load()
-        bits = rng.bit_generator
-        self._ask(BEGIN, type(bits).__name__, bits.state, _spawn_seed(rng))
+        self._ask(BEGIN, *state_of(rng))
 
     def act(self, observation: Observation) -> tuple[Any, float]:
         """Return the action and the seconds that it took in the process."""
@@ -181,22 +181,6 @@ class IsolatedActor:
         except PolicyError as error:
             self._loaded = self._loaded and not error.ended
             raise
-
-
-def without_seed(rng: np.random.Generator) -> np.random.Generator:
-    """Return a generator of the same numbers that does not hold the seed it was made from.
-
-    What it spawns depends on its state. A policy could read the number of its instance from the
-    seed.
-    """
-    bits = type(rng.bit_generator)(np.random.SeedSequence(_spawn_seed(rng)))
-    bits.state = rng.bit_generator.state
-    return np.random.Generator(bits)
-
-
-def _spawn_seed(rng: np.random.Generator) -> int:
-    state = pickle.dumps(rng.bit_generator.state)
-    return int.from_bytes(state[-32:], "little")
 
 
 # -- what is sent --------------------------------------------------------------------------------

@@ -17,10 +17,11 @@ import numpy as np
 from bench import non_anticipation
 from bench.contracts import Budget, Policy, Result, Solver
 from bench.errors import PolicyError
+from bench.generators import without_seed
 from bench.instance import Instance
 from bench.rollout import Actor, LocalActor, as_solver, check_information, play
 from bench.run.evaluation import Entry
-from bench.run.isolated import IsolatedActor, PolicyProcess, pickled, without_seed
+from bench.run.isolated import IsolatedActor, PolicyProcess, pickled
 from bench.run.job import Job
 from bench.run.record import Record
 from bench.setting import Setting

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from bench.errors import one_line
+from bench.generators import generator
 from bench.observation import Observation
 
 LENGTH = struct.Struct("<Q")  # of a message, before it
@@ -99,16 +100,6 @@ class Session:
         elif kind == FACTS:
             return [self._policy.facts()]
         return []
-
-
-def generator(kind: str, state: dict[str, Any], seed: int) -> np.random.Generator:
-    """Return the generator of a bit generator's class name and state; `seed` seeds what it spawns.
-
-    It tells nothing but its numbers: the seed that the suite made it from is not in it.
-    """
-    bits = getattr(np.random, kind)(np.random.SeedSequence(seed))
-    bits.state = state
-    return np.random.Generator(bits)
 
 
 def _plain(action: Any) -> Any:

@@ -48,6 +48,7 @@ def publish_stored(tracker: Any, job: Job, folder: RunFolder, record: Record, pa
         for instance, entry in zip(job.instances, folder.stored_entries(), strict=True)
     ]
     with tracked_run(tracker, job, folder, parent, sample=False) as tracked:
+        track_input(tracked, job)
         publish(tracked, job, folder, record, folder.rows(), evaluations)
 
 
@@ -63,7 +64,6 @@ def publish(
 
     What the tracker has already, such as the metrics of a training, it does not take twice.
     """
-    track_input(tracked, job)
     started = round(1000 * datetime.fromisoformat(record["started"]).timestamp())
     for step, values in folder.metrics():
         tracked.metrics(step, values, started)

@@ -14,19 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import one_line
+from bench.errors import one_line, plain_text
 from bench.instance import Instance, read_json
 from bench.instance_set import set_hash
 from bench.plugins import pinned_hashes
 from bench.renamed import current_setting
 from bench.run.evaluation import Entry, evaluate_entry
 from bench.run.record import problem
-from bench.run.record_schema import plain_text, valid_claims
+from bench.run.record_schema import valid_claims
+from bench.run.run_folder import INSTANCES, RECORD, SCHEDULES, TABLE
 from bench.setting import Setting
 from bench.settings_hash import settings_hash
 from bench.tracking import StoredRun
 
-FILES = ("instances.json.gz", "schedules.json.gz", "instances.parquet")
+FILES = (INSTANCES, SCHEDULES, TABLE)
 # the parameters that count, by their first parts
 CONFIGURATION = ("solver", "dataset", "budget", *(field.name for field in fields(Setting)))
 
@@ -104,7 +105,7 @@ def recompute_run(run: StoredRun, folder: Path) -> RecomputedRun:
             "configuration": configuration(run.params),
             "hardware": plain_text(tags.get("hardware", ""), 100),
         }
-        stored = read_json(run.artifact("result.json", folder))
+        stored = read_json(run.artifact(RECORD, folder))
         claims, wrong = valid_claims(_renamed(stored))
         record = {**record, **claims}
         known["origin"] = origin(tags, record, known["hardware"])

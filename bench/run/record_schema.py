@@ -9,13 +9,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from bench.contracts import SPLITS
-from bench.setting import OBJECTIVES, TRACKS, Setting, SettingError
+from bench.errors import plain_text
+from bench.setting import (
+    BACKFILLS,
+    EVENT_ORDERS,
+    MODES,
+    OBJECTIVES,
+    OBSERVE,
+    TRACKS,
+    Setting,
+    SettingError,
+)
 
 REQUIRED = ("solver", "dataset", "seed", "track", "objective", "status")
-SETTING = ("track", "objective", "mode", "backfill", "observe", "event_order")
 LONGEST = 100  # characters of a name
 ERROR = 500  # characters of an error
 SECONDS = 1e9  # 30 years
@@ -49,10 +59,10 @@ RULES: Mapping[str, Rule] = {
     "seed": (lambda value: type(value) is int and 0 <= value < 2**63, "an integer from 0 on"),
     "track": _one_of(*TRACKS),
     "objective": _one_of(*OBJECTIVES),
-    "mode": _one_of("fit", "commit"),
-    "backfill": _one_of("none", "easy"),
-    "observe": _one_of("all", "arrived"),
-    "event_order": _one_of("batched", "sequential"),
+    "mode": _one_of(*MODES),
+    "backfill": _one_of(*BACKFILLS),
+    "observe": _one_of(*OBSERVE),
+    "event_order": _one_of(*EVENT_ORDERS),
     "information": _one_of("clairvoyant", "online"),
     "isolated": (lambda value: isinstance(value, bool), "true or false"),
     "non_anticipation": _one_of("checked", "not reproducible", "not applicable"),
@@ -107,11 +117,11 @@ def valid_claims(record: Any) -> tuple[dict[str, Any], list[str]]:
 
 def _setting_problems(found: dict[str, Any]) -> list[str]:
     """Return why the claimed setting is none; set the information that belongs to it."""
-    fields = {name: found[name] for name in SETTING if name in found}
-    if "observe" not in fields:
-        fields["observe"] = "arrived" if fields.get("track") == "online" else "all"
+    values = {field.name: found[field.name] for field in fields(Setting) if field.name in found}
+    if "observe" not in values:
+        values["observe"] = "arrived" if values.get("track") == "online" else "all"
     try:
-        setting = Setting(**fields)
+        setting = Setting(**values)
     except SettingError as error:
         return [str(error)]
     if "observe" not in found:
@@ -131,10 +141,3 @@ def shown(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return plain_text(repr(value), 40)
-
-
-def plain_text(text: str, limit: int) -> str:
-    """Return a foreign text in one line of at most `limit` characters, without control ones."""
-    clean = "".join(x if x.isprintable() else " " for x in text[: 10 * limit])
-    line = " ".join(clean.split())
-    return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -87,7 +87,7 @@ def run(
         elif (record := folder.record()) is not None:
             publish_stored(tracker, job, folder, record, parent)
             return rescored(record, folder, job, references, tracker, parent)
-        elif folder.failed():
+        elif folder.stored_record() is not None:  # of a run that failed
             tracker.restart(folder.path)
         with tracked_run(tracker, job, folder, parent) as tracked:
             return Execution(job, folder, references, tracked, progress).run(pictures)
@@ -135,10 +135,10 @@ class Execution:
     def _run(self, pictures: bool) -> tuple[Record, list[Row], list[Evaluation]]:
         """Compile, train where there is something to train, solve, verify and write."""
         job = self.job
+        track_input(self.tracked, job)
         compile_all(job)
         objective = job.setting.objective
         write_config(self.folder.path / CONFIG, job.parameters)
-        track_input(self.tracked, job)
         solver = self._solver()
         try:
             entries, self.information = online.checked(solver, job, self._entries(solver))

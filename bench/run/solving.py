@@ -11,7 +11,7 @@ import numpy as np
 from bench.contracts import Budget, Result, Solver
 from bench.errors import CRASHES, one_line
 from bench.instance import Instance
-from bench.protection import check_unaltered, copy_of
+from bench.protection import solve_copy
 from bench.run.evaluation import Entry
 from bench.run.json_values import json_result
 from bench.setting import Setting
@@ -29,15 +29,13 @@ def solve(
 
     A crash and a changed copy become the entry's error; a traceback may be kept.
     """
-    lent = copy_of(instance)
     found = None
     error = None
     began = time.perf_counter()
     try:
-        result = solver.solve(lent, setting, budget, rng)
+        result = solve_copy(solver, instance, setting, budget, rng, "the solver")
         if not isinstance(result, Result):
             raise TypeError(f"solve returned {type(result).__name__}, not a bench.contracts.Result")
-        check_unaltered(instance, lent, "the solver")
         found = json_result(result)
     except CRASHES as crash:
         error = one_line(crash)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from bench.instance import Instance, Ints
 from bench.limits import MAX_INTEGER
 from bench.schedule import Schedule
-from bench.setting import Setting
+from bench.setting import Setting, clairvoyant_track
 from bench.simulator.batch import NO_LIMIT, Simulator
 from bench.simulator.tables import (
     CAPACITY, DEMAND, DUE, FREE, INSTANCE, KIND, LAST_END, NEXT_END, NEXT_OUTAGE, QUOTA_LEFT,
@@ -129,7 +129,7 @@ class SchedulingEnv(gymnasium.Env[ObsType, np.int64]):
         shaped: bool = False,
     ) -> None:
         if setting is None:
-            setting = Setting(track="assign" if instances[0].sharing == "budget" else "schedule")
+            setting = Setting(track=clairvoyant_track(instances[0]))
         self.simulator = Simulator(instances, setting, 1, window, shaped, max_decisions)
         self.action_space = MaskedDiscrete(self.simulator.n_actions, self._first_mask)
         self.observation_space = self._get_observation_space()

@@ -41,7 +41,7 @@ from bench.instance import Instance
 from bench.metrics import objective
 from bench.plugins import CONF, load
 from bench.rounding import least_integer
-from bench.setting import Setting
+from bench.setting import Setting, clairvoyant_track
 from bench.speed import _peers
 from bench.verify import verify
 
@@ -179,7 +179,7 @@ def measure(instance: Instance, solver: str, threads: int, limit: float) -> Row:
 
 def solve(instance: Instance, solver: str, threads: int, limit: float) -> Row:
     """Warm up, solve and verify; this runs in the process that `measure` starts."""
-    setting = Setting(track="assign" if instance.sharing == "budget" else "schedule")
+    setting = Setting(track=clairvoyant_track(instance))
     plugin = create_solver(solver)
     rng = np.random.default_rng(0)
     plugin.warm_up()

@@ -14,8 +14,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bench.errors import UserError
+from bench.paths import CACHE
 from bench.tracking import database
 from bench.tracking.database import sqlite_path
+from bench.tracking.uri import SERVERS
 
 MAX_PARAMS = 100  # parameters that MLflow takes in one call
 ENVIRONMENT = {  # set unless the user has set them
@@ -59,7 +61,7 @@ class Store:
     @property
     def remote(self) -> bool:
         """Whether it is a server."""
-        return self.uri.startswith(("http://", "https://"))
+        return self.uri.startswith(SERVERS)
 
     @cached_property
     def client(self) -> Any:
@@ -306,7 +308,7 @@ class Store:
         if path is None:
             import pooch
 
-            path = Path(pooch.os_cache("dl-scheduling-bench")) / "locks" / f"mlflow-{self.digest}"
+            path = Path(pooch.os_cache(CACHE)) / "locks" / f"mlflow-{self.digest}"
         return database.locked(path)
 
     def _build(self, path: Path) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from bench.errors import UserError
-from bench.paths import shortened
+from bench.errors import UserError, shortened
 from bench.tracking.database import sqlite_path
 
 SQLITE_HEADER = b"SQLite format 3\0"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from bench.errors import plain_text
 from bench.instance import Instance
 from bench.schedule import Schedule
 from bench.verify import verify
@@ -129,7 +130,7 @@ class Certificate:
             proof=data["proof"],
             own_objective=data["objective"],
             own_bound=data["bound"],
-            title=_printable(", ".join(map(str, title))),
+            title=plain_text(", ".join(map(str, title))),
         )
 
 
@@ -386,11 +387,6 @@ def _shown(value: Any) -> str:
     if type(value) is int and abs(value) > LARGEST:
         return f"one beyond {LARGEST:g}"
     return repr(value)[:40]
-
-
-def _printable(text: str) -> str:
-    """Return a text of a foreign file in one line, without control characters."""
-    return " ".join("".join(x if x.isprintable() else " " for x in text).split())
 
 
 def _check_kind(field: str, proof: Any) -> None:

@@ -18,7 +18,7 @@ from bench.errors import UserError
 from bench.instance import Instance
 from bench.logs.episodes import EpisodeRecorder, LoggedEpisodes, concatenate
 from bench.logs.replay import ScheduleReplay
-from bench.protection import TrainingData, check_unaltered, copy_of
+from bench.protection import TrainingData, solve_copy
 from bench.rollout import setting_of
 from bench.schedule import Schedule
 from bench.setting import Setting
@@ -223,9 +223,9 @@ class Recorder:
 
     def _solve(self, solver: Solver, behaviour: Behaviour, instance: Instance) -> Schedule:
         budget = Budget(seconds=behaviour.seconds, threads=1)
-        lent = copy_of(instance)
-        result = solver.solve(lent, setting_of(solver, self.setting), budget, self.rng)
-        check_unaltered(instance, lent, f"the solver of logs {self.name}")
+        setting = setting_of(solver, self.setting)
+        name = f"the solver of logs {self.name}"
+        result = solve_copy(solver, instance, setting, budget, self.rng, name)
         if len(set(result.schedule.task.tolist())) < instance.n_tasks:
             raise UserError(
                 f"logs.behaviours: no complete schedule of {instance.name} in "

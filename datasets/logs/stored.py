@@ -17,8 +17,7 @@ from filelock import FileLock
 from bench.contracts import LoggedDataset
 from bench.errors import UserError
 from bench.logs.episodes import LoggedEpisodes
-from bench.paths import path_component
-from datasets._files import CACHE
+from bench.paths import CACHE, path_component
 from datasets.logs import minari_files
 
 

@@ -13,12 +13,13 @@ import pytest
 
 from bench.contracts import Budget, Dataset, Learner, Policy, Result, Solver, TrainingLogger
 from bench.errors import UserError
+from bench.generators import without_seed
 from bench.instance import Instance
 from bench.observation import Observation
 from bench.references import References
 from bench.rollout import PolicySolver, play
 from bench.run import online
-from bench.run.isolated import IsolatedActor, PolicyProcess, pickled, without_seed
+from bench.run.isolated import IsolatedActor, PolicyProcess, pickled
 from bench.run.job import Job
 from bench.run.record import Record
 from bench.run.runner import evaluate, run
