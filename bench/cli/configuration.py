@@ -356,13 +356,14 @@ def config_of_solver(name: str) -> DictConfig:
     UserError
         Where the solver learns from a log, which a baseline has none of.
     """
-    config = read("solver", name)
-    if "defaults" in config:
+    file = read("solver", name)
+    if "defaults" not in file:
+        values = plain(file)
+    else:
         with contextlib.ExitStack() as stack:
             if not GlobalHydra.instance().is_initialized():
                 stack.enter_context(hydra.initialize_config_dir(str(CONF), version_base="1.3"))
-            config = _compose([f"+solver={name}"]).solver
-    values = plain(config)
+            values = plain(_compose([f"+solver={name}"]))["solver"]
     if _lacks_log(values):
         raise UserError(
             f"baselines: {name} learns from a log; run it by itself, +solver={name} logs=NAME"
