@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import time
 from dataclasses import replace
@@ -13,6 +14,7 @@ from bench.contracts import Budget, Plugin, Policy, Result, Solver
 from bench.errors import UserError
 from bench.instance import Instance
 from bench.observation import Observation
+from bench.schedule import Schedule
 from bench.setting import Setting
 from bench.simulator import IllegalAction, Simulator
 
@@ -61,18 +63,29 @@ class LocalActor:
         return self.policy.facts()
 
 
-def play(actor: Actor, instance: Instance, setting: Setting, rng: np.random.Generator) -> Result:
+def play(
+    actor: Actor,
+    instance: Instance,
+    setting: Setting,
+    rng: np.random.Generator,
+    seconds: float = math.inf,
+) -> Result:
     """Play one episode; time every decision.
+
+    An episode that takes longer than `seconds` ends without a schedule: its status is `unknown`.
 
     Raises
     ------
     IllegalAction
         If an action is no integer or is masked.
     """
+    deadline = time.perf_counter() + seconds
     simulator = Simulator([instance], setting, window=actor.window)
     actor.begin(rng)
     latency = []
     while not simulator.terminated[0]:
+        if time.perf_counter() > deadline:
+            return Result(Schedule.empty(), "unknown")
         observation = simulator.observation(0)
         action, seconds = actor.act(observation)
         latency.append(seconds)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +13,7 @@ from bench import metrics
 from bench.contracts import Budget, Policy, Result, Solver
 from bench.errors import UserError
 from bench.instance import Instance
-from bench.rollout import PolicySolver, setting_of
+from bench.rollout import LocalActor, one_task, play, setting_of
 from bench.schedule import Schedule
 from bench.setting import Setting
 
@@ -57,6 +59,12 @@ class BestRule(Solver):
             self._rules = self._configured_rules()
         return self._rules
 
+    def warm_up(self) -> None:
+        """Build the rules and compile the simulator, before any clock starts."""
+        for rule in self.rules:
+            rule.warm_up()
+        self(one_task(), Setting(), np.random.default_rng(0))
+
     def hashed_settings(self) -> dict[str, Any]:
         """Return the rules themselves: those of conf/solver may change while the names stay."""
         return {"rules": self.rules}
@@ -64,21 +72,42 @@ class BestRule(Solver):
     def solve(
         self, instance: Instance, setting: Setting, budget: Budget, rng: np.random.Generator
     ) -> Result:
-        """Return the schedule of the best rule; `info` names the class of the rule."""
-        results = [
-            PolicySolver(rule).solve(instance, setting_of(rule, setting), budget, rng)
-            for rule in self.rules
-        ]
-        values = [
-            metrics.objective(instance, result.schedule, setting.objective) for result in results
-        ]
-        best = int(np.argmin(values))
-        info = {"rule": type(self.rules[best]).__name__}
-        return Result(results[best].schedule, results[best].status, info=info)
+        """Return the schedule of the best rule; `info` names the class of the rule.
 
-    def __call__(self, instance: Instance, setting: Setting, rng: np.random.Generator) -> Schedule:
+        Rules whose rollouts the budget does not allow for are left out. Where it allows for none,
+        the status is `unknown`.
+        """
+        return self._best(instance, setting, budget.seconds, rng)
+
+    def __call__(
+        self,
+        instance: Instance,
+        setting: Setting,
+        rng: np.random.Generator,
+        seconds: float = math.inf,
+    ) -> Schedule:
         """Return the schedule alone: the interface of `warm_start` of CpSat."""
-        return self.solve(instance, setting, Budget(), rng).schedule
+        return self._best(instance, setting, seconds, rng).schedule
+
+    def _best(
+        self, instance: Instance, setting: Setting, seconds: float, rng: np.random.Generator
+    ) -> Result:
+        """Return the result of the best rule of those that are rolled out within `seconds`."""
+        deadline = time.perf_counter() + seconds
+        best = Result(Schedule.empty(), "unknown")
+        least = math.inf
+        for rule in self.rules:
+            left = deadline - time.perf_counter()
+            played = setting_of(rule, setting)
+            result = play(LocalActor(rule), instance, played, rng, left)
+            if result.status == "unknown":
+                break
+            value = metrics.objective(instance, result.schedule, setting.objective)
+            if value < least or best.status == "unknown":
+                info = {"rule": type(rule).__name__}
+                best = Result(result.schedule, result.status, info=info)
+                least = value
+        return best
 
     def _configured_rules(self) -> list[Policy]:
         from bench import plugins

@@ -29,7 +29,8 @@ from solvers.exact.annealing import greedy_schedule, improve_schedule
 from solvers.exact.assignment.model import AssignmentModel
 from solvers.exact.bounds import ScheduleRelaxation, quick_bounds, relaxation_bounds, trivial
 from solvers.exact.compile_kernels import compile_schedule_kernels
-from solvers.exact.cp_sat import WarmStart, create_solver, initial_schedule, search
+from solvers.exact.cp_sat import WarmStart, create_solver, initial_schedule, search, warm_up
+from solvers.exact.deadline import OutOfTime
 from solvers.exact.objective_terms import Terms, completion_times
 from solvers.exact.schedule_model import ScheduleModel
 from solvers.exact.search_log import SearchLog
@@ -56,8 +57,8 @@ class CpSat(Solver):
     threads
         Worker threads; None: `budget.threads`.
     warm_start
-        A callable (instance, setting, rng) -> schedule: the schedule to start from, and to return
-        if nothing better is found.
+        A callable (instance, setting, rng, seconds) -> schedule: the schedule to start from, and
+        to return if nothing better is found.
     bounds
         Whether to compute relaxations first.
     local_search
@@ -85,6 +86,7 @@ class CpSat(Solver):
 
     def warm_up(self) -> None:
         """Compile the numba kernels before any clock starts."""
+        warm_up(self.warm_start)
         compile_schedule_kernels()
 
     def solve(
@@ -133,7 +135,9 @@ class _Solve:
     def run(self) -> Result:
         """Return the result of all stages: preparation, then CP-SAT for the rest of the budget."""
         search_log = self.search_log
-        start = initial_schedule(self.options.warm_start, self.instance, self.setting, self.rng)
+        start = initial_schedule(
+            self.options.warm_start, self.instance, self.setting, self.rng, self.budget
+        )
         if start is not None:
             self.best = start
             search_log.record_schedule(start)
@@ -141,6 +145,8 @@ class _Solve:
             self._prepare()
         if self.best is None or not search_log.optimum_proven:
             complete = self._run_cp_sat(self._seconds_left())
+            if self.best is None and not complete and self._starts_greedily():
+                self.best = search_log.keep_better(None, greedy_schedule(self.instance))
             if self.best is None:
                 status = "infeasible" if complete else "unknown"
                 return search_log.result(Schedule.empty(), status, self.relaxation.bounds)
@@ -148,6 +154,10 @@ class _Solve:
         tolerance = 0 if search_log.terms.is_integral else TOLERANCE * search_log.objective
         status = "optimal" if gap <= tolerance else "feasible"
         return search_log.result(self.best, status, self.relaxation.bounds)
+
+    def _starts_greedily(self) -> bool:
+        """Return whether a greedy schedule is an answer where the time allows for no other."""
+        return self.options.local_search and self.instance.sharing == "time"
 
     def _seconds_left(self) -> float:
         return self.budget.seconds - (time.perf_counter() - self.search_log.start_time)
@@ -220,11 +230,14 @@ class _Solve:
         search_log = self.search_log
         solver = create_solver(self.options.threads or self.budget.threads, self.rng)
         solver.parameters.log_search_progress = self.options.log
-        model = self._model()
+        try:
+            model = self._model(start_time + seconds)
+        except OutOfTime:
+            return False
         small = len(model.model.proto.variables) < PROBED_VARIABLES
         solver.parameters.cp_model_probing_level = 2 if small else 0
         left = seconds - (time.perf_counter() - start_time)
-        if left <= 0:  # building the model took all the time
+        if left <= 0:
             return False
         solver.parameters.max_time_in_seconds = left
         status = search(solver, model, search_log)
@@ -243,17 +256,25 @@ class _Solve:
             self.best = search_log.keep_better(self.best, found)
         return status in (cp_model.OPTIMAL, cp_model.INFEASIBLE)
 
-    def _model(self) -> AssignmentModel | ScheduleModel:
-        """Return the CP-SAT model with all that is known: bound, start windows, hint."""
+    def _model(self, deadline: float) -> AssignmentModel | ScheduleModel:
+        """Return the CP-SAT model with all that is known: bound, start windows, hint.
+
+        Raises
+        ------
+        OutOfTime
+            If the clock passes `deadline` before the model is complete.
+        """
         model: AssignmentModel | ScheduleModel
         if self.instance.sharing == "budget":
-            model = AssignmentModel(self.instance)
+            model = AssignmentModel(self.instance, deadline=deadline)
         else:
             incumbent = None if self.best is None else completion_times(self.best)
             windows = None if self.best is None else self.relaxation.windows
             bound = self.relaxation.best.value
             terms = self.search_log.terms
-            model = ScheduleModel(self.instance, terms, incumbent, bound, windows)
+            model = ScheduleModel(
+                self.instance, terms, incumbent, bound, windows, deadline=deadline
+            )
         if self.best is not None:
             model.hint(self.best)
         return model

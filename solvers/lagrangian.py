@@ -35,6 +35,7 @@ from solvers.exact.assignment.tree import NO_SOLUTION, SOLUTION_FOUND, DepthFirs
 from solvers.exact.bounds import Bound, trivial
 from solvers.exact.compile_kernels import compile_assignment_kernels
 from solvers.exact.cp_sat import create_solver, search
+from solvers.exact.deadline import OutOfTime
 from solvers.exact.objective_terms import Terms, by_task
 from solvers.exact.search_log import SearchLog
 
@@ -191,7 +192,10 @@ class _AssignmentSolve:
                 proof = {"kind": "search", "solver": "lagrangian", "root": self.log.proof}
                 self.record_bound("lagrangian", int(self.upper), proof)
                 return False
-        model = AssignmentModel(self.instance, candidates, self.lower)
+        try:
+            model = AssignmentModel(self.instance, candidates, self.lower, self.deadline)
+        except OutOfTime:
+            return False
         if self.incumbent is not None:
             model.hint(self.incumbent)
         solver = create_solver(self.threads, self.rng)

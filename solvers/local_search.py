@@ -25,7 +25,7 @@ from solvers.exact.compile_kernels import (
     compile_assignment_kernels,
     compile_schedule_kernels,
 )
-from solvers.exact.cp_sat import WarmStart, initial_schedule
+from solvers.exact.cp_sat import WarmStart, initial_schedule, warm_up
 from solvers.exact.objective_terms import Terms, by_task
 from solvers.exact.search_log import SearchLog
 
@@ -38,7 +38,7 @@ class LocalSearch(Solver):
     Parameters
     ----------
     warm_start
-        A callable (instance, setting, rng) -> schedule: the schedule to start from (track
+        A callable (instance, setting, rng, seconds) -> schedule: the schedule to start from (track
         `schedule`).
     patience
         Annealing ends before the budget does after this many rounds without a better schedule
@@ -53,6 +53,7 @@ class LocalSearch(Solver):
 
     def warm_up(self) -> None:
         """Compile the numba kernels before any clock starts."""
+        warm_up(self.warm_start)
         compile_schedule_kernels()
         compile_assignment_kernels()
 
@@ -71,7 +72,7 @@ class LocalSearch(Solver):
         if instance.sharing == "budget":
             best = self._assign(instance, budget, rng, search_log)
         else:
-            first = initial_schedule(self.warm_start, instance, setting, rng)
+            first = initial_schedule(self.warm_start, instance, setting, rng, budget)
             if first is None:
                 first = greedy_schedule(instance)
             search_log.record_schedule(first)

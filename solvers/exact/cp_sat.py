@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from ortools.sat.python import cp_model
 
+from bench.contracts import Budget, Plugin
 from bench.instance import Instance, Ints
 from bench.left_shift import active
 from bench.rounding import least_integer
@@ -19,7 +20,9 @@ from bench.verify import verify
 from solvers.exact.schedule_model import Value
 from solvers.exact.search_log import SearchLog
 
-WarmStart = Callable[[Instance, Setting, np.random.Generator], Schedule]
+# Returns the schedule to start from, given the seconds that it may take; an empty one: none.
+WarmStart = Callable[[Instance, Setting, np.random.Generator, float], Schedule]
+WARM_START_SHARE = 0.3  # largest share of the budget that a warm start takes
 
 # CP-SAT maps a bound of its presolved model to the objective by a few roundings, each relative to
 # numbers that are not larger than the magnitude of the objective.
@@ -58,17 +61,29 @@ def create_solver(threads: int, rng: np.random.Generator) -> cp_model.CpSolver:
     return solver
 
 
+def warm_up(warm_start: WarmStart | None) -> None:
+    """Let a warm start that is a plug-in compile what it needs."""
+    if isinstance(warm_start, Plugin):
+        warm_start.warm_up()
+
+
 def initial_schedule(
-    warm_start: WarmStart | None, instance: Instance, setting: Setting, rng: np.random.Generator
+    warm_start: WarmStart | None,
+    instance: Instance,
+    setting: Setting,
+    rng: np.random.Generator,
+    budget: Budget,
 ) -> Schedule | None:
     """Return the schedule of `warm_start`, left-shifted.
 
     None where there is no warm start or its schedule is not feasible (such as one without a task).
+    It may take WARM_START_SHARE of the budget.
     """
     if warm_start is None:
         return None
     try:
-        schedule = active(instance, warm_start(instance, setting, rng))
+        seconds = WARM_START_SHARE * budget.seconds
+        schedule = active(instance, warm_start(instance, setting, rng, seconds))
     except ScheduleError:
         return None
     return None if verify(instance, schedule) else schedule

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from math import ceil, floor
@@ -14,6 +15,7 @@ from ortools.sat.python import cp_model
 from bench.instance import Instance, Ints
 from bench.metrics import horizon
 from bench.schedule import Schedule
+from solvers.exact import deadline as clock
 from solvers.exact.agent_pools import StartWindows, agent_groups, symmetric_groups
 from solvers.exact.objective_terms import Terms
 
@@ -43,6 +45,8 @@ class ScheduleModel:
         The starts of all schedules that are no worse than the incumbent.
     break_symmetry
         Whether identical agents are interchangeable; False where the caller fixes tasks to agents.
+    deadline
+        In seconds of `time.perf_counter()`.
 
     Attributes
     ----------
@@ -62,6 +66,11 @@ class ScheduleModel:
     magnitude
         The sum of the absolute values of all terms of the objective of the model, each at its
         largest.
+
+    Raises
+    ------
+    OutOfTime
+        If the clock passes `deadline` before the model is complete.
     """
 
     def __init__(
@@ -72,6 +81,7 @@ class ScheduleModel:
         bound: Fraction = Fraction(0),
         windows: StartWindows | None = None,
         break_symmetry: bool = True,
+        deadline: float = math.inf,
     ) -> None:
         self.instance = instance
         self.terms = terms
@@ -82,13 +92,19 @@ class ScheduleModel:
         latest = _latest_completions(instance, terms, incumbent)
         self.start_ranges = self._start_ranges(latest, windows)
         self._narrow_completions(earliest, latest)
+        clock.check(deadline)
         self._create_variables(earliest, latest)
-        self.each_task_has_one_group()
-        self.starts_lie_in_their_ranges()
-        self.capacities_hold()
-        self.quotas_hold()
-        self.outages_are_avoided()
-        self.identical_agents_are_in_order()
+        for constraints in (
+            self.each_task_has_one_group,
+            self.starts_lie_in_their_ranges,
+            self.capacities_hold,
+            self.quotas_hold,
+            self.outages_are_avoided,
+            self.identical_agents_are_in_order,
+        ):
+            clock.check(deadline)
+            constraints()
+        clock.check(deadline)
         self.offset = 0
         self.magnitude = 0.0
         self.scale = self._minimise(earliest, latest, bound)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 
@@ -66,7 +67,9 @@ def random_outages(rng: np.random.Generator, m: int) -> list[Outage]:
     return found
 
 
-def random_schedule(instance: Instance, setting: Setting, rng: np.random.Generator) -> Schedule:
+def random_schedule(
+    instance: Instance, setting: Setting, rng: np.random.Generator, seconds: float = math.inf
+) -> Schedule:
     """Return a feasible schedule, which also serves as a warm start.
 
     Agents are random; one task follows the other, with idle time between them, after every outage.

@@ -1,6 +1,7 @@
 """The best rule in hindsight: never worse than a member, and a schedule that CP-SAT starts from."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from omegaconf import OmegaConf
 from bench import plugins
 from bench.contracts import Budget
 from bench.errors import UserError
+from bench.instance import Instance
 from bench.metrics import objective
 from bench.rollout import PolicySolver
 from bench.setting import OBJECTIVES, Setting
@@ -45,6 +47,44 @@ def test_it_is_the_best_of_its_members(name):
         assert not verify(instance, result.schedule)
         assert objective(instance, result.schedule, name) == min(values)
         assert result.info["rule"] == type(rules[int(np.argmin(values))]).__name__
+
+
+class SlowSJF(SJF):
+    """SJF whose every decision takes a second of a clock."""
+
+    clock = 0.0
+
+    def act(self, observation, rng):
+        SlowSJF.clock += 1.0
+        return super().act(observation, rng)
+
+
+@pytest.mark.parametrize(
+    ("rules", "seconds", "best", "end"),
+    [
+        ([SlowSJF()], 0.5, None, []),
+        ([LJF(), SlowSJF()], 0.5, "LJF", [5, 6]),
+        ([LJF(), SlowSJF()], 100, "SlowSJF", [6, 1]),
+    ],
+)
+def test_a_rule_counts_where_the_budget_allows_for_its_rollout(
+    rules, seconds, best, end, monkeypatch
+):
+    clock = SimpleNamespace(perf_counter=lambda: SlowSJF.clock)
+    monkeypatch.setattr("solvers.best_rule.time", clock)
+    monkeypatch.setattr("bench.rollout.time", clock)
+    ones = np.ones((2, 1, 1), dtype=int)
+    instance = Instance([[5], [1]], ones, [[1]], [0])
+    budget = Budget(seconds=seconds)
+    result = BestRule(rules).solve(instance, Setting(), budget, np.random.default_rng(0))
+    assert (result.info.get("rule"), result.schedule.end.tolist()) == (best, end)
+
+
+def test_warm_up_builds_the_rules():
+    rules = BestRule(first=["sjf"])
+    assert rules._rules is None
+    CpSat(warm_start=rules).warm_up()
+    assert rules._rules is not None
 
 
 def test_the_configured_rules_keep_their_order():

@@ -18,6 +18,13 @@ from bench.schedule import Schedule
 from bench.setting import OBJECTIVES, Setting
 from bench.verify import verify
 from solvers.cpsat import CpSat
+from solvers.exact.annealing import greedy_schedule
+from solvers.exact.assignment.model import AssignmentModel
+from solvers.exact.cp_sat import WARM_START_SHARE
+from solvers.exact.deadline import OutOfTime
+from solvers.exact.objective_terms import Terms
+from solvers.exact.schedule_model import ScheduleModel
+from solvers.local_search import LocalSearch
 from tests.solvers.brute_force import brute_force, random_schedule, random_small_instance
 
 BUDGET = Budget(seconds=3600, threads=1)  # every search here ends with its proof
@@ -107,16 +114,47 @@ def test_without_time_the_warm_start_is_returned_left_shifted() -> None:
     result = CpSat(warm_start=lambda *_: start).solve(instance, setting, no_time, rng)
     assert result.schedule.to_dict() == active(instance, start).to_dict()
     assert result.lower_bound == trivial_bound(instance, "total_time")
-    nothing = CpSat().solve(instance, setting, no_time, rng)
+    nothing = CpSat(local_search=False).solve(instance, setting, no_time, rng)
     assert (nothing.status, len(nothing.schedule.task)) == ("unknown", 0)
     assert nothing.lower_bound == trivial_bound(instance, "total_time")
+
+
+def test_without_time_and_warm_start_the_greedy_schedule_is_returned() -> None:
+    rng = np.random.default_rng(3)
+    instance = random_small_instance(rng, "time")
+    no_time = Budget(seconds=1e-9, threads=1)
+    result = CpSat().solve(instance, Setting(), no_time, rng)
+    assert result.schedule.to_dict() == greedy_schedule(instance).to_dict()
+    assert result.lower_bound == trivial_bound(instance, "total_time")
+
+
+def test_a_warm_start_gets_a_share_of_the_budget() -> None:
+    given = []
+
+    def warm_start(instance, setting, rng, seconds):  # type: ignore[no-untyped-def]
+        given.append(seconds)
+        return Schedule.empty()
+
+    instance = worked_example()
+    for solver in (CpSat(warm_start=warm_start), LocalSearch(warm_start=warm_start, patience=1)):
+        result = solver.solve(instance, Setting(), Budget(seconds=600), np.random.default_rng(0))
+        assert not verify(instance, result.schedule)
+    assert given == [WARM_START_SHARE * 600] * 2
+
+
+def test_a_model_whose_deadline_has_passed_is_not_built() -> None:
+    instance = worked_example()
+    with pytest.raises(OutOfTime):
+        ScheduleModel(instance, Terms.of(instance, "total_time"), deadline=0.0)
+    with pytest.raises(OutOfTime):
+        AssignmentModel(worked_example(sharing="budget"), deadline=0.0)
 
 
 def test_a_warm_start_that_leaves_a_task_out_is_not_returned() -> None:
     instance = worked_example()
     partial = Schedule.from_assignment(instance, [0, 1, -1])
     no_time = Budget(seconds=1e-9, threads=1)
-    solver = CpSat(warm_start=lambda *_: partial)
+    solver = CpSat(warm_start=lambda *_: partial, local_search=False)
     result = solver.solve(instance, Setting(), no_time, np.random.default_rng(0))
     assert result.status == "unknown"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from ortools.sat.python import cp_model
 from bench.instance import Instance, Ints
 from bench.left_shift import fits_alone
 from bench.schedule import Schedule
+from solvers.exact import deadline as clock
 from solvers.exact.assignment import pair_costs
 from solvers.exact.schedule_model import Value
 
@@ -32,6 +34,13 @@ class AssignmentModel:
         every agent that can run the task alone.
     lower_bound
         A proven lower bound on the total cost, added as a constraint if it is not 0.
+    deadline
+        In seconds of `time.perf_counter()`.
+
+    Raises
+    ------
+    OutOfTime
+        If the clock passes `deadline` before the model is complete.
     """
 
     # The objective of the model is the objective of the instance.
@@ -43,6 +52,7 @@ class AssignmentModel:
         instance: Instance,
         candidates: NDArray[np.bool_] | None = None,
         lower_bound: int = 0,
+        deadline: float = math.inf,
     ) -> None:
         self.instance = instance
         self.model = cp_model.CpModel()
@@ -50,14 +60,15 @@ class AssignmentModel:
             np.flatnonzero(fits_alone(instance, j) if candidates is None else candidates[j])
             for j in range(instance.n_tasks)
         ]
-        self.x = {
-            (j, a): self.model.new_bool_var(f"x[{j},{a}]")
-            for j, agents in enumerate(self.agents)
-            for a in agents.tolist()
-        }
-        self.each_task_has_one_agent()
-        self.capacities_hold()
-        self.quotas_hold()
+        self.x = {}
+        for j, agents in enumerate(self.agents):
+            clock.check(deadline)
+            for a in agents.tolist():
+                self.x[j, a] = self.model.new_bool_var(f"x[{j},{a}]")
+        for constraints in (self.each_task_has_one_agent, self.capacities_hold, self.quotas_hold):
+            clock.check(deadline)
+            constraints()
+        clock.check(deadline)
         task, agent = np.array(list(self.x), dtype=int).reshape(-1, 2).T
         cost = pair_costs(instance)[task, agent]
         self.magnitude = float(cost.sum(dtype=float))
