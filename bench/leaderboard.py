@@ -5,12 +5,14 @@ are recomputed from the stored instances and schedules, against references and a
 that are the suite's own, the same for all rows. A schedule with any violation costs at least the
 penalty of an unassigned task.
 
-Only rows that verified are ranked. What differs from its record, or is not of the right form, is
-listed below with the reason (MISMATCH), as are failed runs. Columns marked * are what the run
-claims. A row holds the seeds of one configuration on one problem and of one origin (user of the
-store, code version, hardware), where all decided in processes of their own or none did. A newer run
-replaces an older one only if all of that and the seed are the same; runs of one row with the same
-schedules are copies and count once.
+Only rows that verified are ranked; in the track online only those that were isolated and whose
+check of non-anticipation says `checked`. All others are listed below with the reason: what differs
+from its record or is not of the right form (MISMATCH), failed runs, and what was not shown to be
+online. Columns marked * are what the run claims. A row holds the seeds of one configuration on one
+problem and of one origin (user of the store, code version, hardware), where all decided in
+processes of their own or none did; it is `checked` only if all of them are. A newer run replaces an
+older one only if all of that and the seed are the same; runs of one row with the same schedules are
+copies and count once.
 """
 
 from __future__ import annotations
@@ -37,10 +39,12 @@ from bench.references import References, user_cache
 from bench.run.common_scores import CommonReferences
 from bench.run.recompute import RecomputedRun, recompute_run
 from bench.run.record import PROBLEM_FIELDS, selection
+from bench.run.record_schema import weakest_outcome, why_not_online
 from bench.setting import TRACKS
 from bench.tracking import EXPERIMENT, stored_runs
 
-HIDDEN = ("score_low", "score_high", "split", "runs", "replaced")  # not in the Markdown table
+# not in the Markdown table
+HIDDEN = ("score_low", "score_high", "error", "split", "runs", "replaced")
 CLAIMED = (
     "solver",
     "configuration",
@@ -67,7 +71,7 @@ class LeaderboardRow(TypedDict):
     Means are over instances and runs; a missing number is NaN or None.
     """
 
-    rank: int | None  # within a problem, equal scores share one; None: failed or MISMATCH
+    rank: int | None  # within a problem, equal scores share one; None: `not_ranked` says why
     solver: str
     configuration: str  # hash of all settings but seeds and paths
     logs: str | None  # name of the logged dataset that it learned from
@@ -94,6 +98,7 @@ class LeaderboardRow(TypedDict):
     git_commit: str
     verified: str  # yes | no (failed) | MISMATCH: where the record differs
     error: str
+    not_ranked: str  # why it has no rank, in words; empty: it has one
     set_hash: str | None  # of the stored instances
     split: str | None
     runs: list[str]  # MLflow's ids
@@ -116,6 +121,7 @@ def tables(
     """
     common = CommonReferences(references, runs)
     newest, replaced = _newest(runs)
+    anticipate = {run.group for run in newest if run.record.get("non_anticipation") == "failed"}
     groups: dict[tuple[Any, ...], list[RecomputedRun]] = {}
     for run in newest:
         alone = run.run if run.error or run.mismatches else ""
@@ -123,7 +129,7 @@ def tables(
     rows: dict[str, list[LeaderboardRow]] = {}
     for members in groups.values():
         track = str(members[0].record.get("track"))
-        one = row(members, common, rng)
+        one = row(members, common, rng, members[0].group in anticipate)
         one["replaced"] = [old for member in members for old in replaced[member.run]]
         rows.setdefault(track if track in TRACKS else UNKNOWN, []).append(one)
     for table in rows.values():
@@ -156,18 +162,25 @@ def _newest(
 
 
 def row(
-    members: Sequence[RecomputedRun], common: CommonReferences, rng: np.random.Generator
+    members: Sequence[RecomputedRun],
+    common: CommonReferences,
+    rng: np.random.Generator,
+    anticipates: bool = False,
 ) -> LeaderboardRow:
-    """Return the row of the seeds of one configuration on one problem, or of one failed run."""
+    """Return the row of the seeds of one configuration on one problem, or of one failed run.
+
+    `anticipates`: the decisions of a seed, of this row or not, were found to depend on the future.
+    """
     first = members[0]
     record = first.record
     names = ("solver", "information", "isolated", *PROBLEM_FIELDS)
     facts = {name: record.get(name) for name in names}
     distinct = list({one.schedules or one.run: one for one in members}.values())
+    outcomes = [one.record.get("non_anticipation") for one in members]
     out = {
         **dict.fromkeys(COLUMNS),
         **{name: value for name, value in facts.items() if name in COLUMNS},
-        "non_anticipation": _weakest([one.record.get("non_anticipation") for one in members]),
+        "non_anticipation": weakest_outcome([*outcomes, *["failed"] * anticipates]),
         "logs": record.get("logs/name"),
         "selection": selection(record),
         "configuration": first.configuration,
@@ -179,13 +192,19 @@ def row(
         "solve_seconds": _mean([one.record.get("solve_seconds") for one in members]),
     }
     if first.error:
-        return cast("LeaderboardRow", {**out, "error": first.error, "verified": "no"})
-    return cast("LeaderboardRow", {**out, **_quality(distinct, common, rng)})
+        out |= {"error": first.error, "verified": "no"}
+    else:
+        out |= _quality(distinct, common, rng)
+    return cast("LeaderboardRow", {**out, "not_ranked": _why_not_ranked(out, record)})
 
 
-def _weakest(claims: Sequence[str | None]) -> str | None:
-    """Return the least that the seeds of a row say about non-anticipation."""
-    return next((one for one in (None, "not reproducible") if one in claims), claims[0])
+def _why_not_ranked(out: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    """Return why a row has no rank, in words; empty: it has one."""
+    if out["error"] or out["verified"] != "yes":
+        return str(out["error"] or out["verified"])
+    if record.get("track") != "online":
+        return ""
+    return why_not_online(out["isolated"], out["non_anticipation"])
 
 
 def _quality(
@@ -228,7 +247,7 @@ def _order(one: LeaderboardRow) -> tuple[Any, ...]:
     score = one["score"]
     return (
         *_problem_of(one),
-        one["verified"] != "yes",
+        bool(one["not_ranked"]),
         -score if score is not None and math.isfinite(score) else math.inf,
         _last(one["gap_mean"]),
         _last(one["objective_mean"]),
@@ -237,11 +256,11 @@ def _order(one: LeaderboardRow) -> tuple[Any, ...]:
 
 
 def _rank(rows: Sequence[LeaderboardRow]) -> None:
-    """Number the verified rows of each problem from 1; equal scores share a rank."""
+    """Number the rows of each problem that have a rank from 1; equal scores share one."""
     ranked: dict[tuple[str, ...], list[LeaderboardRow]] = {}
     for one in rows:
         above = ranked.setdefault(_problem_of(one), [])
-        if one["verified"] != "yes":
+        if one["not_ranked"]:
             continue
         tied = bool(above) and _equal(one["score"], above[-1]["score"])
         one["rank"] = above[-1]["rank"] if tied else len(above) + 1
@@ -274,25 +293,25 @@ def _mean(values: Iterable[float | None] | Floats) -> float:
 
 
 def markdown(track: str, rows: Sequence[LeaderboardRow]) -> str:
-    """Return a page with the track's table and, below it, every mismatch and error in full."""
+    """Return a page with the track's table and, below it, why rows have no rank, in full."""
     names = [f"{name}\\*" if name in CLAIMED else name for name in SHOWN]
     lines = [
         f"# Leaderboard: {track}",
         "",
         "Score: 0 = random legal play, 100 = reference; 95 % interval over seeds. Recomputed from "
         "the runs' schedules, except columns marked \\*, which the runs claim. Rows without a rank "
-        "did not verify or failed.",
+        "are listed below with the reason.",
         "",
     ]
     lines += [f"| {' | '.join(names)} |", f"|{'---|' * len(SHOWN)}"]
     lines += [f"| {' | '.join(_cell(one, name) for name in SHOWN)} |" for one in rows]
     notes = [
         f"- **{_escaped(one['solver'])} on {_escaped(one['dataset'])}** "
-        f"(run {_escaped(' '.join(one['runs']))}): {_escaped(text)}"
+        f"(run {_escaped(' '.join(one['runs']))}): {_escaped(one['not_ranked'])}"
         for one in rows
-        if (text := _note(one))
+        if one["not_ranked"]
     ]
-    return "\n".join([*lines, *(["", "## Mismatches and errors", "", *notes] if notes else []), ""])
+    return "\n".join([*lines, *(["", "## Rows without a rank", "", *notes] if notes else []), ""])
 
 
 def write(rows: Mapping[str, Sequence[LeaderboardRow]], out: Path) -> list[Path]:
@@ -317,10 +336,6 @@ def write(rows: Mapping[str, Sequence[LeaderboardRow]], out: Path) -> list[Path]
         writer.writerows({name: _csv(x) for name, x in one.items()} for one in plain)
         write_text(out / f"{track}.csv", buffer.getvalue())
     return [out / f"{track}.{kind}" for track in rows for kind in ("md", "csv", "json")]
-
-
-def _note(one: LeaderboardRow) -> str:
-    return one["error"] or (one["verified"] if one["verified"] != "yes" else "")
 
 
 def _cell(one: LeaderboardRow, name: str) -> str:
@@ -389,10 +404,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--cache",
         type=Path,
-        help="folder of references that this suite computed (default: the user's cache)",
+        help="folder of references that this suite computed, to which random play is added "
+        "(default: the user's cache)",
     )
     options = parser.parse_args(arguments)
-    references = References(options.cache or user_cache())
+    references = References(output_folder("--cache", options.cache or user_cache()))
     output_folder("--out", options.out)
     rows = build(options.uri, options.experiment, references, np.random.default_rng(0))
     pages = [markdown(track, table) for track, table in rows.items()]

@@ -1,8 +1,9 @@
 """Scores of many runs against the same references: those known when the table is made.
 
-Nothing that a run says about references counts. The random baseline is played by the suite. The
-best objective is that of the shipped file, of the suite's own cache, or of the best verified
-schedule in the table itself; bounds are the shipped, the cached and the trivial ones.
+Nothing that a run says about references counts. The random baseline is played by the suite, once
+for each instance and setting: the cache keeps it, as it does for runs. The best objective is that
+of the shipped file, of the suite's own cache, or of the best verified schedule in the table itself;
+bounds are the shipped, the cached and the trivial ones.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from numpy.typing import NDArray
 from bench import metrics
 from bench.analysis import stats
 from bench.instance import Instance
-from bench.references import RandomPlay, Reference, References, random_play
+from bench.references import RandomPlay, Reference, References
 from bench.references.reference import is_below
 from bench.run.recompute import RecomputedRun
-from bench.setting import Setting
+from bench.setting import Setting, SettingError
 
 Floats = NDArray[np.float64]
 PLAYED = ("objective", "mode", "backfill", "event_order")
@@ -42,7 +43,7 @@ class CommonReferences:
     Parameters
     ----------
     references
-        Shipped and cached references; nothing is computed or written.
+        Shipped and cached references. No solver is run; random play that is missing is added.
     runs
         The runs of the table. Verified schedules of all of them count, also of those that are not
         ranked.
@@ -97,5 +98,8 @@ class CommonReferences:
         played = {name: run.record[name] for name in PLAYED if name in run.record}
         key = (instance.hash(), *sorted(played.items()))
         if key not in self._random:
-            self._random[key] = random_play(instance, Setting(**played))
+            try:
+                self._random[key] = self.references.random(instance, Setting(**played))
+            except SettingError:  # a claimed one that does not exist: the run is not ranked
+                self._random[key] = RandomPlay(math.nan, math.nan)
         return self._random[key]

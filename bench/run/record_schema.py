@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
 from bench.contracts import SPLITS
 from bench.errors import plain_text
+from bench.non_anticipation import OUTCOMES
 from bench.setting import (
     BACKFILLS,
     EVENT_ORDERS,
@@ -25,6 +26,13 @@ from bench.setting import (
     SettingError,
 )
 
+# of `bench.non_anticipation.OUTCOMES`, or None where a record has none: the least comes first
+WEAKEST = ("failed", None, "not applicable", "not reproducible", "checked")
+NOT_CHECKED = {  # outcomes that are no proof, in words
+    "failed": "non-anticipation failed: decisions depend on the future",
+    "not reproducible": "not reproducible: it decides differently when nothing is changed, so it "
+    "is not known whether decisions depend on the future",
+}
 REQUIRED = ("solver", "dataset", "seed", "track", "objective", "status")
 LONGEST = 100  # characters of a name
 ERROR = 500  # characters of an error
@@ -65,7 +73,7 @@ RULES: Mapping[str, Rule] = {
     "event_order": _one_of(*EVENT_ORDERS),
     "information": _one_of("clairvoyant", "online"),
     "isolated": (lambda value: isinstance(value, bool), "true or false"),
-    "non_anticipation": _one_of("checked", "not reproducible", "not applicable"),
+    "non_anticipation": _one_of(*OUTCOMES),
     "status": _one_of("finished", "failed"),
     "error": (lambda value: value is None or isinstance(value, str), "a text or null"),
     "set_hash": (
@@ -132,6 +140,27 @@ def _setting_problems(found: dict[str, Any]) -> list[str]:
         observed = f"observe={setting.observe} is {setting.information}"
         return [f"information: {claimed} claimed, but {observed}"]
     return []
+
+
+def weakest_outcome(outcomes: Collection[str | None]) -> str | None:
+    """Return the least that several runs say about non-anticipation."""
+    return next(one for one in WEAKEST if one in outcomes)
+
+
+def why_not_online(isolated: Any, outcome: str | None) -> str:
+    """Return why what a run claims does not show that it was online; empty: it does.
+
+    Parameters
+    ----------
+    isolated, outcome
+        The fields `isolated` and `non_anticipation` of its record.
+    """
+    reasons = []
+    if isolated is not True:
+        reasons.append("not isolated: it did not decide in a process of its own (isolate=true)")
+    if outcome != "checked":
+        reasons.append(NOT_CHECKED.get(str(outcome), "non-anticipation was not checked"))
+    return "; ".join(reasons)
 
 
 def shown(value: Any) -> str:

@@ -6,7 +6,6 @@ own. Random play and references are the suite's own here.
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 import pandas
 import pytest
 
+from bench import references
 from bench.contracts import Budget
 from bench.errors import UserError
 from bench.instance import Instance, read_json, write_json
@@ -24,7 +24,6 @@ from bench.leaderboard import LeaderboardRow, markdown, tables, write
 from bench.metrics import objective
 from bench.references import RandomPlay, Reference, References, random_play
 from bench.rollout import as_solver
-from bench.run import common_scores
 from bench.run.recompute import FILES, recompute_run
 from bench.run.record import check_facts
 from bench.schedule import Schedule
@@ -45,32 +44,35 @@ from tests.bench.test_leaderboard import (
 
 Change = Callable[[Path], None]
 PROBLEMS = [instance(), instance(5)]
-EXAMPLE = tuple(SeedExample("seed_example", "time").instances("test"))
 
 
-@functools.cache
-def played(digest: str) -> RandomPlay:
+PLAYED: dict[tuple[str, Setting], RandomPlay] = {}
+
+
+def played(problem: Instance, setting: Setting) -> RandomPlay:
     """Return the suite's own random play, played once for all tests."""
-    problem = next(one for one in (*PROBLEMS, instance(9), *EXAMPLE) if one.hash() == digest)
-    return random_play(problem, Setting())
+    key = problem.hash(), setting
+    if key not in PLAYED:
+        PLAYED[key] = random_play(problem, setting)
+    return PLAYED[key]
 
 
 @pytest.fixture(autouse=True)
 def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> References:
     """The suite's own cache: it knows the optimum 8 of both instances."""
-    monkeypatch.setattr(common_scores, "random_play", lambda one, setting: played(one.hash()))
-    references = References(tmp_path / "cache")
+    monkeypatch.setattr(references, "random_play", played)
+    cache = References(tmp_path / "cache")
     for problem in PROBLEMS:
-        references.improve(problem, "total_time", Reference(8.0, 8.0, "exact", "exact"))
-    return references
+        cache.improve(problem, "total_time", Reference(8.0, 8.0, "exact", "exact"))
+    return cache
 
 
 def board(tmp_path: Path, *runs: StoredRun) -> list[LeaderboardRow]:
     """Return all rows of all tracks."""
     out = tmp_path / "recomputed"
     out.mkdir(exist_ok=True)
-    references = References(tmp_path / "cache")
-    found = tables([recompute_run(run, out) for run in runs], references, RNG(0))
+    known = References(tmp_path / "cache")
+    found = tables([recompute_run(run, out) for run in runs], known, RNG(0))
     return [row for table in found.values() for row in table]
 
 
@@ -102,7 +104,7 @@ UNUSED = {
 def test_has_no_effect(attempt: str, tmp_path: Path) -> None:
     run = honest(tmp_path / "a", table=UNUSED[attempt])
     (row,) = board(tmp_path, changed(run, score=100.0, gap_mean=0.0, reference_proved=1.0))
-    zeros = [played(problem.hash()).mean for problem in PROBLEMS]
+    zeros = [played(problem, Setting()).mean for problem in PROBLEMS]
     expected = (100 + 100 * (zeros[1] - 10) / (zeros[1] - 8)) / 2
     assert row["score"] == pytest.approx(expected)
     assert (row["gap_mean"], row["rank"]) == (pytest.approx(0.1), 1)
@@ -134,9 +136,17 @@ MISMATCHES: dict[str, tuple[dict[str, Any], str]] = {
         "these are not the instances of tiny, split test (set hash ",
     ),
     "an unknown split": ({"split": "easy"}, "split: 'easy' claimed"),
-    "decisions that depend on the future": (
-        {"non_anticipation": "failed"},
-        "non_anticipation: 'failed' claimed",
+    "an unknown outcome of the check of non-anticipation": (
+        {"non_anticipation": "passed"},
+        "non_anticipation: 'passed' claimed",
+    ),
+    "a setting that does not exist": (
+        {"mode": "fit", "backfill": "easy"},
+        "backfill: easy needs mode=commit",
+    ),
+    "a setting that its instances do not have": (
+        {"track": "assign", "mode": "commit"},
+        "mode: track=assign has no clock",
     ),
     "isolation in other words": ({"isolated": "yes"}, "isolated: 'yes' claimed"),
     "an unknown mode": ({"mode": "free"}, "mode: 'free' claimed"),
@@ -350,9 +360,96 @@ def test_a_swapped_instance_is_noticed(tmp_path: Path) -> None:
 # -- how online rows were played -------------------------------------------------------------------
 
 
-def online(folder: Path, seed: int, isolated: bool, outcome: str = "checked") -> StoredRun:
-    claims = {"track": "online", "observe": "arrived", "information": "online"}
-    return honest(folder, seed=seed, isolated=isolated, non_anticipation=outcome, **claims)
+ONLINE = {
+    "track": "online",
+    "observe": "arrived",
+    "information": "online",
+    "isolated": True,
+    "non_anticipation": "checked",
+}
+NOT_ONLINE: dict[str, tuple[dict[str, Any], str]] = {
+    "it decided in the suite's process": ({"isolated": False}, "not isolated"),
+    "it does not say where it decided": ({"isolated": None}, "not isolated"),
+    "it decides differently each time": (
+        {"non_anticipation": "not reproducible"},
+        "not reproducible",
+    ),
+    "its decisions depend on the future": (
+        {"non_anticipation": "failed"},
+        "non-anticipation failed: decisions depend on the future",
+    ),
+    "its decisions were not checked": (
+        {"non_anticipation": "not applicable"},
+        "non-anticipation was not checked",
+    ),
+    "it does not say whether they were": (
+        {"non_anticipation": None},
+        "non-anticipation was not checked",
+    ),
+}
+
+
+def online(folder: Path, seed: int = 0, **changes: Any) -> StoredRun:
+    """Return a run of the track online; a field that is None is not in its record."""
+    claims = {name: value for name, value in {**ONLINE, **changes}.items() if value is not None}
+    return honest(folder, seed=seed, **claims)
+
+
+@pytest.mark.parametrize("attempt", NOT_ONLINE)
+def test_a_row_of_the_track_online_has_no_rank_where(attempt: str, tmp_path: Path) -> None:
+    change, said = NOT_ONLINE[attempt]
+    runs = online(tmp_path / "cheat", **change), online(tmp_path / "rival", solver="rival")
+    ranked, row = board(tmp_path, *runs)
+    assert (ranked["solver"], ranked["rank"], ranked["not_ranked"]) == ("rival", 1, "")
+    assert (row["rank"], row["verified"]) == (None, "yes")
+    assert row["not_ranked"].startswith(said)
+    _, listed = markdown("online", [ranked, row]).split("## Rows without a rank")
+    assert f"(run {tmp_path / 'cheat'}): {row['not_ranked']}" in listed
+
+
+def test_all_reasons_are_named(tmp_path: Path) -> None:
+    (row,) = board(tmp_path, online(tmp_path / "a", isolated=False, non_anticipation="failed"))
+    assert row["not_ranked"] == (
+        "not isolated: it did not decide in a process of its own (isolate=true); non-anticipation "
+        "failed: decisions depend on the future"
+    )
+
+
+def test_a_run_that_failed_the_check_is_read_as_it_is(tmp_path: Path) -> None:
+    error = "decisions depend on the future: wave-0: decision 3"
+    failed = online(tmp_path / "a", status="failed", error=error, non_anticipation="failed")
+    (row,) = board(tmp_path, failed)
+    assert (row["error"], row["non_anticipation"], row["rank"]) == (error, "failed", None)
+
+
+def test_a_seed_that_failed_the_check_takes_the_rank_of_the_others(tmp_path: Path) -> None:
+    outcomes = ("checked", "failed", "checked")
+    runs = [
+        online(
+            tmp_path / str(seed),
+            seed,
+            status="failed" if outcome == "failed" else "finished",
+            non_anticipation=outcome,
+        )
+        for seed, outcome in enumerate(outcomes)
+    ]
+    rows = board(tmp_path, *runs, online(tmp_path / "rival", solver="rival"))
+    assert [(row["solver"], row["rank"]) for row in rows] == [
+        ("rival", 1),
+        ("sjf", None),
+        ("sjf", None),
+    ]
+    assert {row["non_anticipation"] for row in rows[1:]} == {"failed"}
+
+
+def test_a_seed_that_crashed_takes_no_rank(tmp_path: Path) -> None:
+    crashed = online(tmp_path / "1", 1, status="failed", non_anticipation="not reproducible")
+    assert [row["rank"] for row in board(tmp_path, online(tmp_path / "0"), crashed)] == [1, None]
+
+
+def test_rows_of_other_tracks_need_no_check(tmp_path: Path) -> None:
+    (row,) = board(tmp_path, honest(tmp_path / "a", isolated=False))
+    assert (row["rank"], row["not_ranked"]) == (1, "")
 
 
 def test_a_row_holds_no_seeds_that_were_isolated_beside_others(tmp_path: Path) -> None:
@@ -362,8 +459,8 @@ def test_a_row_holds_no_seeds_that_were_isolated_beside_others(tmp_path: Path) -
 
 
 def test_a_run_in_the_suites_process_replaces_no_isolated_one(tmp_path: Path) -> None:
-    isolated = online(tmp_path / "isolated", 0, isolated=True)
-    newer = replace(online(tmp_path / "newer", 0, isolated=False), started=1)
+    isolated = online(tmp_path / "isolated")
+    newer = replace(online(tmp_path / "newer", isolated=False), started=1)
     rows = board(tmp_path, isolated, newer)
     assert sorted((row["isolated"], row["replaced"]) for row in rows) == [(False, []), (True, [])]
 
@@ -371,7 +468,8 @@ def test_a_run_in_the_suites_process_replaces_no_isolated_one(tmp_path: Path) ->
 def test_a_row_is_not_called_checked_where_one_seed_is_not(tmp_path: Path) -> None:
     outcomes = ("checked", "not reproducible", "checked")
     runs = [
-        online(tmp_path / str(seed), seed, True, outcome) for seed, outcome in enumerate(outcomes)
+        online(tmp_path / str(seed), seed, non_anticipation=outcome)
+        for seed, outcome in enumerate(outcomes)
     ]
     (row,) = board(tmp_path, *runs)
-    assert row["non_anticipation"] == "not reproducible"
+    assert (row["non_anticipation"], row["rank"]) == ("not reproducible", None)

@@ -13,15 +13,16 @@ import numpy as np
 import pandas
 import pytest
 
+from bench import references
 from bench.contracts import Result
 from bench.instance import Instance, read_json, write_json
 from bench.instance_set import set_hash
 from bench.leaderboard import main, markdown, tables, write
 from bench.metrics import penalty
 from bench.references import RandomPlay, Reference, References
-from bench.run import common_scores
 from bench.run.recompute import FILES, configuration, recompute_run
 from bench.schedule import Schedule
+from bench.setting import Setting
 from bench.tracking import Mlflow, StoredRun
 
 RNG = np.random.default_rng
@@ -63,7 +64,7 @@ class Folders:
 @pytest.fixture(autouse=True)
 def random_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random legal play costs 12, internally."""
-    monkeypatch.setattr(common_scores, "random_play", lambda *arguments: RandomPlay(12.0, 0.0))
+    monkeypatch.setattr(references, "random_play", lambda *arguments: RandomPlay(12.0, 0.0))
 
 
 @pytest.fixture(autouse=True)
@@ -195,7 +196,7 @@ def test_a_tampered_record_is_shown_and_does_not_count(
     assert row["rank"] is None
     page = markdown("schedule", [row])
     assert "**MISMATCH**" in page
-    assert said in page.split("## Mismatches and errors")[1]
+    assert said in page.split("## Rows without a rank")[1]
 
 
 @pytest.mark.parametrize("column", ["reference", "reference_bound", "random", "gap", "score"])
@@ -328,6 +329,30 @@ def test_maximisation_is_scored_in_its_own_sense(tmp_path: Path) -> None:
     assert row["verified"] == "yes"
     assert row["gap_mean"] == pytest.approx(0.4)
     assert row["score"] == pytest.approx(100 * 2 / 6)
+
+
+def test_random_play_is_kept_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    played = []
+
+    def play(problem: Instance, setting: Setting) -> RandomPlay:
+        played.append((problem.hash(), setting.mode))
+        return RandomPlay(12.0, 0.0)
+
+    monkeypatch.setattr(references, "random_play", play)
+    runs = [honest(tmp_path / mode, mode=mode, solver=mode) for mode in ("fit", "commit")]
+    out = tmp_path / "recomputed"
+    out.mkdir()
+    for _ in range(2):
+        found = tables(
+            [recompute_run(run, out) for run in runs], References(tmp_path / "cache"), RNG(0)
+        )
+        assert [row["score"] for row in found["schedule"]] == [pytest.approx(75.0)] * 2
+    every = [
+        (problem.hash(), mode)
+        for mode in ("fit", "commit")
+        for problem in (instance(), instance(5))
+    ]
+    assert sorted(played) == sorted(every)
 
 
 def test_unproved_references_are_described(tmp_path: Path) -> None:
