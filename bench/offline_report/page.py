@@ -11,6 +11,7 @@ All runs on a log have the same held-out instances, so their true returns can be
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from bench.offline_report.claims import claims
 from bench.offline_report.runs import (
@@ -55,6 +56,8 @@ def page(runs: Sequence[RunFacts], command: str) -> str:
         "",
         f"Written by `{command}` from {count} runs. Every cell that was run is shown, or named at "
         "the end.",
+        "",
+        _measured(runs),
     ]
     left_out: list[str] = []
     # the problem with the most runs comes first
@@ -71,6 +74,15 @@ def page(runs: Sequence[RunFacts], command: str) -> str:
         )
         lines += ["", f"{reasons}: {'; '.join(dict.fromkeys(left_out))}."]
     return "\n".join([*lines, ""])
+
+
+def _measured(runs: Sequence[RunFacts]) -> str:
+    """Return when the runs ended, and so against which references their gaps are."""
+    days = [datetime.fromtimestamp(run["finished"], UTC).date().isoformat() for run in runs]
+    return (
+        f"Measured {min(days)} to {max(days)}; not recomputed since: each gap is to the bound that "
+        "was known when its run ended, so gaps of one instance may be to different bounds."
+    )
 
 
 def _section(title: str, runs: Sequence[RunFacts]) -> tuple[list[str], list[str]]:

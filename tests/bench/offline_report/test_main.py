@@ -76,3 +76,23 @@ def test_the_shipped_data_has_only_runs_of_the_default_problem():
         dict(zip(PROBLEM, key, strict=True))["event_order"] for key in group_by(runs, *PROBLEM)
     }
     assert values == {"batched"}
+
+
+def test_the_shipped_page_says_against_which_bounds_its_gaps_are():
+    shown = (SHIPPED / "offline.md").read_text()
+    line = "Measured 2026-11-25 to 2026-11-26; not recomputed since: each gap is to the bound that"
+    assert f"\n{line}" in shown
+
+
+@pytest.mark.slow
+def test_the_shipped_page_is_that_of_the_shipped_data(tmp_path):
+    page = tmp_path / "offline.md"
+    data = SHIPPED / "offline.json.gz"
+    nothing = tmp_path / "runs"
+    nothing.mkdir()
+    assert main(["--runs", str(nothing), "--data", str(data), "--page", str(page)]) == 0
+    made = page.read_text().splitlines()
+    shown = (SHIPPED / "offline.md").read_text().splitlines()
+    assert [line for line in made if not line.startswith("Written by")] == [
+        line for line in shown if not line.startswith("Written by")
+    ]
