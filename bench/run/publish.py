@@ -16,7 +16,9 @@ from bench.run.job import Job
 from bench.run.record import Record, Row
 from bench.run.run_folder import RunFolder
 
-ROW_METRICS = ("objective", "gap", "score", "solve_seconds")
+# Of each instance. Gap and score are in the table alone: they change when references improve, and a
+# point in MLflow cannot be replaced.
+ROW_METRICS = ("objective", "solve_seconds")
 TRACKED_SEARCHES = 16  # instances, the first ones, whose trajectories become step metrics
 
 
@@ -41,7 +43,7 @@ def tracked_run(tracker: Any, job: Job, folder: RunFolder, parent: Any, sample: 
 
 def publish_stored(tracker: Any, job: Job, folder: RunFolder, record: Record, parent: Any) -> None:
     """Publish the finished run of a folder, unless the tracker has all of it."""
-    if tracker.published(job.key, folder.path, record["status"], parent):
+    if tracker.published(job.key, folder.path, record["status"], record, parent):
         return
     evaluations = [
         evaluate_entry(instance, entry, job.setting.objective)

@@ -33,7 +33,7 @@ from bench.tracking.spool import STATUS, RunFiles
 from bench.tracking.store import Store
 from bench.tracking.stored import StoredRun, stored_runs
 from bench.tracking.uri import check_uri
-from bench.tracking.values import flatten
+from bench.tracking.values import final_values, flatten, is_stored
 
 __all__ = [
     "Mlflow",
@@ -104,7 +104,12 @@ class Off:
         """Do nothing."""
 
     def published(
-        self, key: str, folder: str | Path, status: str, parent: UntrackedRun | None = None
+        self,
+        key: str,
+        folder: str | Path,
+        status: str,
+        summary: Mapping[str, Any],
+        parent: UntrackedRun | None = None,
     ) -> bool:
         """Return that there is nothing to publish."""
         return True
@@ -252,7 +257,12 @@ class Mlflow:
         RunFiles(Path(folder)).restart()
 
     def published(
-        self, key: str, folder: str | Path, status: str, parent: TrackedRun | None = None
+        self,
+        key: str,
+        folder: str | Path,
+        status: str,
+        summary: Mapping[str, Any],
+        parent: TrackedRun | None = None,
     ) -> bool:
         """Return whether the store holds all of a finished run; make it one of the sweep `parent`.
 
@@ -262,6 +272,8 @@ class Mlflow:
         ----------
         status
             finished or failed.
+        summary
+            The final metrics; they may have changed while another store or none was used.
         """
         files = RunFiles(Path(folder))
         store = self._store
@@ -269,7 +281,13 @@ class Mlflow:
         if self._offline:
             return files.published(store.digest)
         try:
-            if not run_id or files.spooled or store.status(run_id, key) != STATUS[status]:
+            if not run_id or files.spooled:
+                return False
+            stored, last = store.state(run_id, key)
+            final = final_values(summary).items()
+            if stored != STATUS[status] or not all(
+                is_stored(last.get(name), value) for name, value in final
+            ):
                 return False
             if parent is not None:
                 store.tag(run_id, _sweep_tag(parent))

@@ -8,10 +8,10 @@ has already are not sent.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,15 @@ from bench.errors import UserError, one_line
 from bench.tracking.spool import MAX_POINTS, STATUS, RunFiles
 from bench.tracking.store import Store
 from bench.tracking.system_metrics import SystemMetricsSampler
-from bench.tracking.values import allowed_name, finite, flatten, now_ms, shorten_param
+from bench.tracking.values import (
+    allowed_name,
+    final_values,
+    finite,
+    flatten,
+    is_stored,
+    now_ms,
+    shorten_param,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -70,12 +78,13 @@ class TrackedRun:
         self._sent = 0  # bytes of the spool
         self._waiting = 0  # points that are not sent
         self._flushed = time.monotonic()
-        self._stored: dict[tuple[str, int], float] = {}  # what the store had when it was opened
-        self._known = {  # that, and what is in the spool: (name, step) -> value
-            (name, step): value
+        self._stored: set[tuple[str, int]] = set()  # (name, step) of what the store holds
+        self._last: dict[str, tuple[int, float]] = {}  # name -> last step there, and its value
+        self._known = {  # what it had when it was opened, and what is in the spool: (name, step)
+            (name, step)
             for record, _ in files.records()
             if record["record"] == "metrics"
-            for name, value, _, step in record["points"]
+            for name, _, _, step in record["points"]
         }
         self._open = True
         self._warned = False
@@ -121,7 +130,7 @@ class TrackedRun:
             for key, value in finite(values).items():
                 point = (allowed_name(key), int(step))
                 if point not in self._known:
-                    self._known[point] = value
+                    self._known.add(point)
                     points.append([point[0], value, time_ms, point[1]])
             for i in range(0, len(points), MAX_POINTS):
                 self._files.append({"record": "metrics", "points": points[i : i + MAX_POINTS]})
@@ -133,16 +142,12 @@ class TrackedRun:
     def summary(self, values: Mapping[str, Any], time_ms: int | None = None) -> None:
         """Log the numbers among `values` as the run's final metrics, all at step 0.
 
-        The run of a sweep that is finished once more with another value has it at the next step.
+        Where the store holds another value of a name, as of a run that is scored once more, the new
+        one is at the next step; it is NaN where the value is missing now. Which step that is
+        is decided when the record is sent: before, it is not known what the store holds.
         """
-        values_at: dict[int, dict[str, float]] = defaultdict(dict)
-        for key, value in finite(values).items():
-            name = allowed_name(key)
-            last = max((step for known, step in self._known if known == name), default=-1)
-            if self._known.get((name, last)) != value:
-                values_at[last + 1][key] = value
-        for step, found in values_at.items():
-            self.metrics(step, found, time_ms)
+        time_ms = now_ms() if time_ms is None else time_ms
+        self._write("summary", values=final_values(values), time=time_ms)
 
     def input(
         self, name: str, set_hash: str, n_instances: int, source: str, context: str = "test"
@@ -231,11 +236,18 @@ class TrackedRun:
         count = 0
         ended = not self._open  # otherwise an end in the spool is that of a session before
         records = list(files.records(self._sent))
+        final = {  # name -> the last record with its final value, which alone counts
+            name: i
+            for i, (record, _) in enumerate(records)
+            if record["record"] == "summary"
+            for name in record["values"]
+        }
         for i, (record, end) in enumerate(records):
             if record["record"] == "metrics":
-                new = [one for one in record["points"] if (one[0], one[3]) not in self._stored]
-                if new:
-                    self._store.metrics(self.id, new)
+                self._send_points(record["points"])
+            elif record["record"] == "summary":
+                values = {name: one for name, one in record["values"].items() if final[name] == i}
+                self._send_points(self._final_points(values, record["time"]))
             elif record["record"] != "finish" or (ended and i == len(records) - 1):
                 self._store.write(self.id, self.folder, record)
             self._sent = end
@@ -250,10 +262,34 @@ class TrackedRun:
         store, files = self._store, self._files
         run_id, new = store.open(files.opening, files.attempt, files.id(store.digest))
         files.note(store.digest, id=run_id)
-        self._stored = {} if new else store.points(run_id)
-        self._known = {**self._known, **self._stored}
+        points = {} if new else store.points(run_id)
+        self._stored, self._last = set(), {}
+        self._note_stored((name, step, value) for (name, step), value in points.items())
+        self._known |= self._stored
         self._sent = 0
         self.id = run_id
+
+    def _note_stored(self, points: Iterable[tuple[str, int, float]]) -> None:
+        """Remember (name, step, value) of points that the store holds."""
+        for name, step, value in points:
+            self._stored.add((name, step))
+            self._last[name] = max(self._last.get(name, (-1, 0.0)), (step, value), key=_step)
+
+    def _send_points(self, points: Sequence[Sequence[Any]]) -> None:
+        """Send those of the points (name, value, time in ms, step) that the store does not hold."""
+        new = [one for one in points if (one[0], one[3]) not in self._stored]
+        for i in range(0, len(new), MAX_POINTS):
+            self._store.metrics(self.id, new[i : i + MAX_POINTS])
+            self._note_stored((one[0], one[3], one[1]) for one in new[i : i + MAX_POINTS])
+
+    def _final_points(self, values: Mapping[str, float | None], time_ms: int) -> list[list[Any]]:
+        """Return the points that give the names their final values, None for a missing one."""
+        points: list[list[Any]] = []
+        for name, value in values.items():
+            step, stored = self._last.get(name, (-1, None))
+            if not is_stored(stored, value):
+                points.append([name, math.nan if value is None else value, time_ms, step + 1])
+        return points
 
     def _published(self) -> None:
         """Note that the store holds everything, and delete the runs of earlier attempts."""
@@ -264,6 +300,10 @@ class TrackedRun:
         files.remove_spool()
         files.note(self._store.digest, published=True)
         self._sent = 0
+
+
+def _step(point: tuple[int, float]) -> int:
+    return point[0]
 
 
 def replay(folder: str | Path, store: Store) -> int:

@@ -21,7 +21,9 @@ from bench.instance import InstanceError, read_json, write_json
 from bench.tracking.values import now_ms
 
 RUN_FILE = "mlflow_run.json"
-SPOOL = "mlflow_spool.jsonl"  # one JSON record per line, each the arguments of a method of `Store`
+# One JSON record per line, each the arguments of a method of `Store`, or a `summary`: final values,
+# whose steps are chosen when they are sent.
+SPOOL = "mlflow_spool.jsonl"
 MAX_POINTS = 1000  # metric points that MLflow takes in one call
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 
@@ -169,6 +171,7 @@ def is_record(record: Any) -> bool:
 FORMS: dict[str, dict[str, Any]] = {  # record -> name -> type, or what it is checked by
     "params": {"values": lambda values: _is_map(values)},
     "metrics": {"points": lambda points: isinstance(points, list) and all(map(_is_point, points))},
+    "summary": {"values": lambda values: _are_numbers(values), "time": int},
     "input": {"name": str, "set_hash": str, "n_instances": int, "source": str, "context": str},
     "artifact": {"path": str},
     "finish": {
@@ -187,6 +190,12 @@ def _is_point(point: Any) -> bool:
     return isinstance(point, list) and [type(value) for value in point] in (
         [str, float, int, int],
         [str, int, int, int],
+    )
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        type(one) in (float, int, type(None)) for one in value.values()
     )
 
 

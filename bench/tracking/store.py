@@ -41,8 +41,8 @@ class Store:
     """An MLflow store, with one method per kind of record.
 
     A record of a spool holds the arguments of one of these methods, so that writing it later is the
-    same call. Each may be repeated without a change of the result. All methods may raise what
-    MLflow raises.
+    same call; `bench.tracking.run` makes metrics of a `summary`. Each may be repeated without a
+    change of the result. All methods may raise what MLflow raises.
 
     Attributes
     ----------
@@ -154,11 +154,12 @@ class Store:
             self.client.set_tag(run.info.run_id, ATTEMPT, attempt)
         return str(run.info.run_id), False
 
-    def status(self, run_id: str, key: str) -> str:
-        """Return the status of a run with this key, empty where there is none."""
+    def state(self, run_id: str, key: str) -> tuple[str, dict[str, float]]:
+        """Return status (empty: there is no run with this key) and last values of the metrics."""
         run = self._get(run_id)
-        known = run is not None and run.data.tags.get("key") == key
-        return str(run.info.status) if known else ""
+        if run is None or run.data.tags.get("key") != key:
+            return "", {}
+        return str(run.info.status), dict(run.data.metrics)
 
     def points(self, run_id: str) -> dict[tuple[str, int], float]:
         """Return (name, step) -> value of all metric points of a run."""
@@ -176,7 +177,7 @@ class Store:
 
     def delete(self, run_id: str, key: str) -> None:
         """Delete a run with this key, where there is one; MLflow can restore it."""
-        if self.status(run_id, key):
+        if self.state(run_id, key)[0]:
             self.client.delete_run(run_id)
 
     # -- records ---------------------------------------------------------------------------------

@@ -31,6 +31,26 @@ def finite(values: Mapping[str, Any]) -> dict[str, float]:
     return {key: value for key, value in real.items() if math.isfinite(value)}
 
 
+def final_values(values: Mapping[str, Any]) -> dict[str, float | None]:
+    """Return MLflow's name -> number; None for one that is missing or not finite."""
+    known = finite(values)
+    return {
+        allowed_name(key): known.get(key)
+        for key, value in values.items()
+        if value is None or isinstance(value, numbers.Real)
+    }
+
+
+def is_stored(stored: float | None, value: float | None) -> bool:
+    """Return whether the last value in a store (None: none) is a final value (None: missing).
+
+    A missing value is stored as NaN, and a number as exactly as the store's database keeps it.
+    """
+    if stored is None or math.isnan(stored):
+        return value is None
+    return value is not None and math.isclose(stored, value, rel_tol=1e-12)
+
+
 def allowed_name(name: str) -> str:
     """Return `name` with each character that MLflow does not allow replaced by `_`."""
     return re.sub(r"[^\w\-. /:]", "_", name)[:250]

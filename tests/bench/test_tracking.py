@@ -252,7 +252,7 @@ def test_off_has_the_interface_of_mlflow_and_writes_nothing(tmp_path: Path) -> N
     off = Off()
     off.prepare()
     off.restart(tmp_path)
-    assert off.published("k", tmp_path, "finished")
+    assert off.published("k", tmp_path, "finished", {})
     sweep = off.parent("k", "n", {}, tmp_path)
     with off.run("k", "n", {}, {}, tmp_path, parent=sweep) as run:
         run.metrics(0, {"x": 1.0})

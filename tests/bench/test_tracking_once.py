@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
@@ -162,9 +163,9 @@ def test_new_attempt_replaces_the_run_before_when_it_is_finished(
 ) -> None:
     with tracker.run("new-attempt", "x", {}, TAGS, tmp_path) as first:
         first.summary({"score": 1.0})
-    assert tracker.published("new-attempt", tmp_path, "finished")
+    assert tracker.published("new-attempt", tmp_path, "finished", {"score": 1.0})
     tracker.restart(tmp_path)
-    assert not tracker.published("new-attempt", tmp_path, "finished")
+    assert not tracker.published("new-attempt", tmp_path, "finished", {"score": 1.0})
     second = tracker.run("new-attempt", "x", {}, TAGS, tmp_path)
     second.summary({"score": 2.0})
     assert {run.info.run_id for run in runs(store, "new-attempt")} == {first.id, second.id}
@@ -201,6 +202,33 @@ def test_sweep_that_is_finished_twice_has_each_value_once(
     assert found.data.metrics == {"jobs": 4, "failed": 0}
 
 
+def test_final_values_are_at_the_next_step_where_the_store_has_others(
+    tracker: Mlflow, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the store that decides, also where it answers only when the run ends."""
+    with tracker.run("final", "x", {}, TAGS, tmp_path) as run:
+        run.summary({"score": 1.0, "gap": 0.5, "same": 3.0})
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "open", lambda *arguments: _locked())
+            again = tracker.run("final", "x", {}, TAGS, tmp_path)
+            again.summary({"score": 4.0, "gap": 0.5, "same": 3.0})  # of a session before the last
+            again.summary({"score": 2.0, "gap": None, "same": 3.0, "new": None})
+        again.finish("finished")
+    found = points(store, run.id)
+    assert found[("score", 0, 1.0)] == found[("score", 1, 2.0)] == found[("same", 0, 3.0)] == 1
+    assert sorted((name, step) for name, step, _ in found) == [
+        *[("gap", 0), ("gap", 1), ("same", 0), ("score", 0), ("score", 1)]
+    ]
+    last = store.client.get_run(run.id).data.metrics
+    assert math.isnan(last.pop("gap"))
+    assert last == {"score": 2.0, "same": 3.0}
+    now = {"score": 2.0, "gap": math.nan, "same": 3, "new": None}
+    assert tracker.published("final", tmp_path, "finished", now)
+    for name, value in (("score", 1.0), ("gap", 0.5), ("same", None), ("new", 0.0)):
+        assert not tracker.published("final", tmp_path, "finished", {**now, name: value})
+
+
 def test_error_of_an_interrupted_session_is_not_that_of_the_finished_run(
     tracker: Mlflow, store: Store, tmp_path: Path
 ) -> None:
@@ -208,7 +236,7 @@ def test_error_of_an_interrupted_session_is_not_that_of_the_finished_run(
         raise KeyboardInterrupt
     (killed,) = runs(store, "interrupted")
     assert (killed.info.status, "error" in killed.data.tags) == ("KILLED", True)
-    assert not tracker.published("interrupted", tmp_path, "finished")
+    assert not tracker.published("interrupted", tmp_path, "finished", {})
     with tracker.run("interrupted", "x", {}, TAGS, tmp_path):
         pass
     (finished,) = runs(store, "interrupted")
@@ -235,7 +263,7 @@ def test_locked_database_lets_the_run_go_on_and_is_written_later(
     monkeypatch.undo()
     assert run.id == ""
     tracker.prepare()
-    assert not tracker.published("locked", tmp_path, "finished")
+    assert not tracker.published("locked", tmp_path, "finished", {})
     with tracker.run("locked", "x", {"a": 1}, TAGS, tmp_path) as again:
         again.metrics(0, {"x": 1.0})
     assert points(store, again.id) == {("x", 0, 1.0): 1}

@@ -6,6 +6,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import pytest
 
 from bench.contracts import Budget, Dataset, Learner, Policy, TrainingLogger
 from bench.instance import Instance
-from bench.references import References
-from bench.run import runner
+from bench.references import RandomPlay, Reference, References
+from bench.run import rescoring, runner
 from bench.run.job import Job
 from bench.run.record import Record
 from bench.run.run_folder import RunFolder
@@ -181,3 +182,46 @@ def test_run_that_is_made_again_replaces_the_one_before(
     go(one, tmp_path, tracker)
     go(one, tmp_path, tracker, rerun=True)
     check(store, one)
+
+
+@pytest.mark.parametrize("outage", ["none", "one answer", "one command", "off"])
+def test_run_that_is_scored_again_has_its_new_score_whatever_fails(
+    one: Job,
+    store: Store,
+    tracker: Mlflow,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    outage: str,
+) -> None:
+    before = go(one, tmp_path, tracker)
+    known_of = rescoring.known_of
+
+    def improved(*arguments: Any) -> tuple[Reference, RandomPlay]:
+        known, random = known_of(*arguments)
+        return replace(known, objective=known.objective - 2.0, bound=1.0), random
+
+    monkeypatch.setattr(rescoring, "known_of", improved)
+    opened = Store.open
+    failures = iter(range({"one answer": 1, "one command": 99}.get(outage, 0)))
+
+    def fail(self: Store, *arguments: Any) -> Any:
+        if next(failures, None) is not None:
+            raise ConnectionError("no answer")
+        return opened(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "open", fail)
+        after = go(one, tmp_path, Off() if outage == "off" else tracker)
+    assert (after["score"], after["gap_mean"]) != (before["score"], before["gap_mean"])
+    for _ in range(2):
+        assert go(one, tmp_path, tracker) == after
+        check(store, one)
+        ((_, points),) = stored(store, one.key)
+        assert {step for name, step in points if name == "score"} == {0, 1}
+        assert {step for name, step in points if name == "objective_mean"} == {0}
+        # what depends on references would be wrong now, and a step has one point only
+        per_instance = {name for name, _ in points if name.startswith("instance/")}
+        assert per_instance == {"instance/objective", "instance/solve_seconds"}
+        (run,) = store.client.search_runs([store.experiment_id], f"tags.key = '{one.key}'")
+        assert run.data.metrics["score"] == after["score"]
+        assert run.data.metrics["gap_mean"] == after["gap_mean"]
