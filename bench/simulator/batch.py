@@ -19,7 +19,6 @@ from bench.simulator.tables import (
 )  # fmt: skip
 
 NO_LIMIT = NEVER
-MIN_ENVS_FOR_THREADS = 2048  # with fewer environments, starting threads costs more than it saves
 
 
 class IllegalAction(ValueError):
@@ -144,7 +143,7 @@ class Simulator:
                 f"reset: {len(e)} environments and {len(i)} instances: must be equally many, "
                 "each an index in range"
             )
-        kernel.reset_environments(self.tables, self.state, e, i)
+        kernel.reset(self.tables, self.state, e, i)
 
     def step(self, actions: NDArray[np.integer]) -> Floats:
         """Apply flat actions; `terminated` and `truncated` then mark the ended episodes.
@@ -168,9 +167,7 @@ class Simulator:
         """
         if np.shape(actions) != (self.num_envs,):
             raise ValueError(f"actions: shape {np.shape(actions)}, expected ({self.num_envs},)")
-        parallel = self.num_envs >= MIN_ENVS_FOR_THREADS
-        step = kernel.step_parallel if parallel else kernel.step_serial
-        step(self.tables, self.state, np.ascontiguousarray(actions, dtype=np.int64))
+        kernel.step(self.tables, self.state, np.asarray(actions, dtype=np.int64))
         illegal = np.flatnonzero(self.status == ILLEGAL)
         if len(illegal):
             b = int(illegal[0])

@@ -32,29 +32,29 @@ THREADS_PER_BLOCK = 32
 
 
 @cuda.jit
-def step(t, s, actions):
-    """Call `kernel.step` for every environment; actions (B,)."""
+def step(t, s, operands):
+    """Run `kernel.STEP` in every environment."""
     b = cuda.grid(1)
-    if b < actions.shape[0]:
-        kernel.step(t, s, np.uint64(b), actions[b])
+    if b < operands.numbers.shape[0]:
+        kernel.run(t, s, b, b + 1, kernel.STEP, operands, 0)
 
 
 @cuda.jit
-def restart(t, s, instances, all_envs):
-    """Call `kernel.reset_if_over` for every environment; instances (B,)."""
+def restart(t, s, operands, all_envs):
+    """Run `kernel.RESET` or `kernel.RESET_IF_OVER` in every environment."""
     b = cuda.grid(1)
-    if b < instances.shape[0]:
-        kernel.reset_if_over(t, s, np.uint64(b), instances[b], all_envs)
+    if b < operands.numbers.shape[0]:
+        operation = kernel.RESET if all_envs else kernel.RESET_IF_OVER
+        kernel.run(t, s, b, b + 1, operation, operands, 0)
 
 
 @cuda.jit
-def play_random(t, s, seeds, decisions, restart, returns):
-    """Call `kernel.play_episodes` for every environment; see `kernel.play_random`."""
+def play_random(t, s, operands, decisions, restart):
+    """Run `kernel.PLAY` or `kernel.PLAY_ON` in every environment; see `kernel.play_random`."""
     b = cuda.grid(1)
-    if b < seeds.shape[0]:
-        returns[b, 0], returns[b, 1] = kernel.play_episodes(
-            t, s, np.uint64(b), seeds[b], decisions, restart
-        )
+    if b < operands.numbers.shape[0]:
+        operation = kernel.PLAY_ON if restart else kernel.PLAY
+        kernel.run(t, s, b, b + 1, operation, operands, decisions)
 
 
 class CudaBackend:
@@ -74,28 +74,29 @@ class CudaBackend:
         self._numbers = torch.zeros_like(state.env[:, 0])  # (B,) actions or instances
         self._launchers: dict[Any, Callable[..., None]] = {}
         with torch.cuda.device(self._device):
-            self._numbers_view = numba_view(self._numbers)
+            no_returns = state.reward.new_zeros(1, 2)
+            self._operands = kernel.Operands(numba_view(self._numbers), numba_view(no_returns))
             self._tables = tables._make(map(numba_view, tables))
             self._state = state._make(map(numba_view, state))
 
     def step(self, actions: Tensor) -> None:
         """Apply flat actions (B,) int64."""
         self._numbers.copy_(actions)
-        self._launch(step, self._numbers_view)
+        self._launch(step, self._operands)
 
     def restart(self, instances: Tensor, all_envs: bool) -> None:
         """Start episodes of `instances` (B,) int64 where one is over, or everywhere."""
         self._numbers.copy_(instances)
-        self._launch(restart, self._numbers_view, all_envs)
+        self._launch(restart, self._operands, all_envs)
 
     def play_random(
         self, seeds: NDArray[np.uint64], decisions: int, restart: bool, returns: Tensor
     ) -> None:
         """See `kernel.play_random`; seeds (B,), returns (B, 2) float64 on the GPU."""
         with torch.cuda.device(self._device):
-            self._launch(
-                play_random, cuda.to_device(seeds), decisions, restart, numba_view(returns)
-            )
+            seeds_view = numba_view(torch.from_numpy(seeds.view(np.int64)).to(returns.device))
+            operands = kernel.Operands(seeds_view, numba_view(returns))
+            self._launch(play_random, operands, decisions, restart)
 
     def _launch(self, function: Any, *arguments: Any) -> None:
         """Launch a CUDA kernel on the stream that torch uses now.

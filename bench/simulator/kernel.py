@@ -18,15 +18,18 @@ Parameter names in all functions:
 
 from __future__ import annotations
 
+import functools
+import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
-from numba import get_num_threads, prange
+from numba import get_num_threads
 from numpy.typing import NDArray
 
-from bench.compiled import compiled
-from bench.instance import NOT_ELIGIBLE
+from bench.compiled import compiled, kernel_array
+from bench.instance import NOT_ELIGIBLE, Ints
 from bench.setting import OBJECTIVES
 from bench.simulator.tables import (
     AGENT, ANNOUNCED, CAPACITY, DEAD_END, DECISIONS, DEMAND, DIRTY, DUE, DURATION, END, FREE,
@@ -38,6 +41,8 @@ from bench.simulator.tables import (
     InstanceTables, SimulatorState,
 )  # fmt: skip
 
+STEP, RESET, RESET_IF_OVER, PLAY, PLAY_ON = range(5)  # operations of `run`
+MIN_ENVS_FOR_THREADS = 2048  # with fewer environments, threads cost more than they save
 TOTAL_TIME = OBJECTIVES.index("total_time")
 MAKESPAN = OBJECTIVES.index("makespan")
 TARDINESS = OBJECTIVES.index("tardiness")
@@ -49,11 +54,10 @@ BOUNDED_SLOWDOWN = OBJECTIVES.index("bounded_slowdown")
 # inlined; inlining more than these would make compilation take minutes. The indices that are used
 # most, `b` and `i`, are unsigned integers, for which numba does not test for negative values.
 # Wrappers for calls from Python take a fifth of the compilation: only the entry functions have
-# them, which numba's simulation of CUDA calls.
+# them.
 NO_WRAPPERS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 device_function = compiled(_nrt=False, **NO_WRAPPERS)
 inlined_function = compiled(_nrt=False, forceinline=True, **NO_WRAPPERS)
-entry_function = compiled(_nrt=False)
 
 
 # -- legality --------------------------------------------------------------------------------------
@@ -695,9 +699,9 @@ def advance_to_decision(t, s, b):
         s.env[b, STATUS] = TRUNCATED
 
 
-@device_function
-def reset(t, s, b, i):
-    """Start a new episode of instance i in environment b."""
+@inlined_function
+def begin_episode(t, s, b, i):
+    """Set environment b to the start of an episode of instance i."""
     n = t.size[i, N_TASKS]
     m = t.size[i, N_AGENTS]
     s.env[b, INSTANCE] = i
@@ -734,20 +738,18 @@ def reset(t, s, b, i):
     apply_outage_events(t, s, b)
     if not t.sequential_events:
         release_due_tasks(t, s, b)
-    advance_to_decision(t, s, b)
-    update_observed_state(t, s, b)
 
 
-@entry_function
-def step(t, s, b, action):
-    """Apply a flat action, then let time pass until the next decision or the end.
+@inlined_function
+def apply_action(t, s, b, action):
+    """Apply a flat action and return whether the episode goes on from there.
 
     An illegal action only sets the status to ILLEGAL. NO_ACTION leaves an environment whose episode
     is over as it is.
     """
     if action == NO_ACTION and s.env[b, STATUS] != RUNNING:
         s.reward[b] = 0.0
-        return
+        return False
     if (
         action < 0
         or action >= s.mask.shape[1]
@@ -755,7 +757,7 @@ def step(t, s, b, action):
         or s.env[b, STATUS] != RUNNING
     ):
         s.env[b, STATUS] = ILLEGAL
-        return
+        return False
     if s.env[b, DECISIONS] > 0:  # the first step also pays for the time before the first decision
         s.reward[b] = 0.0
     s.env[b, DECISIONS] += 1
@@ -770,49 +772,7 @@ def step(t, s, b, action):
                 start_backfill_tasks(t, s, b, j, a)
             advance_to_next_event(t, s, b)
         start_task(t, s, b, j, a)
-    advance_to_decision(t, s, b)
-    update_observed_state(t, s, b)
-
-
-@entry_function
-def reset_if_over(t, s, b, i, all_envs):
-    """Reset b to instance i if its episode is over, or always with `all_envs`.
-
-    The status ILLEGAL is kept, so that `check` can report it later.
-    """
-    if all_envs or (s.env[b, STATUS] != RUNNING and s.env[b, STATUS] != ILLEGAL):
-        reset(t, s, b, i)
-
-
-@compiled()
-def reset_environments(t, s, environments, instances):
-    """Call `reset` for the environments (E,), each with its instance (E,)."""
-    for e in range(len(environments)):
-        reset(t, s, np.uint64(environments[e]), instances[e])
-
-
-@compiled()
-def restart_environments(t, s, instances, all_envs):
-    """Call `reset_if_over` for every environment; instances (B,)."""
-    for b in range(len(instances)):
-        reset_if_over(t, s, np.uint64(b), instances[b], all_envs)
-
-
-@compiled()
-def step_serial(t, s, actions):
-    """Call `step` for every environment on one thread; actions (B,)."""
-    for b in range(len(actions)):
-        step(t, s, np.uint64(b), actions[b])
-
-
-@compiled(parallel=True)
-def step_parallel(t, s, actions):
-    """Call `step` for every environment on several threads; actions (B,).
-
-    This is a separate function because numba's cache identifies functions by name, not by options.
-    """
-    for b in prange(len(actions)):
-        step(t, s, np.uint64(b), actions[b])
+    return True
 
 
 @inlined_function
@@ -843,49 +803,101 @@ def random_legal_action(s, b, m, random_bits):
     return wait
 
 
-@compiled(_nrt=False, forceinline=True)
-def play_episodes(t, s, b, seed, decisions, restart):
-    """Play at most `decisions` uniformly random legal decisions in environment b.
+class Operands(NamedTuple):
+    """What operations of `run` read and write besides tables and state."""
+
+    numbers: Ints  # (B,)
+    returns: NDArray[np.float64]  # (B, 2)
+
+
+@compiled(_nrt=False, nogil=True, forceinline=True)
+def run(t, s, first, end, operation, operands, decisions):
+    """Run one operation in the environments from `first` to `end` - 1.
+
+    There is one function for all operations because each function that contains the decision
+    process takes seconds to compile.
 
     Parameters
     ----------
-    seed
-        State of the generator, a non-zero uint64.
+    operation
+        STEP: apply an action. RESET: start an episode. RESET_IF_OVER: start one where the last is
+        over; the status ILLEGAL is kept, so that it can be reported later. PLAY: play uniformly
+        random legal actions until the episode is over. PLAY_ON: also start the instance again.
+    operands.numbers
+        (B,) For STEP flat actions; for RESET instances, negative where nothing is to be done; for
+        RESET_IF_OVER instances; for PLAY and PLAY_ON states of the random-number generators, the
+        bits of non-zero uint64.
     decisions
-        Largest number of decisions.
-    restart
-        Whether a finished environment plays its instance again; else it stops.
-
-    Returns
-    -------
-    tuple of int and float
-        The number of finished episodes and the sum of their returns.
+        The largest number of decisions of PLAY and PLAY_ON.
+    operands.returns
+        (B, 2) For PLAY and PLAY_ON: gets the number of finished episodes and the sum of their
+        returns. Not used by the other operations.
     """
-    finished = 0
-    returns = 0.0
-    total = 0.0
-    for _ in range(decisions):
-        if s.env[b, STATUS] != RUNNING:
-            break
-        seed = xorshift64(seed)
-        step(t, s, b, random_legal_action(s, b, t.agents.shape[1], seed))
-        total += s.reward[b]
-        if s.env[b, STATUS] != RUNNING:
-            finished += 1
-            returns += total
-            total = 0.0
-            if restart:
-                reset(t, s, b, s.env[b, INSTANCE])
-    return finished, returns
+    plays = operation in (PLAY, PLAY_ON)
+    for environment in range(first, end):
+        b = np.uint64(environment)
+        number = operands.numbers[environment]
+        resets = operation in (RESET, RESET_IF_OVER)
+        goes_on = True
+        if operation == RESET:
+            goes_on = number >= 0
+        elif operation == RESET_IF_OVER:
+            goes_on = s.env[b, STATUS] != RUNNING and s.env[b, STATUS] != ILLEGAL
+        seed = np.uint64(number)
+        decisions_left = decisions
+        total = 0.0
+        if plays:
+            operands.returns[b, 0] = 0.0
+            operands.returns[b, 1] = 0.0
+        while goes_on:
+            if plays and not resets:
+                if decisions_left == 0 or s.env[b, STATUS] != RUNNING:
+                    break
+                decisions_left -= 1
+                seed = xorshift64(seed)
+                number = random_legal_action(s, b, t.agents.shape[1], seed)
+            changed = True
+            if resets:
+                begin_episode(t, s, b, number)
+            else:
+                changed = apply_action(t, s, b, number)
+            if changed:
+                advance_to_decision(t, s, b)
+                update_observed_state(t, s, b)
+            goes_on = plays
+            if resets:
+                resets = False
+            elif plays:
+                total += s.reward[b]
+                if s.env[b, STATUS] != RUNNING:
+                    operands.returns[b, 0] += 1.0
+                    operands.returns[b, 1] += total
+                    total = 0.0
+                    resets = operation == PLAY_ON
+                    number = s.env[b, INSTANCE]
 
 
-@compiled(nogil=True)
-def play_random_range(t, s, environments, seeds, decisions, restart, returns):
-    """Call `play_episodes` for the environments from environments[0] to environments[1] - 1."""
-    for b in range(environments[0], environments[1]):
-        returns[b, 0], returns[b, 1] = play_episodes(
-            t, s, np.uint64(b), seeds[b], decisions, restart
-        )
+# -- all environments, on the CPU ------------------------------------------------------------------
+
+NO_RETURNS = np.zeros((0, 2))
+
+
+def step(t: InstanceTables, s: SimulatorState, actions: Ints) -> None:
+    """Apply flat actions (B,), on several threads where that pays."""
+    threads = get_num_threads() if len(actions) >= MIN_ENVS_FOR_THREADS else 1
+    _run_all(t, s, STEP, actions, threads)
+
+
+def reset(t: InstanceTables, s: SimulatorState, environments: Ints, instances: Ints) -> None:
+    """Start episodes in the environments (E,), each of its instance (E,)."""
+    numbers = np.full(len(s.env), -1)
+    numbers[environments] = instances
+    _run_all(t, s, RESET, numbers)
+
+
+def restart(t: InstanceTables, s: SimulatorState, instances: Ints, all_envs: bool) -> None:
+    """Start episodes of `instances` (B,) where one is over, or everywhere."""
+    _run_all(t, s, RESET if all_envs else RESET_IF_OVER, instances)
 
 
 def play_random(
@@ -896,16 +908,50 @@ def play_random(
     restart: bool,
     returns: NDArray[np.float64],
 ) -> None:
-    """Call `play_episodes` for every environment on numba's number of threads.
+    """Play random legal actions in every environment on numba's number of threads.
 
-    Seeds (B,) are non-zero uint64; the results are written to `returns` (B, 2). Python's threads
-    serve as well as `prange` where each has much to do, and save half a minute of compilation.
+    Parameters
+    ----------
+    seeds
+        (B,) States of the random-number generators, non-zero.
+    decisions
+        The largest number of decisions per environment.
+    restart
+        Whether a finished environment plays its instance again; else it stops.
+    returns
+        (B, 2) Gets the number of finished episodes and the sum of their returns.
     """
-    edges = np.linspace(0, len(seeds), get_num_threads() + 1).astype(int).tolist()
-    with ThreadPoolExecutor() as pool:
-        parts = [
-            pool.submit(play_random_range, t, s, part, seeds, decisions, restart, returns)
-            for part in pairwise(edges)
-        ]
-        for part in parts:
-            part.result()
+    operation = PLAY_ON if restart else PLAY
+    _run_all(t, s, operation, seeds.view(np.int64), get_num_threads(), decisions, returns)
+
+
+def _run_all(
+    t: InstanceTables,
+    s: SimulatorState,
+    operation: int,
+    numbers: Ints,
+    threads: int = 1,
+    decisions: int = 0,
+    returns: NDArray[np.float64] = NO_RETURNS,
+) -> None:
+    """Call `run` for all environments, parts of them on threads."""
+    operands = Operands(kernel_array(numbers), returns)
+    if threads == 1:
+        run(t, s, 0, len(numbers), operation, operands, decisions)
+        return
+    edges = np.linspace(0, len(numbers), threads + 1).astype(int).tolist()
+    parts = [
+        _threads(threads).submit(run, t, s, first, end, operation, operands, decisions)
+        for first, end in pairwise(edges)
+    ]
+    for part in parts:
+        part.result()
+
+
+@functools.cache
+def _threads(number: int) -> ThreadPoolExecutor:
+    """Return a pool of threads, the same at every call: starting threads takes long."""
+    return ThreadPoolExecutor(number)
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # a fork has none of the threads

@@ -16,13 +16,7 @@ from torch import Tensor
 from bench.instance import Instance
 from bench.setting import Setting
 from bench.simulator import kernel
-from bench.simulator.batch import (
-    MIN_ENVS_FOR_THREADS,
-    NO_LIMIT,
-    IllegalAction,
-    Simulator,
-    random_seeds,
-)
+from bench.simulator.batch import NO_LIMIT, IllegalAction, Simulator, random_seeds
 from bench.simulator.tables import DEAD_END, ILLEGAL, RUNNING, SCALE, STATUS, TRUNCATED
 
 
@@ -187,17 +181,14 @@ class CpuBackend:
     def __init__(self, tables: Any, state: Any) -> None:
         self._tables = tables._make(map(_array, tables))
         self._state = state._make(map(_array, state))
-        parallel = len(state.env) >= MIN_ENVS_FOR_THREADS
-        self._step = kernel.step_parallel if parallel else kernel.step_serial
 
     def step(self, actions: Tensor) -> None:
         """Apply flat actions (B,) int64."""
-        self._step(self._tables, self._state, actions.contiguous().numpy())
+        kernel.step(self._tables, self._state, actions.numpy())
 
     def restart(self, instances: Tensor, all_envs: bool) -> None:
         """Start episodes of `instances` (B,) int64 where one is over, or everywhere."""
-        numbers = instances.contiguous().numpy()
-        kernel.restart_environments(self._tables, self._state, numbers, all_envs)
+        kernel.restart(self._tables, self._state, instances.numpy(), all_envs)
 
     def play_random(
         self, seeds: NDArray[np.uint64], decisions: int, restart: bool, returns: Tensor

@@ -57,7 +57,8 @@ def assert_same(simulator, tensors):
 @pytest.mark.parametrize("parallel", [False, True])
 def test_every_step_equals_that_of_the_simulator(setting, parallel, monkeypatch):
     if parallel:  # the environments are distributed to threads
-        monkeypatch.setattr("bench.simulator.tensors.MIN_ENVS_FOR_THREADS", 1)
+        monkeypatch.setattr("bench.simulator.kernel.MIN_ENVS_FOR_THREADS", 1)
+        monkeypatch.setattr("bench.simulator.kernel.get_num_threads", lambda: 3)
     rng = np.random.default_rng(1)
     more = {"num_envs": 12, "window": 6, "max_decisions": 6}
     simulator = Simulator(list(instances()), setting, **more)
