@@ -10,6 +10,7 @@ Notation: S runs (seeds), I instances, C candidate policies.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -82,11 +83,14 @@ def expected_best(values: Floats, k: int) -> float:
     Kurenkov & Kolesnikov 2022, "Showing Your Offline Reinforcement Learning Work",
     arXiv:2110.04156.
     """
-    ordered = np.sort(values)
     n = len(values)
-    k = min(k, n)
-    chance = [math.comb(i, k - 1) / math.comb(n, k) for i in range(n)]
-    return float(np.dot(chance, ordered))
+    return float(np.dot(_chances_of_maximum(n, min(k, n)), np.sort(values)))
+
+
+@functools.cache
+def _chances_of_maximum(n: int, k: int) -> Floats:
+    """Return (n,) the probability that the i-th smallest of n values is the maximum of k."""
+    return np.array([math.comb(i, k - 1) / math.comb(n, k) for i in range(n)])
 
 
 def best_of_k_difference(others: Sequence[RunFacts], own: Sequence[RunFacts], k: int) -> Estimate:
