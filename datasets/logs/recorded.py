@@ -123,8 +123,7 @@ class RecordedLogs(StoredLogs):
     def _read(self) -> LoggedEpisodes:
         """Read the stored log, if it was recorded from these settings."""
         card = minari_files.read_card(self.folder)["card"]
-        train = split_hash(self.data, "train")
-        if card.get("train", train) != train:
+        if "train" in card and card["train"] != split_hash(self.data, "train"):
             raise UserError(
                 f"logs: {self.folder} was recorded on other instances: the train split of "
                 f"{self.data.name} has changed since; give the log another name (logs.name=...) or "
