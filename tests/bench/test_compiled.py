@@ -2,7 +2,6 @@
 
 import ast
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,44 +83,70 @@ def cache_folders(base):
     return {path.name for path in base.glob("small.kernel-*")}
 
 
+def forget_sources():
+    """Let the module read all sources again, as a new process would."""
+    for function in (module._cache_folder, module._read, module._imported_modules):
+        function.cache_clear()
+
+
+def chosen_folder(package):
+    """Return the cache folder of the kernel in a new process, or None."""
+    forget_sources()
+    return module._cache_folder("small.kernel", package / "kernel.py")
+
+
 def test_a_changed_constant_of_another_module_is_seen_and_unchanged_code_is_loaded(package):
     assert run(package) == (8, 2, 0, 0, "unset")
-    assert run(package) == (8, 2, 1, 1, "unset")
     (package / "constants.py").write_text("FACTOR = 5\n")
     assert run(package) == (20, 5, 0, 0, "unset")
-    assert run(package) == (20, 5, 1, 1, "unset")
     (package / "offsets.py").write_text("ONE = 2\n")  # imported by the inlined function's module
     assert run(package) == (25, 5, 0, 0, "unset")
     (package / "unrelated.py").write_text("FACTOR = 7\n")
     assert run(package) == (25, 5, 1, 1, "unset")
 
 
-def test_only_the_folders_that_were_used_last_are_kept(package):
-    base = package / "__pycache__"
+def test_only_the_folders_that_were_used_last_are_kept(package, monkeypatch):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     folders = []
     for factor in (2, 3, 4):
         (package / "constants.py").write_text(f"FACTOR = {factor}\n")
-        run(package)
-        folders += cache_folders(base) - set(folders)
-    assert len(folders) == 3
-    assert cache_folders(base) == set(folders[-KEPT_FOLDERS:])
+        folders.append(chosen_folder(package).name)
+        os.utime(package / "__pycache__" / folders[-1], (factor, factor))
+    assert len(set(folders)) == 3
+    assert cache_folders(package / "__pycache__") == set(folders[-KEPT_FOLDERS:])
 
 
-def test_the_cache_is_in_the_chosen_folder_or_in_a_writable_one(package, tmp_path):
-    chosen = str(tmp_path / "chosen")
-    assert run(package, NUMBA_CACHE_DIR=chosen)[-1] == chosen
-    assert cache_folders(Path(chosen))
-    assert not cache_folders(package / "__pycache__")
-    shutil.rmtree(package / "__pycache__", ignore_errors=True)
+def test_the_cache_is_in_the_chosen_folder_or_in_a_writable_one(package, tmp_path, monkeypatch):
+    chosen = tmp_path / "chosen"
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(chosen))
+    assert chosen_folder(package).parent == chosen
+    assert not (package / "__pycache__").exists()
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     (package / "__pycache__").write_text("a file: no folder can be made here")
-    run(package, XDG_CACHE_HOME=str(tmp_path / "user"), PYTHONDONTWRITEBYTECODE="1")
-    assert cache_folders(tmp_path / "user" / "numba")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    assert chosen_folder(package).parent == tmp_path / "user" / "numba"
     blocked = tmp_path / "blocked"
     blocked.touch()
-    values = run(package, NUMBA_CACHE_DIR=str(blocked))
-    assert values[:4] == (8, 2, 0, 0)  # compiled without a cache
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(blocked))
+    assert chosen_folder(package) is None
+    assert module.compiled()(increment)(2) == 3  # compiled without a cache
 
 
+def increment(x):
+    return x + 1
+
+
+@pytest.mark.slow
+def test_processes_use_the_folder_that_the_environment_names(package, tmp_path):
+    chosen = str(tmp_path / "chosen")
+    assert run(package, NUMBA_CACHE_DIR=chosen) == (8, 2, 0, 0, chosen)
+    assert run(package, NUMBA_CACHE_DIR=chosen) == (8, 2, 1, 1, chosen)
+    assert not cache_folders(package / "__pycache__")
+    (tmp_path / "blocked").touch()
+    assert run(package, NUMBA_CACHE_DIR=str(tmp_path / "blocked"))[:4] == (8, 2, 0, 0)
+
+
+@pytest.mark.slow
 def test_several_processes_compile_at_the_same_time(package):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(package.parent), str(ROOT)])}
     command = [sys.executable, "-c", PROGRAM]
@@ -143,8 +168,7 @@ def test_the_digest_follows_imports_of_every_form(tmp_path, monkeypatch):
     (folder / "c.py").write_text("def late():\n    from pkg.sub import d\n")
 
     def digest():
-        module._read.cache_clear()
-        module._imported_modules.cache_clear()
+        forget_sources()
         return source_digest("pkg.sub.main", main)
 
     digests = [digest()]
@@ -162,7 +186,8 @@ def test_numba_caches_only_through_this_module():
     found = []
     for top in ("bench", "datasets", "solvers", "tests"):
         for file in (ROOT / top).rglob("*.py"):
-            for node in ast.walk(ast.parse(file.read_text())):
+            source = file.read_text()
+            for node in ast.walk(ast.parse(source)) if "cache=" in source else ():
                 if isinstance(node, ast.Call) and any(
                     keyword.arg == "cache"
                     and isinstance(keyword.value, ast.Constant)

@@ -7,17 +7,13 @@ import copy
 import itertools
 import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
 from bench.contracts import SPLITS, Budget, Dataset, Learner, Policy
 from bench.instance import Instance, Outage
 from bench.non_anticipation import check, replay, rewritten
-from bench.plugins import register_resolvers
 from bench.rollout import LocalActor, setting_of
 from bench.setting import Setting
 from datasets.logs.recorded import Behaviour, RecordedLogs
@@ -25,38 +21,22 @@ from solvers import rolling
 from solvers.offline.to_online import OfflineToOnline
 from solvers.ppo import PPO
 from solvers.rules import Random as AnyLegal
-
-CONF = Path(__file__).parents[2] / "conf"
-register_resolvers()
-
-
-def plugins():
-    """Return name -> plug-in for all configurations in conf/solver."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        names = sorted(file.stem for file in (CONF / "solver").glob("*.yaml"))
-        logs = "logs=cluster-tiny-random-v0"  # used by learners from logs only
-        return {
-            name: instantiate(compose("config", [f"+solver={name}", logs]).solver) for name in names
-        }
+from tests.configured import slow, solvers
 
 
 def is_variant(plugin):
     """Return whether a plug-in differs from `ppo` only in decoding, which is not used online."""
     decoding = {"decoding": "sample", "rollouts": 128, "temperature": 2.0}
     return (
-        plugin is not PLUGINS["ppo"]
+        plugin is not BUILT["ppo"]
         and type(plugin) is PPO
-        and replace(plugin, **decoding) == PLUGINS["ppo"]
+        and replace(plugin, **decoding) == BUILT["ppo"]
     )
 
 
-PLUGINS = plugins()
-LEARNERS = {
-    name: plugin
-    for name, plugin in PLUGINS.items()
-    if isinstance(plugin, Learner) and not is_variant(plugin)
-}
-POLICIES = {name: plugin for name, plugin in PLUGINS.items() if isinstance(plugin, Policy)}
+BUILT = solvers(Learner)
+LEARNERS = {name: plugin for name, plugin in BUILT.items() if not is_variant(plugin)}
+POLICIES = solvers(Policy)
 SETTINGS = {
     "fit": Setting(track="online", observe="arrived"),
     "sequential": Setting(
@@ -65,6 +45,10 @@ SETTINGS = {
     "commit": Setting(track="online", observe="arrived", mode="commit"),
     "easy": Setting(track="online", observe="arrived", mode="commit", backfill="easy"),
 }
+
+
+# plans of CP-SAT take seconds; the same code makes them under the other settings
+ALIKE_FOR_PLANS = ("sequential", "commit")
 
 
 def tasks(rng, n, release):
@@ -132,19 +116,30 @@ def no_limit_in_seconds(monkeypatch):
             monkeypatch.setattr(policy, "seconds", 1000 * policy.seconds)
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        pytest.param(
+            name,
+            setting,
+            marks=[pytest.mark.slow]
+            * (isinstance(POLICIES[name], rolling.RollingHorizon) and setting in ALIKE_FOR_PLANS),
+        )
+        for name in POLICIES
+        for setting in SETTINGS
+    ],
+)
 def test_no_decision_depends_on_future_tasks(name, setting):
     assert count_compared(POLICIES[name], setting_of(POLICIES[name], SETTINGS[setting])) > 20
 
 
 class RandomDataset(Dataset):
-    """Eight random instances per split."""
+    """Two random instances per split."""
 
     name = "random"
 
     def instances(self, split):
-        for seed in range(8):
+        for seed in range(2):
             rng = np.random.default_rng([seed, SPLITS.index(split)])
             yield instance(tasks(rng, 16, np.sort(rng.integers(0, 40, 16))))
 
@@ -165,20 +160,20 @@ class SilentLogger:
         pass
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", slow(LEARNERS, "a3c", "double_dqn", "nfq", "cql_quantile"))
 def test_no_decision_of_a_learned_policy_depends_on_future_tasks(name, tmp_path):
     data = RandomDataset()
-    budget = Budget(decisions=4000, threads=1)
+    budget = Budget(decisions=200, threads=1)  # whatever the weights are
     learner = LEARNERS[name]
     small = {"width": 16, "message_passing_rounds": 1}
     if isinstance(learner, OfflineToOnline):
         learner = learner.online  # the offline learner is tested by its own configuration
     if learner.logs is not None:
         logs = RecordedLogs(
-            "played-v0", data, {"random": Behaviour(AnyLegal(), 16)}, asdict(SETTINGS["fit"])
+            "played-v0", data, {"random": Behaviour(AnyLegal(), 8)}, asdict(SETTINGS["fit"])
         )
         logs.cache = tmp_path
-        small |= {"logs": logs, "steps": 8, "candidates": 2, "fqe_steps": 5, "batch": 32}
+        small |= {"logs": logs, "steps": 4, "candidates": 2, "fqe_steps": 2, "batch": 16}
     else:
         small |= {"num_envs": 16}
     learner = replace(learner, **small)

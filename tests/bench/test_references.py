@@ -300,6 +300,7 @@ def shipped_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_recorded_command_proves_the_shipped_optimum_again(
     shipped_copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

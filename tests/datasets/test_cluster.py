@@ -48,7 +48,7 @@ def test_standard_sets_equal_their_pinned_hashes(name, sizes, tasks, agents):
         assert all(i.due is not None and i.n_tenants == 3 and not i.outages for i in instances)
 
 
-@pytest.mark.parametrize("name", ["tiny", "small"])
+@pytest.mark.parametrize("name", ["tiny", pytest.param("small", marks=pytest.mark.slow)])
 def test_small_train_sets_are_pinned_and_splits_are_disjoint(name):
     data = load(name)
     instances = {split: list(data.instances(split)) for split in ("train", "validation", "test")}

@@ -1,7 +1,7 @@
 """What tests of learners share: instances, a dataset, a logger, exact gradients, a problem."""
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,14 @@ class FixedDataset(Dataset):
     name = "fixed"
 
     def __init__(self, make: Callable[[np.random.Generator], Instance], n: int) -> None:
-        self.splits = {
-            split: [make(np.random.default_rng([k, i])) for i in range(n)]
+        self._make = make
+        self._n = n
+
+    @cached_property
+    def splits(self) -> dict[str, list[Instance]]:
+        """The instances of each split, drawn at the first use."""
+        return {
+            split: [self._make(np.random.default_rng([k, i])) for i in range(self._n)]
             for k, split in enumerate(("train", "validation", "test"))
         }
 

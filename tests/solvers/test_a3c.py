@@ -57,6 +57,7 @@ def no_worker_left() -> bool:
     return not processes.active_children()
 
 
+@pytest.mark.slow
 def test_it_learns_what_no_untrained_network_can_and_logs_the_training_cost(tmp_path):
     assert lowest_untrained_regret() > 0.1
     logger = MemoryLogger(tmp_path)
@@ -139,6 +140,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_workers_end_when_the_main_process_is_killed(tmp_path, request):
     main_process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(tmp_path)], cwd=request.config.rootpath

@@ -54,6 +54,7 @@ QUICK = Adaptation(
     minibatch=32,
     validation_window=8,
     max_kl=1e9,
+    seconds_per_update=3600.0,  # no limit, however busy the machine is
 )
 
 
@@ -339,8 +340,15 @@ def test_time_for_the_tests_of_the_candidate_is_reserved():
 # -- as a plug-in --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.5])
-@pytest.mark.parametrize("mode", ["fit", "commit"])
+@pytest.mark.parametrize(
+    ("mode", "temperature"),
+    [
+        ("fit", 0.5),
+        ("commit", 0.0),
+        pytest.param("fit", 0.0, marks=pytest.mark.slow),
+        pytest.param("commit", 0.5, marks=pytest.mark.slow),
+    ],
+)
 def test_no_decision_depends_on_tasks_of_the_future(mode, temperature):
     setting = replace(ONLINE, mode=mode)
     policy = continual(replace(QUICK, temperature=temperature, tolerance=1e9), setting)
@@ -352,9 +360,9 @@ def test_no_decision_depends_on_tasks_of_the_future(mode, temperature):
 @pytest.mark.parametrize(
     "setting",
     [
-        Setting(),
+        pytest.param(Setting(), marks=pytest.mark.slow),
         Setting(mode="commit", backfill="easy"),
-        Setting(objective="tardiness"),
+        pytest.param(Setting(objective="tardiness"), marks=pytest.mark.slow),
         replace(ONLINE, event_order="sequential"),
     ],
 )

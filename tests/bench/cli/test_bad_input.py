@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from bench.cli import configuration
 from bench.cli.hydra_private import argument_parser
 from bench.cli.report import COMPILING
 from bench.instance import Instance, write_json
-from tests.bench.cli.bad_lines import EVERY, LATE, PROGRAMS
+from tests.bench.cli.bad_lines import EVERY, LATE, PROGRAMS, Table
 
 BASE = ("+solver=sjf", "dataset=tiny", "tracking=off", "baselines=[]")
 
@@ -58,7 +59,25 @@ def test_the_tables_hold_enough_different_lines() -> None:
     assert len([line for line in lines if lines.count(line) > 1]) <= 2  # one rule each
 
 
-@pytest.mark.parametrize(("line", "expected"), EVERY, ids=[line[:60] for line, _ in EVERY])
+REPRESENTATIVES = 2  # of the lines that break one rule, in the default tests
+
+
+def rule(expected: str) -> str:
+    """The rule that a line breaks: its message without the field in front and the value behind."""
+    message = re.sub(r"^\^[^ ]*: ", "", expected)
+    return re.split("got|;", message)[0] or expected
+
+
+def cases(table: Table) -> Iterator[Any]:
+    """The lines of a table; after the first ones of a rule they are slow tests."""
+    seen: Counter[str] = Counter()
+    for line, expected in table:
+        seen[rule(expected)] += 1
+        slow = [pytest.mark.slow] if seen[rule(expected)] > REPRESENTATIVES else []
+        yield pytest.param(line, expected, id=line[:60], marks=slow)
+
+
+@pytest.mark.parametrize(("line", "expected"), cases(EVERY))
 def test_bad_input_is_one_line_that_names_the_field(
     line: str, expected: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

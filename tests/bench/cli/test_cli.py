@@ -23,7 +23,7 @@ from bench.cli.hydra_private import argument_parser
 from bench.contracts import Budget, Dataset, Learner, LoggedDataset, Policy, Solver
 from bench.errors import UserError
 from bench.instance import Instance, read_json, write_json
-from bench.plugins import CONF, GROUPS, members, own_packages, rules
+from bench.plugins import CONF, GROUPS, load, members, own_packages, rules
 from bench.setting import Setting
 from bench.tracking import Mlflow, Off
 
@@ -116,14 +116,24 @@ def test_every_yaml_composes_and_builds_what_its_group_promises(group: str, name
         assert isinstance(built, LoggedDataset)
         assert built.name == ("imported-v0" if name == "imported" else name)
         assert built.setting == Setting(**(config.logs.get("setting") or {}))
-        if name != "imported":
-            assert isinstance(next(iter(built.instances())), Instance)
     elif group == "budget":
         assert built == Budget(**{key: config.budget[key] for key in vars(built)})
     else:
         assert isinstance(built, Off if name == "off" else Mlflow)
         assert str(config.tracking.get("uri", "off")) in built.how_to_open()
     assert len(members(group)[name]) > 10  # a description
+
+
+SMALL_LOGS = ("cluster-tiny-random-v0",)  # the others draw thousands of instances
+RECORDED = [
+    pytest.param(name, marks=[] if name in SMALL_LOGS else pytest.mark.slow)
+    for name in sorted(set(members("logs")) - {"imported"})
+]
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_every_log_has_the_instances_that_it_was_played_on(name: str) -> None:
+    assert isinstance(next(iter(load("logs", name).instances())), Instance)
 
 
 def test_the_baselines_are_the_rules_and_no_solver_is_chosen() -> None:
@@ -252,12 +262,9 @@ def test_a_trained_policy_needs_no_log(place: Path, capsys: pytest.CaptureFixtur
 
 
 def test_in_a_sweep_options_of_a_swept_group_may_be_set(place: Path) -> None:
-    assert (
-        cli.main([*mine(place), "-m", "+solver=sjf,ljf", "solver.skip=false", "seed=0,1", *QUICK])
-        == 0
-    )
+    assert cli.main([*mine(place), "-m", "+solver=sjf,ljf", "solver.skip=false", *QUICK]) == 0
     configs = [OmegaConf.load(path) for path in (place / "work").glob("runs/*/*/config.yaml")]
-    assert [config.solver.skip for config in configs] == [False] * 4
+    assert [config.solver.skip for config in configs] == [False] * 2
 
 
 def test_all_rows_of_a_sweep_are_scored_against_the_same_references(place: Path) -> None:
@@ -418,6 +425,7 @@ def test_a_run_ends_in_a_table_against_reference_rules_and_random_play(
     assert (place / "cache" / "baselines" / "tiny").is_dir()
 
 
+@pytest.mark.slow
 def test_the_card_of_a_log_holds_the_command_that_makes_it_again(place: Path) -> None:
     rows = [f"{60 * k},{60 * k + 30},{60 * k + 900 + 60 * (k % 3)},n{k % 2},1,4" for k in range(24)]
     (place / "log.csv").write_text("\n".join(["submit,start,end,agent,gpu,cpu", *rows]))
@@ -491,19 +499,19 @@ def test_a_sweep_continues_after_a_bad_job_and_is_one_parent_run(
         *mine(place),
         "-m",
         "+solver=sjf,crash",
-        "seed=0,1",
         *QUICK,
         "tracking=local",
         "tracking.system_metrics=false",
     ]
     assert cli.main(sweep) == 1
     shown = capsys.readouterr().out
-    assert "4 jobs, 2 failed" in shown
-    assert shown.count("RuntimeError: out of luck") >= 2
+    assert "2 jobs, 1 failed" in shown
+    assert "RuntimeError: out of luck" in shown
     first = records(place / "work")
     assert {name: record["status"] for name, record in first.items()} == {
-        "sjf-0": "finished", "sjf-1": "finished", "crash-0": "failed", "crash-1": "failed"
-    }  # fmt: skip
+        "sjf-0": "finished",
+        "crash-0": "failed",
+    }
     assert cli.main(sweep) == 1
     assert records(place / "work")["sjf-0"] == first["sjf-0"]  # not run again
     from mlflow.tracking import MlflowClient
@@ -514,16 +522,12 @@ def test_a_sweep_continues_after_a_bad_job_and_is_one_parent_run(
     (parent,) = [run for run in runs if run.data.tags["role"] == "sweep"]
     children = [run for run in runs if run.data.tags["role"] == "run"]
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
-    assert sorted(run.info.status for run in children) == [
-        "FAILED",
-        "FAILED",
-        "FINISHED",
-        "FINISHED",
-    ]
+    assert sorted(run.info.status for run in children) == ["FAILED", "FINISHED"]
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics == {"jobs": 4.0, "failed": 2.0}
+    assert parent.data.metrics == {"jobs": 2.0, "failed": 1.0}
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_resumes_to_the_rows_of_an_uninterrupted_one(place: Path) -> None:
     sweep = [*mine(place), "-m", "+solver=slow", "seed=0,1,2", *QUICK, "baselines=[]"]
     (place / "uninterrupted").mkdir()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench.offline_report import run_statistics
 from bench.offline_report.page import page
 from tests.bench.offline_report.sample import (
     decisions_to,
@@ -11,12 +12,20 @@ from tests.bench.offline_report.sample import (
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_draws():
+    """Draw few bootstrap samples: these tests do not look at the widths of intervals."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_statistics, "DRAWS", 50)
+        yield
+
+
 def text_of(*runs):
     return page(runs, "the command")
 
 
 @pytest.fixture(scope="module")
-def full_page():
+def full_page(few_draws):
     """A page of three learners on three logs with two seeds, a rule and two online learners."""
     results = (("bc", -1.2, (0.1, 0.1)), ("cql", -1.1, (0.05, 0.06)), ("dqn", -4.0, (0.7, None)))
     offline = [

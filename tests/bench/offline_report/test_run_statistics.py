@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from bench.offline_report import run_statistics
 from bench.offline_report.run_statistics import (
     best_of_k_difference,
     bootstrap,
@@ -102,7 +103,8 @@ def test_best_of_k_is_compared_with_as_many_of_behavioural_cloning():
     assert math.isnan(best_of_k_difference(others, seeds_of("bc", bc[:3]), 1)[1])
 
 
-def test_best_of_k_shows_no_difference_where_there_is_none():
+def test_best_of_k_shows_no_difference_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(run_statistics, "DRAWS", 100)
     rng = np.random.default_rng(3)
     above = 0
     below = 0

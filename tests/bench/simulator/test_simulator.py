@@ -442,9 +442,9 @@ def verify_random_play(rng, sharing, batch):
 
 def test_random_legal_play_of_time_sharing_is_feasible_and_its_return_is_the_objective():
     rng = np.random.default_rng(1)
-    outcomes = [verify_random_play(rng, "time", 50) for _ in range(200)]
+    outcomes = [verify_random_play(rng, "time", 50) for _ in range(50)]
     assert sum(dead for dead, _ in outcomes) == 0
-    assert sum(kills for _, kills in outcomes) > 100
+    assert sum(kills for _, kills in outcomes) > 25
 
 
 def test_random_legal_play_of_budget_sharing_is_infeasible_only_after_a_dead_end():

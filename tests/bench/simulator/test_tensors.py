@@ -159,6 +159,7 @@ def test_numba_cuda_is_not_imported_for_cpu_tensors():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(bool(config.ENABLE_CUDASIM), reason="this process already runs test_cuda")
 def test_test_cuda_passes_with_the_simulation_of_cuda():
     """Numba's simulation of CUDA has to be chosen before numba is imported."""

@@ -35,6 +35,7 @@ def one_assignment(monkeypatch):
     monkeypatch.setattr(command, "limit_threads", lambda threads: None)
 
 
+@pytest.mark.slow
 def test_a_second_run_resumes_from_the_file(one_assignment, tmp_path, capsys, monkeypatch):
     file = tmp_path / "exact.json"
     argv = ["exact", "--limit", "2", "--only", "pair cpsat", "--json", str(file)]
@@ -104,6 +105,7 @@ def test_summary_equals_hand_calculation():
     assert lines["recipe c", "highs"]["cpu_ratio"] is None
 
 
+@pytest.mark.slow
 def test_instances_are_those_of_the_docstring():
     found = list(exact.instances(count=2))
     assert [track for track, _, _ in found] == ["assign"] * 18 + ["schedule"] * 6

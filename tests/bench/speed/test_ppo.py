@@ -74,6 +74,7 @@ def gymnasium_envs(num_envs: int) -> GymnasiumEnvs:
     return GymnasiumEnvs(ppo.draw_instances(3, [10, 10]), num_envs)
 
 
+@pytest.mark.slow
 def test_a_tiny_run_has_every_row(tiny, monkeypatch):
     monkeypatch.setattr(
         ppo,

@@ -61,6 +61,7 @@ def log(tmp_path):
     return logs.episodes()
 
 
+@pytest.mark.slow
 def test_minari_and_d3rlpy_read_the_same_in_another_process(log, tmp_path):
     environment = {
         **os.environ,

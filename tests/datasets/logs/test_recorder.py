@@ -98,18 +98,18 @@ def ppo(**changes):
 
 
 def test_a_learner_is_trained_before_it_is_recorded():
-    log = record(Behaviour(ppo(shaped=False), 20, decisions=1000))
+    log = record(Behaviour(ppo(shaped=False), 20, decisions=200))
     assert len(log.length) == 20
     assert (log.probability < 1.0).any()  # it draws its actions
 
 
 def test_a_replay_holds_all_episodes_of_the_training():
     learner = ppo(shaped=False)
-    replay = record(Behaviour(learner, 0, decisions=1000, replay=True))
-    assert 1000 - 16 * 20 < len(replay.action) <= 1024
+    replay = record(Behaviour(learner, 0, decisions=500, replay=True))
+    assert 500 - 16 * 20 < len(replay.action) <= 512
     assert replay.terminated.sum() == len(replay.length)
     assert learner.recorder is None
-    few = record(Behaviour(learner, 5, decisions=1000, replay=True))
+    few = record(Behaviour(learner, 5, decisions=500, replay=True))
     assert replace(few, name="x").hash == replay.select(range(5)).hash
 
 

@@ -1,39 +1,17 @@
 """Replanning policies: legal and reproducible in every setting; they replan only when needed."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
 from bench.contracts import Budget, Policy
 from bench.instance import Instance, Outage
-from bench.plugins import register_resolvers
 from bench.rollout import PolicySolver
 from bench.setting import Setting
 from bench.verify import verify
 from solvers.dispatch.plan import ReplanningPolicy
+from tests.configured import solvers
 
-CONF = Path(__file__).parents[3] / "conf"
-
-
-def replanning_policies():
-    """Return name -> policy for every replanning policy of conf/solver."""
-    register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        names = sorted(file.stem for file in (CONF / "solver").glob("*.yaml"))
-        configs = {
-            name: compose("config", [f"+solver={name}", "logs=cluster-tiny-random-v0"]).solver
-            for name in names
-        }
-        plugins = {name: instantiate(config) for name, config in configs.items()}
-    return {
-        name: plugin for name, plugin in plugins.items() if isinstance(plugin, ReplanningPolicy)
-    }
-
-
-POLICIES = replanning_policies()
+POLICIES = solvers(ReplanningPolicy)
 ONLINE = {"track": "online", "observe": "arrived"}
 SETTINGS = {
     "fit": Setting(track="online", observe="arrived"),
@@ -89,13 +67,13 @@ def test_replanning_policies_are_online_policies_and_no_baselines():
         assert not policy.baseline
 
 
+@pytest.mark.parametrize("seed", [0, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2))])
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("name", POLICIES)
-def test_rollouts_are_legal_complete_and_reproducible(name, setting):
-    for seed in range(3):
-        first, second = (play(POLICIES[name], problem(seed), SETTINGS[setting]) for _ in range(2))
-        assert verify(problem(seed), first.schedule) == []
-        assert first.schedule.to_dict() == second.schedule.to_dict()
+def test_rollouts_are_legal_complete_and_reproducible(name, setting, seed):
+    first, second = (play(POLICIES[name], problem(seed), SETTINGS[setting]) for _ in range(2))
+    assert verify(problem(seed), first.schedule) == []
+    assert first.schedule.to_dict() == second.schedule.to_dict()
 
 
 @pytest.mark.parametrize("name", POLICIES)

@@ -39,6 +39,7 @@ LEARNERS = {
         {"embed": 16, "layers": 1, "heads": 2, "context": 4},
     ),
 }
+VARIANTS = ("double_dqn", "nfq", "cql_quantile")  # of dqn and cql, by one option
 SMALL = {
     "width": 8,
     "message_passing_rounds": 1,

@@ -13,10 +13,12 @@ import torch
 
 from solvers.offline.buffer import OfflineBuffer, q_values
 from solvers.offline.d3rlpy_adapter.training import to_mini_batch, to_replay_buffer
+from tests.configured import slow
 from tests.solvers.offline.logged import (
     CPU,
     LEARNERS,
     TRANSITION_LEARNERS,
+    VARIANTS,
     make_learner,
     record_log,
 )
@@ -78,7 +80,7 @@ def test_learners_are_built_without_importing_d3rlpy():
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("name", TRANSITION_LEARNERS)
+@pytest.mark.parametrize("name", slow(TRANSITION_LEARNERS, *VARIANTS))
 def test_no_algorithm_chooses_an_illegal_action_before_or_after_training(name):
     torch.manual_seed(0)
     buffer = OfflineBuffer(LOG, CPU, reward_scale=10.0)
@@ -116,7 +118,7 @@ def test_d3rlpy_loads_a_log_that_was_dumped(tmp_path):
     assert loaded.dataset_info.action_size == LOG.layout.actions
 
 
-@pytest.mark.parametrize("name", TRANSITION_LEARNERS)
+@pytest.mark.parametrize("name", slow(TRANSITION_LEARNERS, *VARIANTS))
 def test_batches_of_d3rlpy_and_of_the_offline_buffer_give_the_same_update(name):
     buffer = OfflineBuffer(LOG, CPU)
     learner = make_learner(name, LOG)
@@ -218,7 +220,7 @@ def test_the_target_entropy_of_sac_counts_legal_actions_only():
     assert float(modules.log_temp._parameter.detach()) < before
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", slow(LEARNERS, *VARIANTS))
 def test_a_restored_algorithm_trains_on_to_the_same_weights(name):
     learner = make_learner(name, LOG)
     buffer = OfflineBuffer(LOG, CPU)

@@ -77,7 +77,7 @@ def test_importance_sampling_is_unbiased_and_its_interval_covers_the_truth():
     rng = RNG(1)
     covered = 0
     means = []
-    for _ in range(200):
+    for _ in range(100):
         first = rng.random(100) < 0.7
         reward = np.where(first, -1.0, -3.0)[:, None]
         ratio = np.where(first, 0.2 / 0.7, 0.8 / 0.3)[:, None]
@@ -85,8 +85,8 @@ def test_importance_sampling_is_unbiased_and_its_interval_covers_the_truth():
         estimate = evaluation.per_decision_importance_sampling(inputs, rng)
         means.append(estimate.value)
         covered += estimate.low <= -2.6 <= estimate.high
-    assert np.mean(means) == pytest.approx(-2.6, abs=4 * np.std(means) / np.sqrt(200))
-    assert covered > 175
+    assert np.mean(means) == pytest.approx(-2.6, abs=4 * np.std(means) / np.sqrt(100))
+    assert covered > 87
 
 
 def test_where_all_weights_are_zero_the_mean_logged_reward_is_used():
@@ -130,6 +130,7 @@ def test_the_behaviour_policy_is_estimated_by_its_mean_return():
     assert evaluation.direct_method(inputs, RNG(0)).value == pytest.approx(truth, rel=0.1)
 
 
+@pytest.mark.slow
 def test_fitted_q_evaluation_ranks_policies_and_is_near_their_values():
     """Three policies on logs of random play, with true values from -1.3 to -5.7.
 

@@ -22,6 +22,7 @@ from solvers.offline.evaluation import greedy_actions
 from solvers.offline.to_online import OfflineToOnline
 from solvers.ppo import PPO
 from solvers.rules import SJF
+from tests.configured import slow
 from tests.solvers.learning import FixedDataset, interrupt_after, random_instance, small_learner
 from tests.solvers.offline.logged import (
     CPU,
@@ -29,6 +30,7 @@ from tests.solvers.offline.logged import (
     LEARNERS,
     SMALL,
     TRANSITION_LEARNERS,
+    VARIANTS,
     InMemoryLog,
     fit,
     make_learner,
@@ -45,7 +47,7 @@ def learner(name, **changes):
     return make_learner(name, LOG, **changes)
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", slow(LEARNERS, *VARIANTS))
 def test_a_loaded_policy_decides_as_the_trained_one(name, tmp_path):
     policy, logger = fit(learner(name), tmp_path)
     loaded = load_policy(tmp_path / "policy.pt", CPU)
@@ -66,7 +68,7 @@ def test_a_loaded_policy_decides_as_the_trained_one(name, tmp_path):
     assert schedules(from_checkpoint, test) == schedules(policy, test)
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", slow(LEARNERS, *VARIANTS))
 def test_an_interrupted_training_resumes_to_the_same_network(name, tmp_path):
     whole, _ = fit(learner(name, selection="last"), tmp_path / "whole")
     interrupted = tmp_path / "interrupted"

@@ -79,6 +79,7 @@ fit(learner("ppo"), DATA, MemoryLogger(Path(sys.argv[1])), int(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 def test_a_training_killed_at_any_moment_ends_with_the_same_network(folders, request):
     budget = 16 * 8 * 30
     command = [sys.executable, "-c", PROGRAM, str(folders[1]), str(budget)]
@@ -181,10 +182,10 @@ def test_metrics_and_training_cost_are_logged(tmp_path):
 
 def test_the_cost_of_a_resumed_training_includes_that_before_the_interruption(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        fit(learner("a2c"), DATA, MemoryLogger(tmp_path, interrupt_after(5)), 2000)
+        fit(learner("a2c"), DATA, MemoryLogger(tmp_path, interrupt_after(5)), 500)
     before = torch.load(tmp_path / "training.pt", weights_only=True)["price"]
     logger = MemoryLogger(tmp_path)
-    fit(learner("a2c"), DATA, logger, 2000)
+    fit(learner("a2c"), DATA, logger, 500)
     assert logger.facts["learning/cpu_seconds"] > before["cpu_seconds"] > 0
     assert logger.facts["learning/seconds"] > before["seconds"] > 0
 
@@ -223,12 +224,12 @@ def test_a_checkpoint_in_the_home_folder_is_found(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("damage", [b"", b"cut", None])
 def test_a_training_with_a_damaged_checkpoint_ends_with_the_same_network(damage, folders, caplog):
-    whole = fit(learner("a2c"), DATA, MemoryLogger(folders[0]), 1000)
+    whole = fit(learner("a2c"), DATA, MemoryLogger(folders[0]), 500)
     with pytest.raises(KeyboardInterrupt):
-        fit(learner("a2c"), DATA, MemoryLogger(folders[1], interrupt_after(5)), 1000)
+        fit(learner("a2c"), DATA, MemoryLogger(folders[1], interrupt_after(5)), 500)
     path = folders[1] / "training.pt"
     path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
-    again = fit(learner("a2c"), DATA, MemoryLogger(folders[1]), 1000)
+    again = fit(learner("a2c"), DATA, MemoryLogger(folders[1]), 500)
     assert same_weights(whole, again)
     assert [text for text in caplog.messages if "training.pt: cannot be resumed from" in text]
 
