@@ -56,10 +56,13 @@ def test_the_page_has_an_example_of_each_kind() -> None:
     assert len(COMMANDS) == 5
 
 
-def test_each_example_runs(place: Path) -> None:
+@pytest.mark.parametrize(
+    "commands", [COMMANDS[:1], pytest.param(COMMANDS, marks=pytest.mark.slow)], ids=["rule", "all"]
+)
+def test_each_example_runs(place: Path, commands: list[str]) -> None:
     """All of them in one process: its imports take longer than the examples."""
     quick = ["tracking=off", "reference.seconds=5", f"cache={place}/cache", f"runs={place}/runs"]
-    lines = [shlex.join([*shlex.split(command)[3:], *quick]) for command in COMMANDS]
+    lines = [shlex.join([*shlex.split(command)[3:], *quick]) for command in commands]
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, str(place), *lines],
         capture_output=True,
