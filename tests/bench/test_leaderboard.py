@@ -5,18 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas
 import pytest
 
 from bench import references
-from bench.contracts import Result
 from bench.instance import Instance, read_json, write_json
-from bench.instance_set import set_hash
 from bench.leaderboard import main, markdown, tables, write
 from bench.metrics import penalty
 from bench.references import RandomPlay, Reference, References
@@ -24,41 +19,16 @@ from bench.run.recompute import FILES, configuration, recompute_run
 from bench.schedule import Schedule
 from bench.setting import Setting
 from bench.tracking import Mlflow, StoredRun
-
-RNG = np.random.default_rng
-
-
-def instance(release: int = 0, **changes: Any) -> Instance:
-    """Two tasks of 4 and 2 ticks, one agent, one at a time.
-
-    Total time 8 (short first) or 10 at release 0.
-    """
-    fields = {
-        "duration": [[4], [2]],
-        "demand": [[[1]], [[1]]],
-        "capacity": [[1]],
-        "agent_type": [0],
-    }
-    return Instance(**{**fields, "release": [release, release], **changes})
-
-
-def short_first(problem: Instance) -> Schedule:
-    start = int(problem.release[0])
-    return Schedule.from_assignment(problem, [0, 0], [start + 2, start])
-
-
-def long_first(problem: Instance) -> Schedule:
-    start = int(problem.release[0])
-    return Schedule.from_assignment(problem, [0, 0], [start, start + 4])
-
-
-class Folders:
-    """A stub of the tracking store's client: a run's artifacts are the files of its folder."""
-
-    def download_artifacts(self, run_id: str, name: str, folder: str) -> str:
-        if not Path(run_id, name).exists():
-            raise FileNotFoundError(name)
-        return shutil.copy(Path(run_id, name), folder)
+from tests.bench.stored_runs import (
+    RNG,
+    Folders,
+    honest,
+    instance,
+    known_optima,
+    long_first,
+    make_run,
+    short_first,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -70,74 +40,8 @@ def random_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path) -> Path:
     """The suite's own cache: it knows the optimum 8 of both instances."""
-    known = References(tmp_path / "cache")
-    for problem in (instance(), instance(5)):
-        known.improve(problem, "total_time", Reference(8.0, 8.0, "exact", "exact"))
+    known_optima(tmp_path / "cache")
     return tmp_path / "cache"
-
-
-def make_run(
-    folder: Path,
-    schedules: list[Schedule | None],
-    objectives: list[float],
-    *,
-    problems: list[Instance] | None = None,
-    table: dict[str, Any] | None = None,
-    params: dict[str, str] | None = None,
-    **record: Any,
-) -> StoredRun:
-    """A finished run as the runner writes it; `objectives`, `table`, `record` may be false."""
-    folder.mkdir(parents=True)
-    problems = problems or [instance(), instance(5)]
-    write_json(folder / FILES[0], [problem.to_dict() for problem in problems])
-    entries = [
-        {
-            "instance_hash": problem.hash(),
-            "result": Result(schedule).to_dict() if schedule else None,
-            "error": None,
-            "solve_seconds": 0.25,
-        }
-        for problem, schedule in zip(problems, schedules, strict=True)
-    ]
-    write_json(folder / FILES[1], entries)
-    columns: dict[str, Any] = {
-        "instance_hash": [problem.hash() for problem in problems],
-        "objective": objectives,
-        "feasible": [float(schedule is not None) for schedule in schedules],
-        "reference": 8.0,
-        "reference_bound": 8.0,
-        "reference_proved": True,
-        "random": 12.0,
-    }
-    pandas.DataFrame({**columns, **(table or {})}).to_parquet(folder / FILES[2])
-    honest = {
-        "solver": "sjf",
-        "dataset": "two",
-        "track": "schedule",
-        "information": "clairvoyant",
-        "objective": "total_time",
-        "mode": "fit",
-        "backfill": "none",
-        "seed": 0,
-        "status": "finished",
-        "error": None,
-        "set_hash": set_hash(problems),
-        "objective_mean": float(np.mean(objectives)),
-        "feasible": float(np.mean([s is not None for s in schedules])),
-        "train_seconds": 1.5,
-        "solve_seconds": 0.5,
-        "git_commit": "0123456789abcdef",
-    }
-    full = {**honest, **record}
-    write_json(folder / "result.json", full)
-    tags = {
-        "role": "run",
-        "track": full["track"],
-        "solver": full["solver"],
-        "dataset": "two",
-        "hardware": "2 cores",
-    }
-    return StoredRun(str(folder), folder.name, "finished", 0, tags, params or {}, Folders())
 
 
 def rows_of(tmp_path: Path, *runs: StoredRun, track: str = "schedule") -> list[dict[str, Any]]:
@@ -145,13 +49,6 @@ def rows_of(tmp_path: Path, *runs: StoredRun, track: str = "schedule") -> list[d
     out.mkdir()
     known = References(tmp_path / "cache")
     return tables([recompute_run(run, out) for run in runs], known, RNG(0))[track]
-
-
-def honest(folder: Path, **changes: Any) -> StoredRun:
-    problems = [instance(), instance(5)]
-    return make_run(
-        folder, [short_first(problems[0]), long_first(problems[1])], [8.0, 10.0], **changes
-    )
 
 
 def test_an_honest_run_is_recomputed_and_verified(tmp_path: Path) -> None:

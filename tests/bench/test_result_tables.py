@@ -16,6 +16,7 @@ from bench.errors import UserError
 from bench.instance import read_json
 from bench.references import SHIPPED
 from bench.result_tables import PAGE, RESULTS, _one_row_a_line, add, gaps, main, rendered, table
+from tests.bench.stored_runs import honest
 
 ROOT = Path(__file__).parents[2]
 STORED = read_json(RESULTS / "planners.json")
@@ -99,8 +100,6 @@ def test_other_instances_are_refused(copy: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_a_run_that_does_not_verify_is_not_added(tmp_path: Path) -> None:
-    from tests.bench.test_leaderboard import honest
-
     honest(tmp_path / "run", objective_mean=1.0)
     with pytest.raises(UserError, match="objective_mean 1 recorded, its own table has 9"):
         add(tmp_path / "t.json", [tmp_path / "run"])
