@@ -19,7 +19,7 @@ from numba import config, cuda
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.simulator import kernel
+from bench.simulator import kernel, view_kernel
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 if not SIMULATED and importlib.util.find_spec("numba_cuda") is None:
@@ -57,6 +57,24 @@ def play_random(t, s, operands, decisions, restart):
         kernel.run(t, s, b, b + 1, operation, operands, decisions)
 
 
+@cuda.jit
+def observe_tasks(t, s, v):
+    """Call `view_kernel.observe_task` for every environment and position in the window."""
+    n = cuda.grid(1)
+    if n < v.shown.size:
+        k = v.shown.shape[1]
+        view_kernel.observe_task(t, s, v, np.uint64(n // k), n % k)
+
+
+@cuda.jit
+def observe_agents(t, s, v):
+    """Call `view_kernel.observe_agent` for every environment and agent."""
+    n = cuda.grid(1)
+    if n < v.up.size:
+        m = v.up.shape[1]
+        view_kernel.observe_agent(t, s, v, np.uint64(n // m), n % m)
+
+
 class CudaBackend:
     """The `bench.simulator.tensors.Backend` for tables and a state on one GPU.
 
@@ -69,10 +87,8 @@ class CudaBackend:
     """
 
     def __init__(self, tables: Any, state: Any) -> None:
-        self._blocks = -(-len(state.env) // THREADS_PER_BLOCK)
         self._device = state.env.get_device()  # -1 with numba's simulation
         self._numbers = torch.zeros_like(state.env[:, 0])  # (B,) actions or instances
-        self._launchers: dict[Any, Callable[..., None]] = {}
         with torch.cuda.device(self._device):
             no_returns = state.reward.new_zeros(1, 2)
             self._operands = kernel.Operands(numba_view(self._numbers), numba_view(no_returns))
@@ -82,12 +98,18 @@ class CudaBackend:
     def step(self, actions: Tensor) -> None:
         """Apply flat actions (B,) int64."""
         self._numbers.copy_(actions)
-        self._launch(step, self._operands)
+        self._launch(step, len(actions), self._operands)
 
     def restart(self, instances: Tensor, all_envs: bool) -> None:
         """Start episodes of `instances` (B,) int64 where one is over, or everywhere."""
         self._numbers.copy_(instances)
-        self._launch(restart, self._operands, all_envs)
+        self._launch(restart, len(instances), self._operands, all_envs)
+
+    def observe(self, view: Any) -> None:
+        """Write what is observed in every environment to the tensors of `view`."""
+        columns = view._make(map(numba_view, view))
+        self._launch(observe_tasks, view.shown.numel(), columns)
+        self._launch(observe_agents, view.up.numel(), columns)
 
     def play_random(
         self, seeds: NDArray[np.uint64], decisions: int, restart: bool, returns: Tensor
@@ -96,33 +118,48 @@ class CudaBackend:
         with torch.cuda.device(self._device):
             seeds_view = numba_view(torch.from_numpy(seeds.view(np.int64)).to(returns.device))
             operands = kernel.Operands(seeds_view, numba_view(returns))
-            self._launch(play_random, operands, decisions, restart)
+            self._launch(play_random, len(seeds), operands, decisions, restart)
 
-    def _launch(self, function: Any, *arguments: Any) -> None:
-        """Launch a CUDA kernel on the stream that torch uses now.
+    def _launch(self, function: Any, threads: int, *arguments: Any) -> None:
+        launch(function, self._device, threads, self._tables, self._state, *arguments)
 
-        Compilation and the analysis of argument types are slow; they are done once per CUDA kernel
-        and stream.
-        """
-        if SIMULATED:
-            function[self._blocks, THREADS_PER_BLOCK](self._tables, self._state, *arguments)
-            return
-        with torch.cuda.device(self._device):
-            key = (function, torch.cuda.current_stream().cuda_stream)
-            if key not in self._launchers:
-                self._launchers[key] = self._launcher(*key, arguments)
-            self._launchers[key](self._tables, self._state, *arguments)
 
-    def _launcher(
-        self, function: Any, stream: int, arguments: tuple[Any, ...]
-    ) -> Callable[..., None]:
-        """Return the compiled CUDA kernel for these types of arguments, bound to a stream."""
-        specialized = function.specialize(self._tables, self._state, *arguments)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numba warns that few environments do not fill a GPU
-            return specialized[
-                self._blocks, THREADS_PER_BLOCK, stream and cuda.external_stream(stream)
-            ]
+_launchers: dict[Any, Callable[..., None]] = {}
+
+
+def launch(function: Any, device: int, threads: int, *arguments: Any) -> None:
+    """Launch a CUDA kernel on the stream that torch uses now.
+
+    Compilation and the analysis of argument types are slow. They are done once per CUDA kernel,
+    stream and number of blocks: each kernel always gets arguments of the same types. So a launch
+    may be captured in a CUDA graph if the same one was made before, on the same stream.
+
+    Parameters
+    ----------
+    function
+        What `cuda.jit` returned.
+    device
+        Index of the GPU; -1 with numba's simulation.
+    threads
+        How many threads are needed at least; they come in blocks of THREADS_PER_BLOCK.
+    *arguments
+        Of the kernel; tensors as `numba_view` returns them.
+    """
+    blocks = -(-threads // THREADS_PER_BLOCK)
+    if SIMULATED:
+        function[blocks, THREADS_PER_BLOCK](*arguments)
+        return
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream().cuda_stream
+        key = (function, device, stream, blocks)
+        if key not in _launchers:
+            specialized = function.specialize(*arguments)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # numba warns that few threads do not fill a GPU
+                _launchers[key] = specialized[
+                    blocks, THREADS_PER_BLOCK, stream and cuda.external_stream(stream)
+                ]
+        _launchers[key](*arguments)
 
 
 def numba_view(value: Any) -> Any:

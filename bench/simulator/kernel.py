@@ -58,6 +58,7 @@ BOUNDED_SLOWDOWN = OBJECTIVES.index("bounded_slowdown")
 NO_WRAPPERS = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 device_function = compiled(_nrt=False, **NO_WRAPPERS)
 inlined_function = compiled(_nrt=False, forceinline=True, **NO_WRAPPERS)
+inlined_entry_function = compiled(_nrt=False, forceinline=True)
 
 
 # -- legality --------------------------------------------------------------------------------------

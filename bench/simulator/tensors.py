@@ -18,6 +18,7 @@ from bench.setting import Setting
 from bench.simulator import kernel
 from bench.simulator.batch import NO_LIMIT, IllegalAction, Simulator, random_seeds
 from bench.simulator.tables import DEAD_END, ILLEGAL, RUNNING, SCALE, STATUS, TRUNCATED
+from bench.simulator.view_kernel import observe
 
 
 class Backend(Protocol):
@@ -28,6 +29,9 @@ class Backend(Protocol):
 
     def restart(self, instances: Tensor, all_envs: bool) -> None:
         """Start episodes of `instances` (B,) int64 where one is over, or everywhere."""
+
+    def observe(self, view: Any) -> None:
+        """Write what is observed in every environment to the tensors of `view`."""
 
     def play_random(
         self, seeds: NDArray[np.uint64], decisions: int, restart: bool, returns: Tensor
@@ -115,6 +119,20 @@ class TensorSimulator:
         """
         self._backend.restart(instances, all_envs)
 
+    def replace(self, rows: Sequence[int], instances: Sequence[Instance]) -> None:
+        """Replace the instances `rows`, see `Simulator.replace`."""
+        self._host.replace(rows, instances)
+        if self.device.type == "cpu" or not len(rows):  # the memory is shared
+            return
+        index = torch.as_tensor(rows, device=self.device)
+        for tensor, array in zip(self.tables, self._host.tables, strict=True):
+            if isinstance(array, np.ndarray):
+                tensor[index] = torch.from_numpy(array[rows]).to(self.device)
+
+    def observe(self, view: Any) -> None:
+        """Write what is observed in every environment to a `bench.simulator.view.BatchView`."""
+        self._backend.observe(view)
+
     def play_random(
         self, rng: np.random.Generator, decisions: int = NO_LIMIT, restart: bool = False
     ) -> Tensor:
@@ -189,6 +207,10 @@ class CpuBackend:
     def restart(self, instances: Tensor, all_envs: bool) -> None:
         """Start episodes of `instances` (B,) int64 where one is over, or everywhere."""
         kernel.restart(self._tables, self._state, instances.numpy(), all_envs)
+
+    def observe(self, view: Any) -> None:
+        """Write what is observed in every environment to the tensors of `view`."""
+        observe(self._tables, self._state, view._make(map(_array, view)))
 
     def play_random(
         self, seeds: NDArray[np.uint64], decisions: int, restart: bool, returns: Tensor

@@ -15,10 +15,7 @@ from torch import Tensor
 
 from bench.limits import MAX_INTEGER
 from bench.observation import Observation
-from bench.simulator.tables import (
-    CAPACITY, DEMAND, DUE, FREE, INSTANCE, KIND, LAST_END, NEVER, NEXT_END, NEXT_OUTAGE, N_TASKS,
-    QUOTA_LEFT, RELEASE, TENANT, TIME, TYPE, UP, VISIBLE, WEIGHT,
-)  # fmt: skip
+from bench.simulator.tables import CAPACITY, INSTANCE, N_TASKS, NEVER
 from bench.simulator.tensors import TensorSimulator
 
 
@@ -40,6 +37,13 @@ class BatchView(NamedTuple):
     next_end: Tensor  # (B, M) ticks from now, 0 for an idle agent
     last_end: Tensor  # (B, M) ticks from now, 0 for an idle agent
     mask: Tensor  # (B, K * M + 1) bool
+
+    def canonical(self) -> BatchView:
+        """Return the view with the types that compiled code takes: bool and int64, contiguous."""
+        return BatchView._make(
+            column.to(torch.bool if name in ("shown", "mask") else torch.int64).contiguous()
+            for name, column in self._asdict().items()
+        )
 
 
 class Layout(NamedTuple):
@@ -145,36 +149,35 @@ def return_scale(simulator: TensorSimulator) -> Tensor:
 
 def from_simulator(simulator: TensorSimulator) -> BatchView:
     """Return the view of the current decisions of all B environments, on their device."""
-    t = simulator.tables
-    s = simulator.state
-    i = s.env[:, INSTANCE]
-    time = s.env[:, TIME, None]
-    number = s.window.clamp(min=0)
-    task = t.task[i[:, None], number]
-    agents = t.agents[i]
-    quota_left = torch.full((*number.shape, 1), NEVER, device=number.device)
-    if s.tenants.shape[1]:
-        row = torch.arange(len(i), device=number.device)[:, None]
-        quota_left = s.tenants[row, task[..., TENANT], QUOTA_LEFT:]
-    by_type = t.task_on_type[i[:, None], number]  # (B, K, T, 2 + R)
-    agent_type = agents[:, None, :, TYPE, None].expand(-1, number.shape[1], -1, by_type.shape[3])
-    by_agent = by_type.gather(2, agent_type)  # (B, K, M, 2 + R)
+    view = empty_view(simulator)
+    simulator.observe(view)
+    return view
+
+
+def empty_view(simulator: TensorSimulator) -> BatchView:
+    """Return a view of all B environments whose content `TensorSimulator.observe` writes."""
+    k, m, r = layout_of(simulator)
+    quotas = r if simulator.state.tenants.shape[1] else 1
+
+    def empty(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+        return torch.empty((simulator.num_envs, *shape), dtype=dtype, device=simulator.device)
+
     return BatchView(
-        shown=s.window >= 0,
-        release=task[..., RELEASE] - time,
-        due=task[..., DUE] - time,
-        weight=task[..., WEIGHT],
-        kind=task[..., KIND],
-        duration=by_agent[..., VISIBLE],
-        demand=by_agent[..., DEMAND:],
-        quota_left=quota_left,
-        capacity=agents[..., CAPACITY:],
-        free=s.agents[..., FREE:],
-        up=s.agents[..., UP],
-        next_outage=s.agents[..., NEXT_OUTAGE] - time,
-        next_end=s.agents[..., NEXT_END] - time,
-        last_end=s.agents[..., LAST_END] - time,
-        mask=s.mask.bool(),
+        shown=empty(k, dtype=torch.bool),
+        release=empty(k),
+        due=empty(k),
+        weight=empty(k),
+        kind=empty(k),
+        duration=empty(k, m),
+        demand=empty(k, m, r),
+        quota_left=empty(k, quotas),
+        capacity=empty(m, r),
+        free=empty(m, r),
+        up=empty(m),
+        next_outage=empty(m),
+        next_end=empty(m),
+        last_end=empty(m),
+        mask=empty(k * m + 1, dtype=torch.bool),
     )
 
 

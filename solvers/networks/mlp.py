@@ -3,7 +3,7 @@
 This is the usual network of PPO on small problems, initialised as in Huang et al. 2022, "The 37
 Implementation Details of Proximal Policy Optimization". Every task and agent has a fixed place in
 one input vector. So the network does not generalise to another size, and a permuted problem is
-another problem to it. `featurize` computes only the features that it reads.
+another problem to it. `featurize` keeps only the features that it reads.
 
 Shapes: B decisions, K tasks shown, M agents.
 """
@@ -20,16 +20,7 @@ from bench.errors import UserError
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import BatchView
 from solvers.networks.base import Network, linear
-from solvers.networks.features import (
-    TASK_FEATURES,
-    Features,
-    clip,
-    derive,
-    largest_share,
-    smith_index,
-    stack,
-    with_resource,
-)
+from solvers.networks.features import TASK_FEATURES, Features, featurize
 
 # the columns of `Features` that the network reads, in the order of MLPNetwork.featurize
 TASK_COLUMNS = (3, 5, 7)
@@ -78,28 +69,11 @@ class MLPNetwork(Network):
     @staticmethod
     def featurize(view: BatchView) -> Features:
         """Return the columns TASK_COLUMNS, AGENT_COLUMNS and PAIR_COLUMNS of the features only."""
-        view = with_resource(view)
-        d = derive(view)
-        tau = d.tau[:, None]
-        slack = clip((view.due.float() - d.shortest) / tau)
-        free = (view.free / d.capacity.clamp(min=1.0)).amin(dim=2)
-        fraction = largest_share(view.demand.float(), d.capacity[:, None])
-        task = [d.weight, clip(d.release / tau), slack]
-        agent = [free, view.up, clip(view.next_end / tau), clip(view.last_end / tau)]
-        pair = [
-            clip(d.duration / tau[:, None]),
-            d.legal,
-            fraction,
-            torch.log1p(smith_index(d)),
-        ]
-        return Features(
-            task=stack(task, view.shown),
-            agent=stack(agent, d.present),
-            pair=stack(pair, view.shown[:, :, None] & d.present[:, None]),
-            shown=view.shown,
-            present=d.present,
-            mask=view.mask,
-            load=d.load,
+        f = featurize(view)
+        return f._replace(
+            task=f.task[..., TASK_COLUMNS],
+            agent=f.agent[..., AGENT_COLUMNS],
+            pair=f.pair[..., PAIR_COLUMNS],
         )
 
     def forward(self, f: Features) -> tuple[Tensor, Tensor]:

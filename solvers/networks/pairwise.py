@@ -9,7 +9,7 @@ Shapes: B decisions, K tasks, M agents, W = `width` units.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from solvers.networks.features import (
     TASK_FEATURES,
     Features,
 )
+from solvers.networks.kernels.messages import aggregate, aggregate_backward
+
+COMPILED = True  # on the CPU, compiled code aggregates messages; False: operations of torch
 
 
 class MessageAggregation(torch.autograd.Function):
@@ -88,6 +91,131 @@ class MessageAggregation(torch.autograd.Function):
         return gradient, gradient.sum(dim=2), gradient.sum(dim=1), None
 
 
+class CompiledMessageAggregation(torch.autograd.Function):
+    """The same on the CPU, of the pairs that can run only, with the projection of pairs.
+
+    Features of pairs have no gradient.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        pair: Tensor,
+        row: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        task: Tensor,
+        agent: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Aggregate the messages of all pairs that can run.
+
+        Parameters
+        ----------
+        pair
+            (B, K, M, PAIR_FEATURES) features.
+        row
+            (B, K) row in `task` of each task, of padding any.
+        weight, bias
+            (W, PAIR_FEATURES) and (W,) of the projection of pairs.
+        task, agent
+            (n, W), (B, M, W).
+
+        Returns
+        -------
+        agent_sum, agent_max
+            (B, M, W) sum and maximum over the tasks.
+        task_sum, task_max
+            (n, W) sum and maximum over the agents.
+        """
+        arrays = _arrays(pair, row, weight.t(), bias, task, agent)
+        wanted = any(ctx.needs_input_grad)
+        kept = int(pair[..., CAN_RUN].count_nonzero()) if wanted else 1
+        message = task.new_empty(max(kept, 1), len(bias))
+        sums = [torch.zeros_like(tensor) for tensor in (agent, agent, task, task)]
+        aggregate(*arrays, *_arrays(message, *sums))
+        agent_sum, agent_max, task_sum, task_max = sums
+        if wanted:
+            ctx.save_for_backward(pair, row, message, agent_max, task_max)
+        return agent_sum, agent_max, task_sum, task_max
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, Tensor, Tensor, Tensor, Tensor]:
+        """Return the gradients of `weight`, `bias`, `task` and `agent`; the others have none."""
+        pair, row, message, agent_max, task_max = ctx.saved_tensors
+        weight = message.new_zeros(pair.shape[3], message.shape[1])
+        bias = torch.zeros_like(message[0])
+        task, agent = torch.zeros_like(task_max), torch.zeros_like(agent_max)
+        aggregate_backward(
+            *_arrays(pair, row, message, agent_max, task_max, *gradients),
+            *_arrays(weight, bias, task, agent),
+        )
+        return None, None, weight.t(), bias, task, agent
+
+
+def _arrays(*tensors: Tensor) -> list[Any]:
+    """Return the memory of CPU tensors as arrays in C order, a copy where they have another one."""
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+class Pairs(NamedTuple):
+    """What the layers need to know of the pairs of B decisions.
+
+    On a GPU the n tasks are all B * K, padding included. On the CPU they are those that are shown.
+    """
+
+    features: Tensor  # (B, K, M, PAIR_FEATURES)
+    can_run: Tensor  # (B, K, M, 1), 1 where the pair can run, else 0
+    shown: Tensor | None  # (n,) the tasks that are shown, as indices into B * K; None: all are kept
+    row: Tensor  # (B, K) the row of each task among the n, of padding any row
+    per_agent: Tensor  # (B, M, 1) tasks that each agent can run, at least 1
+    per_task: Tensor  # (n, 1) agents that can run each task, at least 1
+
+    @classmethod
+    def of(cls, f: Features) -> Pairs:
+        """Return them for the decisions `f`."""
+        can_run = f.pair[..., CAN_RUN, None]
+        shown = None
+        row = torch.arange(f.shown.numel(), device=f.shown.device).view(f.shown.shape)
+        if COMPILED and not f.pair.is_cuda:
+            shown = f.shown.flatten().nonzero().squeeze(1)
+            row = f.shown.flatten().cumsum(0).sub_(1).clamp_(min=0).view(f.shown.shape)
+        pairs = cls(f.pair, can_run, shown, row, can_run.sum(dim=1).clamp(min=1.0), can_run)
+        return pairs._replace(per_task=pairs.rows(can_run.sum(dim=2)).clamp(min=1.0))
+
+    def rows(self, tasks: Tensor) -> Tensor:
+        """Return the rows (n, ...) of tasks (B, K, ...)."""
+        flat = tasks.flatten(0, 1)
+        return flat if self.shown is None else flat.index_select(0, self.shown)
+
+    def tasks(self, rows: Tensor) -> Tensor:
+        """Return rows (n, W) as tasks (B, K, W), 0 at padding that is not among the rows."""
+        if self.shown is not None:
+            empty = rows.new_zeros(self.row.numel(), rows.shape[1])
+            rows = empty.index_copy(0, self.shown, rows)
+        return rows.view(*self.row.shape, -1)
+
+    def aggregate(
+        self, project: nn.Linear, task: Tensor, agent: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return sum and maximum of the messages by agent (B, M, W) and by task (n, W).
+
+        Parameters
+        ----------
+        project
+            The projection of pair features.
+        task, agent
+            (n, W), (B, M, W).
+        """
+        if self.shown is not None:
+            return CompiledMessageAggregation.apply(
+                self.features, self.row, project.weight, project.bias, task, agent
+            )
+        agent_sum, agent_max, *by_task = MessageAggregation.apply(
+            project(self.features), self.tasks(task), agent, self.can_run
+        )
+        return agent_sum, agent_max, by_task[0].flatten(0, 1), by_task[1].flatten(0, 1)
+
+
 class MessagePassingLayer(RenamedModule):
     """A layer of a graph network on the pairs that can run, with residual connections.
 
@@ -115,34 +243,23 @@ class MessagePassingLayer(RenamedModule):
         self.task_out = linear(width, width, 0.5)
         self.agent_out = linear(width, width, 0.5)
 
-    def forward(
-        self, task: Tensor, agent: Tensor, pair: Tensor, can_run: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the updated embeddings of tasks (B, K, W) and agents (B, M, W).
+    def forward(self, task: Tensor, agent: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """Return the updated embeddings of tasks (n, W) and agents (B, M, W).
 
         Parameters
         ----------
-        task
-            (B, K, W) embeddings.
-        agent
-            (B, M, W) embeddings.
-        pair
-            (B, K, M, PAIR_FEATURES) features.
-        can_run
-            (B, K, M, 1), 1 where the pair can run, else 0.
+        task, agent
+            (n, W), (B, M, W) embeddings.
+        pairs
+            Of the n tasks and the agents.
         """
         task_normed = self.task_norm(task)
         agent_normed = self.agent_norm(agent)
-        agent_sum, agent_max, task_sum, task_max = MessageAggregation.apply(
-            self.project_pair(pair),
-            self.project_task(task_normed),
-            self.project_agent(agent_normed),
-            can_run,
+        agent_sum, agent_max, task_sum, task_max = pairs.aggregate(
+            self.project_pair, self.project_task(task_normed), self.project_agent(agent_normed)
         )
-        agent_mean = agent_sum / can_run.sum(dim=1).clamp(min=1.0)
-        task_mean = task_sum / can_run.sum(dim=2).clamp(min=1.0)
-        to_agent = torch.cat([agent_normed, agent_mean, agent_max], dim=-1)
-        to_task = torch.cat([task_normed, task_mean, task_max], dim=-1)
+        to_agent = torch.cat([agent_normed, agent_sum / pairs.per_agent, agent_max], dim=-1)
+        to_task = torch.cat([task_normed, task_sum / pairs.per_task, task_max], dim=-1)
         task = task + self.task_out(torch.relu(self.task_in(to_task)))
         return task, agent + self.agent_out(torch.relu(self.agent_in(to_agent)))
 
@@ -218,11 +335,12 @@ class PairwiseNetwork(Network):
 
     def encode(self, f: Features) -> tuple[Tensor, Tensor, Tensor]:
         """Return the embeddings of tasks (B, K, W), agents (B, M, W) and the whole state (B, W)."""
-        task = torch.relu(self.embed_task(f.task))
+        pairs = Pairs.of(f)
+        rows = torch.relu(self.embed_task(pairs.rows(f.task)))
         agent = torch.relu(self.embed_agent(f.agent))
-        can_run = f.pair[..., CAN_RUN, None]
         for layer in self.layers:
-            task, agent = layer(task, agent, f.pair, can_run)
+            rows, agent = layer(rows, agent, pairs)
+        task = pairs.tasks(rows)
         # padding counts as 0, which never exceeds a maximum of values that are not negative
         largest = (torch.relu(task) * f.shown[..., None]).amax(dim=1)
         pooled = [_masked_mean(task, f.shown), largest, _masked_mean(agent, f.present)]
@@ -257,16 +375,21 @@ class PairwiseNetwork(Network):
         row = entry // (k * m)
         hidden = (
             self.project_pair(f.pair.flatten(0, 2).index_select(0, entry))
-            + self.project_task(task).flatten(0, 1).index_select(0, entry // m)
-            + self.project_agent(agent).flatten(0, 1).index_select(0, row * m + entry % m)
-            + self.project_state(state).index_select(0, row)
+            + _project_rows(self.project_task, task.flatten(0, 1), entry // m)
+            + _project_rows(self.project_agent, agent.flatten(0, 1), row * m + entry % m)
+            + _project_rows(self.project_state, state, row)
         )
         score = self.score(torch.relu(hidden))
         return (
-            torch.zeros(b * k * m, self.outputs, device=score.device)
-            .index_put((entry,), score)
-            .view(b, k * m, -1)
+            score.new_zeros(b * k * m, self.outputs).index_put((entry,), score).view(b, k * m, -1)
         )
+
+
+def _project_rows(project: nn.Linear, x: Tensor, rows: Tensor) -> Tensor:
+    """Return the projection (r, W) of the rows (r,) of x (n, W), by the smaller product."""
+    if len(rows) < len(x):
+        return project(x.index_select(0, rows))
+    return project(x).index_select(0, rows)
 
 
 def _masked_mean(x: Tensor, keep: Tensor) -> Tensor:

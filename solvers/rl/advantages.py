@@ -1,9 +1,11 @@
-"""Returns and generalised advantage estimates: pure functions of S steps in B environments."""
+"""Returns and generalised advantage estimates of S steps in B environments."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from solvers.rl.advantage_kernel import Steps, estimate_advantages
 
 
 def gae(
@@ -36,13 +38,16 @@ def gae(
     Tensor
         (S, B) advantages.
     """
-    advantage = torch.zeros_like(reward)
-    carry = torch.zeros_like(reward[0])
-    delta = reward + gamma * next_value * ~terminated - value
-    continues = ~(terminated | truncated)
-    for step in reversed(range(len(reward))):
-        carry = delta[step] + gamma * gae_lambda * continues[step] * carry
-        advantage[step] = carry
+    columns = [x.contiguous() for x in (reward, value, next_value, terminated, truncated)]
+    steps = Steps._make([*columns, torch.empty_like(columns[0])])
+    if reward.is_cuda:
+        # numba.cuda is loaded only where it is used
+        from solvers.rl import advantage_cuda
+
+        advantage_cuda.estimate_advantages(steps, gamma, gae_lambda)
+    else:
+        estimate_advantages(Steps._make(x.numpy() for x in steps), gamma, gae_lambda)
+    advantage: Tensor = steps.advantage
     return advantage
 
 

@@ -17,9 +17,11 @@ from bench.setting import Setting
 from bench.simulator import IllegalAction, Simulator
 from bench.simulator.tables import NO_ACTION, STATUS, SimulatorState
 from bench.simulator.tensors import TensorSimulator
-from bench.simulator.view import from_simulator
+from bench.simulator.view import BatchView, from_simulator
 from bench.speed import simulator as benchmark
-from solvers.networks.features import featurize
+from solvers.networks.features import empty_features, featurize
+from solvers.rl.advantage_kernel import Steps
+from solvers.rl.advantages import gae
 
 GPU = torch.cuda.is_available() and importlib.util.find_spec("numba_cuda") is not None
 pytestmark = [
@@ -164,6 +166,34 @@ def test_features_of_networks_equal_those_of_the_cpu(case):
             featurize(from_simulator(on_cpu)), featurize(from_simulator(tensors)), strict=True
         ):
             assert_close(there.cpu(), here, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["clairvoyant and shaped", "outages and quotas"])
+def test_the_gpus_code_of_features_equals_that_of_the_cpu(case):
+    from solvers.networks.kernels import features_cuda  # needs numba-cuda, or its simulation
+
+    _, tensors = pair(case)
+    view = from_simulator(tensors)
+    expected = featurize(BatchView._make(column.cpu() for column in view))
+    arrays = empty_features(view)
+    features_cuda.write_features(view, arrays)
+    for name in ("task", "agent", "pair", "present", "load"):
+        here, there = getattr(expected, name), getattr(arrays, name)
+        assert_close(there.cpu(), here, rtol=1e-5, atol=1e-5)
+
+
+def test_the_gpus_code_of_advantages_equals_that_of_the_cpu():
+    from solvers.rl import advantage_cuda  # needs numba-cuda, or its simulation
+
+    _, tensors = pair("fit")
+    generator = torch.Generator().manual_seed(0)
+    floats = torch.randn(3, 20, B, generator=generator)
+    ends = torch.rand(2, 20, B, generator=generator) < 0.2
+    columns = [*floats, ends[0], ends[1] & ~ends[0]]
+    steps = Steps(*columns, torch.empty(20, B))
+    on_device = Steps._make(column.to(tensors.device) for column in steps)
+    advantage_cuda.estimate_advantages(on_device, 0.9, 0.8)
+    assert_close(on_device.advantage.cpu(), gae(*columns, 0.9, 0.8), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", ["fit", "budget"])

@@ -163,3 +163,38 @@ def test_features_do_not_depend_on_tasks_of_the_future(setting):
                 simulator.step(action)
             compared += 1
     assert compared > 50
+
+
+def test_features_of_a_small_problem_equal_a_hand_calculation():
+    """Two tasks on two agents at tick 0; task 1 arrives at tick 3 and runs on agent 1 only."""
+    instance = Instance(
+        duration=[[2, 4], [-1, 8]],
+        demand=[[[1], [1]], [[0], [2]]],
+        capacity=[[2], [4]],
+        agent_type=[0, 1],
+        release=[0, 3],
+        weight=[1, 3],
+    )
+    f = features_of(TensorSimulator([instance], Setting()))
+    tau, mean_weight = (2 + 8) / 2, 2.0
+    assert f.load[0].tolist() == pytest.approx([1 * 2 + 3 * 8, 0, 0, tau * 2**0.5, 2])
+    first, second = f.task[0].tolist()
+    assert first[:4] == pytest.approx([2 / tau, np.log(2 / tau), 3 / 2, 1 / mean_weight])
+    assert second[:4] == pytest.approx([8 / tau, np.log(8 / tau), 1, 3 / mean_weight])
+    assert (first[5:7], second[5:7]) == ([0, 1], pytest.approx([3 / tau, 0]))
+    assert (first[9:12], second[9:12]) == (
+        pytest.approx([1 / 6, 1, 1]),
+        pytest.approx([1 / 3, 0, 0.5]),
+    )
+    smith = {(0, 0): 0.5 * tau / 2, (0, 1): 0.5 * tau / 4, (1, 1): 1.5 * tau / 8}
+    on_first, on_second = f.pair[0, 0].tolist()
+    assert on_first[:8] == pytest.approx(
+        [2 / tau, 0, 1, 1, 1 / 2, 1 / 2, 2 / tau, np.log1p(smith[0, 0])]
+    )
+    lead = np.log(smith[0, 1] / smith[1, 1])
+    share = np.log((smith[0, 1] / 0.25) / (smith[1, 1] / 0.5))
+    assert on_first[8:12] == [5, 5, 5, 5]  # without a rival, clipped
+    assert on_second[8:12] == pytest.approx([lead, 5, share, 5], rel=1e-5)
+    assert on_second[12:] == pytest.approx([2 / tau, 0, 2 / tau, 4 / tau], abs=1e-6)
+    assert f.pair[0, 1, 0, 2:4].tolist() == [0, 0]
+    assert f.agent[0, :, 7].tolist() == pytest.approx([1, (2 + 1) / 2])

@@ -11,7 +11,8 @@ from bench.instance import Instance
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_simulator
-from solvers.networks.features import Features, featurize
+from solvers.networks import pairwise
+from solvers.networks.features import CAN_RUN, Features, featurize
 from solvers.networks.pairwise import MessageAggregation, PairwiseNetwork
 from solvers.rl.rollouts import play_greedily
 from tests.solvers.learning import complex_instance, random_instance
@@ -214,3 +215,22 @@ def test_aggregated_messages_and_their_gradients_equal_those_of_plain_operations
     assert all(gradient.abs().max() > 0.1 for gradient in gradients[0])
     for one, other in zip((*plain, *gradients[0]), (*aggregated, *gradients[1]), strict=True):
         assert torch.allclose(one, other, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_compiled_messages_give_the_outputs_and_gradients_of_plain_ones(dtype, monkeypatch):
+    f = decisions_in_play()
+    f = f._replace(task=f.task.to(dtype), agent=f.agent.to(dtype), pair=f.pair.to(dtype))
+    assert (f.pair[..., CAN_RUN] == 0).any()
+    assert not f.shown.all()
+    network = with_biases().to(dtype)
+    found = []
+    for is_compiled in (False, True):
+        monkeypatch.setattr(pairwise, "COMPILED", is_compiled)
+        network.zero_grad()
+        logits, value = network(f)
+        actor_and_critic_loss(network, f).backward()
+        gradients = [weight.grad.clone() for weight in network.parameters()]
+        found.append([logits.detach(), value.detach(), *gradients])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)

@@ -1,0 +1,1 @@
+"""Compiled code of the networks, for the CPU and for a GPU."""
