@@ -123,6 +123,7 @@ class RolloutCollector:
         self.returns_so_far = torch.zeros(
             simulator.num_envs, dtype=torch.float64, device=simulator.device
         )
+        self.buffer = RolloutBuffer(simulator.device)
         simulator.restart(self._draw_instances(simulator.num_envs), all_envs=True)
 
     def _draw_instances(self, n: int) -> Tensor:
@@ -146,96 +147,144 @@ class RolloutCollector:
     def collect(self, steps: int) -> Rollout:
         """Play `steps` decisions in every environment, from its current state.
 
-        An episode that ends is followed by another one.
+        An episode that ends is followed by another one. The next rollout overwrites this one.
         """
-        simulator = self.simulator
-        all_taken = torch.ones(simulator.num_envs, dtype=torch.bool, device=simulator.device)
-        buffer = _RolloutBuffer()
-        output = self.policy_output()
+        self.buffer.begin(steps)
         for _ in range(steps):
-            action = sample(output.logits, self.generator)
-            if self.recorder is not None:
-                probability = log_probability(output.logits, action).exp()
-                self.recorder.before_step(simulator, action, probability)
-            reward = simulator.step(action)
-            if self.recorder is not None:
-                self.recorder.after_step(reward)
-            terminated, truncated = simulator.terminated, simulator.truncated
-            # the value of the states where episodes were cut off, which a restart replaces
-            cut_value = self.policy_output().value if simulator.can_truncate else None
-            self._count_finished(buffer, reward, terminated | truncated)
-            simulator.restart(self._draw_instances(simulator.num_envs))
-            next_output = self.policy_output()
-            next_value = next_output.value
-            if cut_value is not None:
-                next_value = torch.where(truncated, cut_value, next_value)
-            buffer.add(output, action, reward, next_value, terminated, truncated, all_taken)
-            output = next_output
-        simulator.check()
-        return buffer.rollout()
+            self.play_step()
+        self.simulator.check()
+        return self.buffer.rollout(self.policy_output().value)
+
+    def play_step(self) -> None:
+        """Play and store one decision in every environment."""
+        simulator = self.simulator
+        output = self.policy_output()
+        action = sample(output.logits, self.generator)
+        if self.recorder is not None:
+            probability = log_probability(output.logits, action).exp()
+            self.recorder.before_step(simulator, action, probability)
+        reward = simulator.step(action)
+        if self.recorder is not None:
+            self.recorder.after_step(reward)
+        terminated, truncated = simulator.terminated, simulator.truncated
+        self._count_finished(reward, terminated | truncated)
+        taken = torch.ones_like(terminated)
+        columns = {"terminated": terminated, "truncated": truncated, "taken": taken}
+        if simulator.can_truncate:  # a restart replaces the states where episodes were cut off
+            columns["cut_value"] = self.policy_output().value
+        simulator.restart(self._draw_instances(simulator.num_envs))
+        self.buffer.write(output, action, reward, **columns)
 
     @torch.no_grad()
     def collect_episodes(self, group: int) -> Rollout:
         """Play one whole episode in every environment.
 
-        Environments g * group to (g + 1) * group - 1 play the same instance.
+        Environments g * group to (g + 1) * group - 1 play the same instance. The next rollout
+        overwrites this one.
         """
         simulator = self.simulator
         instances = self._draw_instances(simulator.num_envs // group).repeat_interleave(group)
         simulator.restart(instances, all_envs=True)
         self.returns_so_far.zero_()
-        buffer = _RolloutBuffer()
-        output = self.policy_output()
+        self.buffer.begin(0)
         for _ in steps_to_the_end(simulator):
             playing = simulator.playing
+            output = self.policy_output()
             action = torch.where(playing, sample(output.logits, self.generator), NO_ACTION)
             reward = simulator.step(action)
             over = ~simulator.playing
-            never = torch.zeros_like(over)
-            self._count_finished(buffer, reward, playing & over)
-            next_output = self.policy_output()
-            action = action.clamp(min=0)
-            buffer.add(output, action, reward, next_output.value, over, never, playing)
-            output = next_output
-        return buffer.rollout()
+            self._count_finished(reward, playing & over)
+            columns = {"terminated": over, "truncated": torch.zeros_like(over), "taken": playing}
+            self.buffer.write(output, action.clamp(min=0), reward, **columns)
+        return self.buffer.rollout(torch.zeros_like(self.returns_so_far).float())
 
-    def _count_finished(self, buffer: _RolloutBuffer, reward: Tensor, over: Tensor) -> None:
+    def _count_finished(self, reward: Tensor, over: Tensor) -> None:
         self.returns_so_far += reward
         total = (self.returns_so_far * over).sum()
-        buffer.finished.append(torch.stack([over.sum().double(), total]))
+        self.buffer.finished += torch.stack([over.sum().double(), total])
         self.returns_so_far *= ~over
 
 
-class _RolloutBuffer:
-    """Stores the steps of a rollout."""
+class RolloutBuffer:
+    """Stores the steps of a rollout in memory that the next rollout uses again.
 
-    def __init__(self) -> None:
-        self.outputs: list[PolicyOutput] = []
-        self.columns: list[tuple[Tensor, ...]] = []
-        self.finished: list[Tensor] = []
+    Parameters
+    ----------
+    device
+        Of all tensors.
 
-    def add(self, output: PolicyOutput, *columns: Tensor) -> None:
-        self.outputs.append(output)
-        self.columns.append(columns)
+    Attributes
+    ----------
+    step
+        (1,) int64, the step that is written next. It is a tensor so that a CUDA graph can move it.
+    finished
+        (2,) float64, number of episodes that ended, and the sum of their returns.
+    """
 
-    def rollout(self) -> Rollout:
-        action, reward, next_value, terminated, truncated, taken = (
-            torch.stack(column) for column in zip(*self.columns, strict=True)
-        )
-        features = zip(*(output.features for output in self.outputs), strict=True)
-        logits = torch.cat([output.logits for output in self.outputs])
+    def __init__(self, device: torch.device) -> None:
+        self.step = torch.zeros(1, dtype=torch.int64, device=device)
+        self.finished = torch.zeros(2, dtype=torch.float64, device=device)
+        self._columns: dict[str, Tensor] = {}  # (capacity, B, ...) each
+        self._capacity = 0
+        self._written = 0
+
+    def begin(self, steps: int) -> None:
+        """Begin a rollout of at least `steps` steps."""
+        self.step.zero_()
+        self.finished.zero_()
+        self._written = 0
+        self._reserve(max(steps, 1))
+
+    def _reserve(self, steps: int) -> None:
+        """Make room for `steps` steps; what has been written is kept."""
+        if steps <= self._capacity:
+            return
+        for name, column in self._columns.items():
+            self._columns[name] = column.new_empty(steps, *column.shape[1:])
+            self._columns[name][: len(column)] = column
+        self._capacity = steps
+
+    def write(
+        self, output: PolicyOutput, action: Tensor, reward: Tensor, **columns: Tensor
+    ) -> None:
+        """Store one step of B environments: what is given, (B, ...) each, and what follows."""
+        if self._written == self._capacity:
+            self._reserve(2 * self._capacity)
+        columns |= output.features._asdict()
+        columns |= {"action": action, "reward": reward.float()}
+        columns |= {"logp": log_probability(output.logits, action)}
+        columns |= {"unit": output.unit, "value": output.value}
+        for name, value in columns.items():
+            if name not in self._columns:
+                self._columns[name] = value.new_empty(self._capacity, *value.shape)
+            self._columns[name].index_copy_(0, self.step, value[None])
+        self.step += 1
+        self._written += 1
+
+    def rollout(self, last_value: Tensor) -> Rollout:
+        """Return the steps that have been written.
+
+        Parameters
+        ----------
+        last_value
+            (B,) predicted return of the state after the last one.
+        """
+        columns = {name: column[: self._written] for name, column in self._columns.items()}
+        next_value = torch.cat([columns["value"][1:], last_value[None]])
+        if "cut_value" in columns:
+            next_value = torch.where(columns["truncated"], columns["cut_value"], next_value)
         return Rollout(
-            features=Features(*(torch.cat(column) for column in features)),
-            action=action.flatten(),
-            logp=log_probability(logits, action.flatten()),
-            unit=torch.cat([output.unit for output in self.outputs]),
-            reward=reward.float(),
-            value=torch.stack([output.value for output in self.outputs]),
+            features=Features(*(columns[name].flatten(0, 1) for name in Features._fields)),
+            action=columns["action"].flatten(),
+            logp=columns["logp"].flatten(),
+            unit=columns["unit"].flatten(),
+            reward=columns["reward"],
+            value=columns["value"],
             next_value=next_value,
-            terminated=terminated,
-            truncated=truncated,
-            taken=taken,
-            finished=torch.stack(self.finished).sum(dim=0),
+            terminated=columns["terminated"],
+            truncated=columns["truncated"],
+            taken=columns["taken"],
+            finished=self.finished,
         )
 
 
