@@ -333,14 +333,24 @@ class Dataset(ABC):
         Names the dataset in records and folders.
     hashes
         split -> the `set_hash` that its instances must have; a split that is not named passes.
+    endless
+        Whether `training_instance` gives more training instances than the train split holds.
     """
 
     name: str
     hashes: Mapping[str, str] = MappingProxyType({})
+    endless: bool = False
 
     @abstractmethod
     def instances(self, split: str) -> Iterator[Instance]:
         """Yield the instances of `split`, the same ones in the same order at every call."""
+
+    def training_instance(self, index: int) -> Instance:
+        """Return training instance `index` >= 0, always the same one; in no other split.
+
+        The first ones are those that the train split holds. Only where `endless` is true.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no endless train split")
 
 
 class LoggedDataset(ABC):

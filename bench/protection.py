@@ -136,6 +136,9 @@ class TrainingData(Dataset):
         # closures: no attribute leads to the dataset
         self._instances = instances
         self._check = check
+        self.endless = data.endless
+        if data.endless:
+            vars(self)["training_instance"] = lambda index: copy_of(data.training_instance(index))
 
     def instances(self, split: str) -> Iterator[Instance]:
         """Return the instances of a training split."""

@@ -1,15 +1,19 @@
-"""What drawn instances have in common: their random-number generator and the list of agents."""
+"""What drawn instances have in common: the splits, the random numbers, the list of agents."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NotRequired, TypedDict
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 
-from bench.contracts import SPLITS
+from bench.contracts import SPLITS, Dataset
 from bench.errors import UserError
+from bench.instance import Instance
 from bench.workload import Agent
+
+POOL = 512  # instances of an endless train split that `instances` yields
 
 
 class AgentSpec(TypedDict):
@@ -50,3 +54,58 @@ def instance_generator(split: str, i: int, seed: int) -> np.random.Generator:
     return np.random.Generator(
         np.random.PCG64(np.random.SeedSequence([SPLITS.index(split), i, seed]))
     )
+
+
+class DrawnInstances(Dataset):
+    """Instances that are drawn: instance i of a split depends on (split, i, seed) alone.
+
+    Parameters
+    ----------
+    train
+        Number of train instances, or `endless`: a learner then draws new ones while it trains,
+        beginning with the POOL instances that the split holds. They are those of any number.
+    validation, test
+        Number of instances of these splits.
+    hashes
+        See `bench.contracts.Dataset`; of an endless train split none is checked.
+
+    Raises
+    ------
+    UserError
+        For a negative number of instances, or another word.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        train: int | Literal["endless"],
+        validation: int,
+        test: int,
+        seed: int,
+        hashes: Mapping[str, str] | None,
+    ) -> None:
+        self.name = name
+        self.seed = seed
+        self.hashes = dict(hashes or {})
+        self.endless = train == "endless"
+        if isinstance(train, str) and not self.endless:
+            raise UserError(f"dataset.train: value {train!r}: must be a number or endless")
+        if self.endless:
+            self.hashes.pop("train", None)
+        size = POOL if isinstance(train, str) else train
+        self.sizes = {"train": size, "validation": validation, "test": test}
+        for split, count in self.sizes.items():
+            if count < 0:
+                raise UserError(f"dataset.{split}: value {count}: must not be negative")
+
+    def instances(self, split: str) -> Iterator[Instance]:
+        """Draw the instances of the split lazily."""
+        return (self.draw(split, i) for i in range(self.sizes[split]))
+
+    def training_instance(self, index: int) -> Instance:
+        """Draw instance `index` of the train split, however large."""
+        return self.draw("train", index)
+
+    @abstractmethod
+    def draw(self, split: str, i: int) -> Instance:
+        """Draw instance i of the split."""

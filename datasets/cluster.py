@@ -25,16 +25,15 @@ arithmetic on literal tables, so a set of instances is the same on every machine
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeVar
 
 import numpy as np
 
-from bench.contracts import Dataset
 from bench.errors import UserError
 from bench.instance import Instance
 from bench.workload import Agent, AgentType, Task, Workload, interpolate
-from datasets._random import AgentSpec, agents_of, instance_generator
+from datasets._random import AgentSpec, DrawnInstances, agents_of, instance_generator
 
 WEIGHTS = {1: 0.7, 2: 0.2, 4: 0.1}  # weight of a task -> its fraction of the tasks
 Value = TypeVar("Value")
@@ -99,7 +98,7 @@ MEMORY = {0.0: 4_096, 0.5: 16_384, 0.9: 57_344, 1.0: 114_688}
 DRAWS = 14  # uniform random numbers that are drawn for each task
 
 
-class Cluster(Dataset):
+class Cluster(DrawnInstances):
     """Instances on one cluster; same seed, split and index: same instance, on every machine.
 
     Parameters
@@ -132,8 +131,8 @@ class Cluster(Dataset):
         Number of announced maintenance windows per instance, each on another agent.
     outage_seconds
         Length of each of them.
-    train, validation, test
-        Number of instances of each split.
+    train, validation, test, seed, hashes
+        See `DrawnInstances`.
 
     Raises
     ------
@@ -157,16 +156,13 @@ class Cluster(Dataset):
         estimate_error: float = 0.0,
         outages: int = 0,
         outage_seconds: float = 1800.0,
-        train: int = 1024,
+        train: int | Literal["endless"] = 1024,
         validation: int = 32,
         test: int = 16,
         seed: int = 0,
         hashes: Mapping[str, str] | None = None,
     ) -> None:
-        self.name = name
-        self.hashes = dict(hashes or {})
-        self.seed = seed
-        self.sizes = {"train": train, "validation": validation, "test": test}
+        super().__init__(name, train, validation, test, seed, hashes)
         self.agents = agents_of(agents)
         used = {agent.type for agent in self.agents}
         self.types = [agent_type for agent_type in TYPES if agent_type.name in used]
@@ -195,9 +191,9 @@ class Cluster(Dataset):
             for name, table in SECONDS.items()
         }
 
-    def instances(self, split: str) -> Iterator[Instance]:
-        """Draw the instances of the split lazily; instance i depends on (split, i, seed) alone."""
-        return (self.workload(split, i).compile() for i in range(self.sizes[split]))
+    def draw(self, split: str, i: int) -> Instance:
+        """Draw instance i of the split."""
+        return self.workload(split, i).compile()
 
     def workload(self, split: str, i: int) -> Workload:
         """Return instance i of `split` in physical units."""

@@ -10,15 +10,15 @@ on every machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
-from bench.contracts import Dataset
 from bench.errors import UserError
 from bench.instance import NOT_ELIGIBLE, Instance, Ints
 from bench.workload import interpolate
-from datasets._random import instance_generator
+from datasets._random import DrawnInstances, instance_generator
 from datasets.cluster import GPU_SHARE, pick
 
 # quantile -> ticks on an average agent, log-uniform
@@ -31,7 +31,7 @@ INELIGIBLE_SHARE = 0.2  # probability that a task is not eligible on an agent
 WEIGHT_SHARE = {1: 0.7, 2: 0.2, 4: 0.1}  # weight -> fraction of the tasks
 
 
-class Gangs(Dataset):
+class Gangs(DrawnInstances):
     """Instances of one size; instance i of a split has load loads[i % len(loads)].
 
     The name of an instance states its size and load. A gang is limited to the GPUs of the largest
@@ -47,8 +47,8 @@ class Gangs(Dataset):
     loads
         Sum of the GPU ticks of the tasks, each on its fastest agent, divided by the number of GPUs
         and by the time over which the tasks arrive (Poisson).
-    train, validation, test
-        Number of instances of each split.
+    train, validation, test, seed, hashes
+        See `DrawnInstances`.
 
     Raises
     ------
@@ -62,19 +62,16 @@ class Gangs(Dataset):
         tasks: int,
         gpus: Sequence[int],
         loads: Sequence[float] = (1.05, 0.25),
-        train: int = 256,
+        train: int | Literal["endless"] = 256,
         validation: int = 10,
         test: int = 10,
         seed: int = 0,
         hashes: Mapping[str, str] | None = None,
     ) -> None:
-        self.name = name
+        super().__init__(name, train, validation, test, seed, hashes)
         self.tasks = tasks
         self.gpus = tuple(gpus)
         self.loads = tuple(loads)
-        self.seed = seed
-        self.sizes = {"train": train, "validation": validation, "test": test}
-        self.hashes = dict(hashes or {})
         if tasks < 1:
             raise UserError(f"dataset.tasks: value {tasks}: must be at least 1")
         if not self.gpus or min(self.gpus) < 1:
@@ -88,12 +85,11 @@ class Gangs(Dataset):
                 "all positive"
             )
 
-    def instances(self, split: str) -> Iterator[Instance]:
-        """Draw the instances of the split lazily; instance i depends on (split, i, seed) alone."""
-        for i in range(self.sizes[split]):
-            load = self.loads[i % len(self.loads)]
-            rng = instance_generator(split, i, self.seed)
-            yield self._draw(rng, load, f"{self.name}-{split}-{i}-load{load}")
+    def draw(self, split: str, i: int) -> Instance:
+        """Draw instance i of the split."""
+        load = self.loads[i % len(self.loads)]
+        rng = instance_generator(split, i, self.seed)
+        return self._draw(rng, load, f"{self.name}-{split}-{i}-load{load}")
 
     def _draw(self, rng: np.random.Generator, load: float, name: str) -> Instance:
         most_gpus = max(self.gpus)

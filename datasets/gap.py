@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from bench.contracts import Dataset
 from bench.errors import UserError
 from bench.instance import Instance, InstanceError, Ints
 from datasets._files import find_files, other_files, without_gz
-from datasets._random import instance_generator
+from datasets._random import DrawnInstances, instance_generator
 from datasets._reading import Reading
 from datasets._tables import parse_number, read_text
 
@@ -129,7 +130,7 @@ class Gap(Dataset):
         return kept
 
 
-class GapRecipe(Dataset):
+class GapRecipe(DrawnInstances):
     """Problems drawn by a published recipe, without any file.
 
     Parameters
@@ -140,8 +141,8 @@ class GapRecipe(Dataset):
         Size of the problems.
     sense
         `min` or `max`, see `Gap`.
-    train, validation, test
-        Number of problems of each split.
+    train, validation, test, seed, hashes
+        See `DrawnInstances`.
     """
 
     def __init__(
@@ -151,28 +152,24 @@ class GapRecipe(Dataset):
         agents: int = 5,
         tasks: int = 30,
         sense: str = "min",
-        train: int = 1024,
+        train: int | Literal["endless"] = 1024,
         validation: int = 32,
         test: int = 16,
         seed: int = 0,
         hashes: Mapping[str, str] | None = None,
     ) -> None:
         _check(sense, recipe)
-        self.name = name
+        super().__init__(name, train, validation, test, seed, hashes)
         self.recipe = recipe
         self.agents = agents
         self.tasks = tasks
         self.sense = sense
-        self.seed = seed
-        self.sizes = {"train": train, "validation": validation, "test": test}
-        self.hashes = dict(hashes or {})
 
-    def instances(self, split: str) -> Iterator[Instance]:
-        """Draw the instances of the split lazily; instance i depends on (split, i, seed) alone."""
-        for i in range(self.sizes[split]):
-            rng = instance_generator(split, i, self.seed)
-            name = f"{self.name}-{split}-{i}"
-            yield draw(self.recipe, self.agents, self.tasks, rng, self.sense, name)
+    def draw(self, split: str, i: int) -> Instance:
+        """Draw problem i of the split."""
+        rng = instance_generator(split, i, self.seed)
+        name = f"{self.name}-{split}-{i}"
+        return draw(self.recipe, self.agents, self.tasks, rng, self.sense, name)
 
 
 def read_gap(path: Path, sense: str) -> list[Instance]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
-from bench.contracts import Dataset
 from bench.errors import UserError
 from bench.instance import Instance
 from bench.workload import AgentType, Task, Workload
-from datasets._random import AgentSpec, agents_of, instance_generator
+from datasets._random import AgentSpec, DrawnInstances, agents_of, instance_generator
 
 TaskGenerator = Callable[[np.random.Generator, int], Sequence[Task]]
 TYPES = (AgentType("slow", 500.0), AgentType("fast", 2000.0))  # bandwidth in MB/s
@@ -52,7 +52,7 @@ def uniform_tasks(
     ]
 
 
-class RandomTasks(Dataset):
+class RandomTasks(DrawnInstances):
     """Instances of a few tasks that are all released at tick 0.
 
     Parameters
@@ -67,8 +67,8 @@ class RandomTasks(Dataset):
         Smallest and largest number of tasks of an instance.
     tick_seconds
         Length of a tick.
-    train, validation, test
-        Number of instances of each split.
+    train, validation, test, seed, hashes
+        See `DrawnInstances`.
 
     Raises
     ------
@@ -83,39 +83,35 @@ class RandomTasks(Dataset):
         name: str = "random",
         tasks: Sequence[int] = (5, 10),
         tick_seconds: float = 60.0,
-        train: int = 1024,
+        train: int | Literal["endless"] = 1024,
         validation: int = 32,
         test: int = 32,
         seed: int = 0,
         hashes: Mapping[str, str] | None = None,
     ) -> None:
+        super().__init__(name, train, validation, test, seed, hashes)
         self.agents = agents_of(agents)
         self.generate = generate
-        self.name = name
         self.tasks = tuple(tasks)
         self.tick_seconds = tick_seconds
-        self.seed = seed
-        self.sizes = {"train": train, "validation": validation, "test": test}
-        self.hashes = dict(hashes or {})
         if len(self.tasks) != 2 or not 1 <= self.tasks[0] <= self.tasks[1]:
             raise UserError(
                 f"dataset.tasks: value {list(self.tasks)}: must be the smallest and the largest "
                 "number of tasks; give [SMALLEST, LARGEST] with 1 <= SMALLEST <= LARGEST"
             )
 
-    def instances(self, split: str) -> Iterator[Instance]:
-        """Draw the instances of the split lazily; instance i depends on (split, i, seed) alone."""
+    def draw(self, split: str, i: int) -> Instance:
+        """Draw instance i of the split."""
         low, high = self.tasks
-        for i in range(self.sizes[split]):
-            rng = instance_generator(split, i, self.seed)
-            n = low + int(rng.random() * (high - low + 1))
-            tasks = self.generate(rng, n)
-            if len(tasks) != n or any(task.release for task in tasks):
-                raise UserError(
-                    f"dataset.generate: returned {len(tasks)} tasks; "
-                    f"it must return {n} tasks, all with release 0"
-                )
-            name = f"{self.name}-{split}-{i}"
-            yield Workload(
-                tasks, self.agents, TYPES, RATE, SPEEDUP, tick_seconds=self.tick_seconds, name=name
-            ).compile()
+        rng = instance_generator(split, i, self.seed)
+        n = low + int(rng.random() * (high - low + 1))
+        tasks = self.generate(rng, n)
+        if len(tasks) != n or any(task.release for task in tasks):
+            raise UserError(
+                f"dataset.generate: returned {len(tasks)} tasks; "
+                f"it must return {n} tasks, all with release 0"
+            )
+        name = f"{self.name}-{split}-{i}"
+        return Workload(
+            tasks, self.agents, TYPES, RATE, SPEEDUP, tick_seconds=self.tick_seconds, name=name
+        ).compile()

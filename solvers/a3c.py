@@ -55,6 +55,11 @@ class A3C(A2C):
         self, trainer: CheckpointedTrainer, train: list[Instance], logger: TrainingLogger
     ) -> None:
         """Start the workers and monitor them until the budget is spent."""
+        if trainer.pool is not None:
+            raise UserError(
+                "dataset.train: value endless: the workers of a3c keep the instances that they "
+                "begin with; give a number"
+            )
         if trainer.done:
             return
         shared = SharedState.of(trainer, self.workers)

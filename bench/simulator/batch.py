@@ -15,7 +15,8 @@ from bench.simulator import kernel
 from bench.simulator.tables import (
     AGENT, DEAD_END, DEMAND, DUE, END, FREE, ILLEGAL, INSTANCE, KIND, NEVER, NEXT_OUTAGE, N_KILLED,
     N_RUNNING, N_TASKS, ORDER, QUOTA_LEFT, RELEASE, RUNNING, RUNNING_TASKS, SCALE, START, STATUS,
-    TENANT, TIME, TRUNCATED, UP, VISIBLE, VISIBLE_END, WEIGHT, Floats, allocate, stack_instances,
+    TENANT, TIME, TRUNCATED, UP, VISIBLE, VISIBLE_END, WEIGHT, Floats, InstanceTables, allocate,
+    replace_instances, stack_instances,
 )  # fmt: skip
 
 NO_LIMIT = NEVER
@@ -70,24 +71,48 @@ class Simulator:
         shaped: bool = False,
         max_decisions: int = NO_LIMIT,
     ) -> None:
-        for instance in instances:
-            setting.check(instance)
-        if shaped and not all(ends_are_certain(instance) for instance in instances):
-            raise ValueError(
-                "shaped: value True: not available where durations are estimates or tasks can be "
-                "killed; set shaped=False"
-            )
-        self.instances = list(instances)
         self.setting = setting
+        self.shaped = shaped
+        self.max_decisions = max_decisions
+        self.instances = list(instances)
         self.num_envs = len(instances) if num_envs is None else num_envs
-        least_cost = [(i.weight * i.shortest()).sum() for i in instances]
-        scale = np.maximum(1.0, np.asarray(least_cost, dtype=np.float64))
-        penalty = np.asarray([1.0 + (i.weight * i.longest()).sum() for i in instances])
-        self.tables = stack_instances(instances, setting, scale, penalty, shaped, max_decisions)
+        self.tables = self._tables(instances)
         self.window = self.tables.task.shape[1] if window is None else window
         killed = max((i.n_tasks * len(i.outages) for i in instances if i.may_kill), default=0)
         self.state = allocate(self.tables, self.num_envs, self.window, max(killed, 1))
         self.reset(np.arange(self.num_envs), np.arange(self.num_envs) % len(instances))
+
+    def _tables(self, instances: Sequence[Instance]) -> InstanceTables:
+        for instance in instances:
+            self.setting.check(instance)
+        if self.shaped and not all(ends_are_certain(instance) for instance in instances):
+            raise ValueError(
+                "shaped: value True: not available where durations are estimates or tasks can be "
+                "killed; set shaped=False"
+            )
+        least_cost = [(i.weight * i.shortest()).sum() for i in instances]
+        scale = np.maximum(1.0, np.asarray(least_cost, dtype=np.float64))
+        penalty = np.asarray([1.0 + (i.weight * i.longest()).sum() for i in instances])
+        return stack_instances(
+            instances, self.setting, scale, penalty, self.shaped, self.max_decisions
+        )
+
+    def replace(self, rows: Sequence[int], instances: Sequence[Instance]) -> None:
+        """Replace the instances `rows`, which no environment may be playing.
+
+        Raises
+        ------
+        ValueError
+            If a new instance is larger than all that the simulator began with.
+        """
+        if not len(rows):
+            return
+        killed = max((i.n_tasks * len(i.outages) for i in instances if i.may_kill), default=0)
+        if killed > self.state.killed.shape[1]:
+            raise ValueError(f"killed: {killed} pieces: exceed {self.state.killed.shape[1]}")
+        replace_instances(self.tables, rows, self._tables(instances))
+        for row, instance in zip(rows, instances, strict=True):
+            self.instances[row] = instance
 
     @property
     def scale(self) -> Floats:

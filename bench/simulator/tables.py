@@ -11,7 +11,7 @@ the constants below name the columns. `X + r` means one column per resource r, t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,6 +190,35 @@ def _padding(
     tables.task[..., DUE] = NEVER
     tables.task_on_type[..., :DEMAND] = NOT_ELIGIBLE
     return tables
+
+
+def replace_instances(tables: InstanceTables, rows: Sequence[int], new: InstanceTables) -> None:
+    """Overwrite the instances `rows` with those of `new`, in order; the rest is padding.
+
+    Raises
+    ------
+    ValueError
+        If an instance of `new` is larger than the tables; the message names what.
+    """
+    pairs = {
+        name: (column, getattr(new, name))
+        for name, column in tables._asdict().items()
+        if isinstance(column, np.ndarray)
+    }
+    for name, (column, other) in pairs.items():
+        if any(a > b for a, b in zip(other.shape[1:], column.shape[1:], strict=True)):
+            raise ValueError(f"{name}: shape {other.shape[1:]} exceeds {column.shape[1:]}")
+    padding = {"quota": NEVER, "outages": NEVER, "slowdown_divisor": 1}
+    for position, row in enumerate(rows):
+        for name, (column, other) in pairs.items():
+            column[row] = padding.get(name, 0)
+            if name == "task":
+                column[row, :, RELEASE] = NEVER
+                column[row, :, DUE] = NEVER
+            elif name == "task_on_type":
+                column[row, ..., :DEMAND] = NOT_ELIGIBLE
+            place: tuple[Any, ...] = (row, *map(slice, other.shape[1:]))
+            column[place] = other[position]
 
 
 def _n_tenants(instances: Sequence[Instance]) -> int:

@@ -111,6 +111,7 @@ class Trainer:
         self.decisions += taken
         spent = time.perf_counter() - began
         values |= {"charts/SPS": taken / spent, "charts/rollout_share": (collected - began) / spent}
+        values["charts/episodes"] = float(rollout.finished[0])
         values["charts/learning_rate"] = self.optimizer.param_groups[0]["lr"]
         if not math.isnan(mean := rollout.episodic_return):
             values["charts/episodic_return"] = mean

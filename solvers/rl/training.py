@@ -34,6 +34,7 @@ from solvers.networks.policy import NetworkPolicy, choose_device, deployed_polic
 from solvers.networks.registry import network_kinds, trainable_kinds
 from solvers.rl.decoding import DECODINGS, DecodingPlanner
 from solvers.rl.imitation import Imitation
+from solvers.rl.instance_pool import InstancePool
 from solvers.rl.learning_cost import LearningCost
 from solvers.rl.rollouts import Rollout, play_greedily
 from solvers.rl.settings import ABOVE_0, AT_LEAST_0, SHARE, check_settings
@@ -41,6 +42,7 @@ from solvers.rl.trainer import Trainer
 
 RANGES = {
     **dict.fromkeys(("temperature", "lr", "max_grad_norm", "clip", "clip_value"), ABOVE_0),
+    "episodes_per_instance": ABOVE_0,
     **dict.fromkeys(("entropy", "value_weight", "save_seconds", "max_kl"), AT_LEAST_0),
     **dict.fromkeys(("gamma", "gae_lambda", "ema_decay"), SHARE),
 }
@@ -71,6 +73,7 @@ class NetworkLearner(Learner):
     message_passing_rounds: int = 2
     window: int = 64
     num_envs: int = 256
+    episodes_per_instance: float = 8.0
     lr: float = 1e-3
     shaped: bool = True
     gamma: float = 1.0
@@ -158,7 +161,9 @@ class NetworkLearner(Learner):
                 "dataset: learning needs a train and a validation split, and one of them is empty"
             )
         path = logger.folder / "training.pt"
-        trainer = CheckpointedTrainer(self, train, validation, setting, budget, rng, device, path)
+        trainer = CheckpointedTrainer(
+            self, data, train, validation, setting, budget, rng, device, path
+        )
         if self.imitation is not None and not trainer.pretrained:
             trainer.pretrain(self.imitation, logger)
         self.learn(trainer, train, logger)
@@ -208,6 +213,8 @@ class CheckpointedTrainer(Trainer):
     ----------
     learner
         The algorithm and its settings.
+    data
+        The dataset, which may have an endless train split.
     train, validation
         Instances of the two splits.
     setting, budget
@@ -225,6 +232,7 @@ class CheckpointedTrainer(Trainer):
     def __init__(
         self,
         learner: NetworkLearner,
+        data: Dataset,
         train: list[Instance],
         validation: list[Instance],
         setting: Setting,
@@ -245,6 +253,9 @@ class CheckpointedTrainer(Trainer):
             validation, setting, window=_window(learner, validation), device=device
         )
         self.learning_cost = LearningCost(validation, setting)
+        self.pool = None
+        if data.endless:
+            self.pool = InstancePool(data, simulator, learner.episodes_per_instance)
         self.iteration = 0
         self.pretrained = False
         self.saved = time.monotonic()
@@ -270,7 +281,10 @@ class CheckpointedTrainer(Trainer):
     def train_iteration(self) -> dict[str, float]:
         """Collect, update and return the metrics to log; the time counts as training time."""
         with self.learning_cost.measure():
-            return super().train_iteration()
+            values = super().train_iteration()
+            if self.pool is not None:
+                self.pool.renew(values["charts/episodes"])
+            return values
 
     def end_iteration(
         self, values: dict[str, float], logger: TrainingLogger, iterations: float = 1.0
@@ -328,6 +342,7 @@ class CheckpointedTrainer(Trainer):
             "generator": self.generator.get_state(),
             "price": self.learning_cost.state(),
             "environments": self._environments(),
+            "pool": None if self.pool is None else self.pool.state(),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -337,6 +352,8 @@ class CheckpointedTrainer(Trainer):
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"].cpu())
         self.learning_cost.restore(state["price"])
+        if self.pool is not None:
+            self.pool.restore(state["pool"])
         for tensor, saved in zip(self._environments(), state["environments"], strict=True):
             tensor.copy_(saved)
         for key, name in STATE.items():

@@ -16,6 +16,7 @@ from bench.setting import OBJECTIVES, Setting, SettingError
 from bench.simulator import IllegalAction, Simulator
 from bench.simulator.tables import END, NO_ACTION, TIME
 from bench.verify import verify
+from tests.solvers.learning import complex_fields, complex_instance, with_outages
 
 ONLINE = {"track": "online", "observe": "arrived"}
 COMMIT = {**ONLINE, "mode": "commit"}
@@ -542,3 +543,19 @@ def test_schedules_use_the_numbering_of_the_instance():
     assert simulator.state.task[0, END, 0] == 4  # in the tables, tasks are numbered by release
     simulator.step(np.array([0]))
     assert simulator.schedule(0).to_dict() == Schedule([1, 0], [0, 0], [0, 6], [4, 9]).to_dict()
+
+
+def test_replaced_instances_are_played_like_those_that_a_simulator_began_with():
+    rng = np.random.default_rng(0)
+    largest = with_outages(complex_fields(rng, 12, np.sort(rng.integers(0, 20, 12))))
+    first = [largest, *(complex_instance(rng, 5 + k) for k in range(3))]
+    second = [complex_instance(rng, n) for n in (9, 4)]
+    setting = Setting(track="online", observe="arrived")
+    replaced = Simulator(first, setting)
+    replaced.replace([1, 3], second)
+    afresh = Simulator([first[0], second[0], first[2], second[1]], setting)
+    for name, one in replaced.tables._asdict().items():
+        assert np.array_equal(one, getattr(afresh.tables, name)), name
+    assert [x.hash() for x in replaced.instances] == [x.hash() for x in afresh.instances]
+    with pytest.raises(ValueError, match="exceed"):
+        replaced.replace([0], [complex_instance(rng, 13)])

@@ -70,6 +70,44 @@ def test_an_interrupted_training_ends_with_the_same_network(name, moment, folder
         assert torch.equal(one, other)
 
 
+class EndlessDataset(FixedDataset):
+    """Training instances without end, of which `drawn` lists those after the first 24."""
+
+    endless = True
+
+    def __init__(self) -> None:
+        super().__init__(random_instance, 24)
+        self.drawn: list[int] = []
+
+    def training_instance(self, index: int) -> Instance:
+        self.drawn.append(index)
+        return random_instance(np.random.default_rng([0, index]))
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_an_interrupted_training_meets_the_same_endless_instances(name, folders):
+    budget = 16 * 8 * 6
+    changes = {"episodes_per_instance": 0.5}
+    all_of_it, part, rest = EndlessDataset(), EndlessDataset(), EndlessDataset()
+    whole = fit(learner(name, **changes), all_of_it, MemoryLogger(folders[0]), budget)
+    with pytest.raises(KeyboardInterrupt):
+        fit(learner(name, **changes), part, MemoryLogger(folders[1], interrupt_after(4)), budget)
+    resumed = fit(learner(name, **changes), rest, MemoryLogger(folders[1]), budget)
+    assert same_weights(whole, resumed)
+    assert all_of_it.drawn == list(range(24, 24 + len(all_of_it.drawn)))
+    assert len(all_of_it.drawn) > 24
+    assert max(rest.drawn) == max(all_of_it.drawn)
+
+
+def test_an_endless_instance_larger_than_the_first_ones_is_an_error(folders):
+    class Grows(EndlessDataset):
+        def training_instance(self, index: int) -> Instance:
+            return random_instance(np.random.default_rng(index), 30)
+
+    with pytest.raises(UserError, match=r"dataset.train: value endless: .* larger"):
+        fit(learner("ppo"), Grows(), MemoryLogger(folders[0]), 16 * 8 * 6)
+
+
 PROGRAM = """
 import sys
 from pathlib import Path
