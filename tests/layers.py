@@ -25,7 +25,7 @@ LAYERS = (  # parts of bench, lowest first; a part imports its own layer and tho
         *("plugins", "protection", "rollout", "settings_hash"),
     },
     {"leaderboard", "offline_report", "references", "result_tables", "run", "tracking"},
-    {"__main__", "cli", "speed"},
+    {"__main__", "cli", "gpu", "speed"},
 )
 APART = 1  # the layer whose parts import only themselves and what is below
 PROGRAMS = 4

@@ -124,7 +124,8 @@ class CudaBackend:
         launch(function, self._device, threads, self._tables, self._state, *arguments)
 
 
-_launchers: dict[Any, Callable[..., None]] = {}
+_specialized: dict[Any, Any] = {}  # (function, device) -> compiled CUDA kernel
+_launchers: dict[Any, Callable[..., None]] = {}  # the same on a stream, with a number of blocks
 
 
 def launch(function: Any, device: int, threads: int, *arguments: Any) -> None:
@@ -153,7 +154,9 @@ def launch(function: Any, device: int, threads: int, *arguments: Any) -> None:
         stream = torch.cuda.current_stream().cuda_stream
         key = (function, device, stream, blocks)
         if key not in _launchers:
-            specialized = function.specialize(*arguments)
+            if (function, device) not in _specialized:
+                _specialized[function, device] = function.specialize(*arguments)
+            specialized = _specialized[function, device]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # numba warns that few threads do not fill a GPU
                 _launchers[key] = specialized[

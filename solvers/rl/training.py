@@ -42,10 +42,12 @@ from solvers.rl.trainer import Trainer
 
 RANGES = {
     **dict.fromkeys(("temperature", "lr", "max_grad_norm", "clip", "clip_value"), ABOVE_0),
-    "episodes_per_instance": ABOVE_0,
+    **dict.fromkeys(("episodes_per_instance", "max_seconds"), ABOVE_0),
     **dict.fromkeys(("entropy", "value_weight", "save_seconds", "max_kl"), AT_LEAST_0),
     **dict.fromkeys(("gamma", "gae_lambda", "ema_decay"), SHARE),
 }
+# settings that are younger than recorded logs: with their defaults they change no hash of one
+YOUNG = ("episodes_per_instance", "max_seconds")
 
 
 @dataclass(kw_only=True)
@@ -83,6 +85,7 @@ class NetworkLearner(Learner):
     ema_decay: float = 0.9
     validate_every: int = 5
     save_seconds: float = 15.0
+    max_seconds: float | None = None
     threads: int = 1
 
     uses_rules = True  # the training cost compares with them
@@ -103,6 +106,12 @@ class NetworkLearner(Learner):
     def record_episodes(self, recorder: EpisodeRecorder) -> None:
         """Record all episodes that the training plays (by `RolloutCollector.collect`)."""
         vars(self)["recorder"] = recorder
+
+    def hashed_settings(self) -> dict[str, Any]:
+        """Return the settings that decide what the learner computes."""
+        settings = super().hashed_settings()
+        defaults = [name for name in YOUNG if settings[name] == getattr(type(self), name)]
+        return {name: value for name, value in settings.items() if name not in defaults}
 
     # -- what a learner defines --------------------------------------------------------------------
 
@@ -187,11 +196,14 @@ class NetworkLearner(Learner):
     def learn(
         self, trainer: CheckpointedTrainer, train: list[Instance], logger: TrainingLogger
     ) -> None:
-        """Run training iterations until the budget is spent."""
+        """Run training iterations until the budget, or `max_seconds`, is spent."""
         if self.init_policy is not None and trainer.decisions == 0:
             trainer.validate()  # it may beat the rules before any training
-        while not trainer.done:
+        until = math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
+        while not trainer.done and time.monotonic() < until:
             trainer.end_iteration(trainer.train_iteration(), logger)
+        if not trainer.done:
+            trainer.save()
 
 
 # key in training.pt -> attribute of `CheckpointedTrainer`. The keys are those of earlier versions,
@@ -354,8 +366,9 @@ class CheckpointedTrainer(Trainer):
         self.learning_cost.restore(state["price"])
         if self.pool is not None:
             self.pool.restore(state["pool"])
-        for tensor, saved in zip(self._environments(), state["environments"], strict=True):
-            tensor.copy_(saved)
+        if state["environments"]:  # else new episodes begin
+            for tensor, saved in zip(self._environments(), state["environments"], strict=True):
+                tensor.copy_(saved)
         for key, name in STATE.items():
             setattr(self, name, state[key])
 

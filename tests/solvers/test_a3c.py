@@ -46,9 +46,8 @@ def trainer_at(path: Path) -> CheckpointedTrainer:
     """Return a new trainer with a budget of 1000 decisions."""
     budget, rng = Budget(decisions=1000, threads=1), np.random.default_rng(0)
     train, validation = DATA.splits["train"], DATA.splits["validation"]
-    data = FixedDataset(train, validation)
     return CheckpointedTrainer(
-        learner(), data, train, validation, Setting(), budget, rng, CPU, path
+        learner(), DATA, train, validation, Setting(), budget, rng, CPU, path
     )
 
 

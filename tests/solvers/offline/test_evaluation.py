@@ -131,12 +131,11 @@ def test_the_behaviour_policy_is_estimated_by_its_mean_return():
 
 
 @pytest.mark.slow
-def test_fitted_q_evaluation_ranks_policies_and_is_near_their_values():
+def test_fitted_q_evaluation_ranks_policies_and_is_near_the_values_of_likely_ones():
     """Three policies on logs of random play, with true values from -1.3 to -5.7.
 
-    In one thread, as learners compute: the worst policy mostly waits where the log does not, and
-    its estimate depends on rounding (-5.1 to -14 over 19 trainings with other batches, steps and
-    rates).
+    The worst policy mostly waits where the log does not: its estimate depends on rounding (-5.1 to
+    -14 over 19 trainings with other batches, steps and rates), so only its rank is tested.
     """
     torch.set_num_threads(1)
     log = record_log(episodes=400)
@@ -160,7 +159,6 @@ def test_fitted_q_evaluation_ranks_policies_and_is_near_their_values():
     values = [evaluation.direct_method(one, RNG(0)).value for one in inputs]
     truth = np.array(true)[chosen]
     assert ope_metrics.rank_correlation(values, truth) == 1.0
-    assert values == pytest.approx(truth, rel=0.25)
     assert values[1:] == pytest.approx(truth[1:], rel=0.1)
 
 
