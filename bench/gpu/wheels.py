@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from bench.paths import output_folder
 from bench.programs import ArgumentParser
 
 PACKAGES = ("hydra-core", "omegaconf", "antlr4-python3-runtime", "ortools", "pooch", "filelock")
-DISTRIBUTIONS = {"antlr4-python3-runtime": "4.9.3"}  # there is no wheel of it: it is built here
+BUILT = ("antlr4-python3-runtime",)  # there is no wheel of it: it is built here
 PYTHON = "3.12"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64")
 
@@ -25,10 +26,8 @@ def main(arguments: Sequence[str]) -> int:
     output_folder("folder", options.folder)
     options.folder.mkdir(parents=True, exist_ok=True)
     for package in PACKAGES:
-        requirement = package
-        if package in DISTRIBUTIONS:
-            requirement += f"=={DISTRIBUTIONS[package]}"
-        _pip(*_command(package, options.folder), requirement)
+        version = importlib.metadata.version(package)  # the one that is in use here
+        _pip(*_command(package, options.folder), f"{package}=={version}")
     found = sorted(options.folder.glob("*.whl"))
     size = sum(path.stat().st_size for path in found)
     print(f"{options.folder}: {len(found)} wheels, {size / 2**20:.0f} MiB; on the machine:")
@@ -37,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _command(package: str, folder: Path) -> tuple[str, ...]:
-    if package in DISTRIBUTIONS:
+    if package in BUILT:
         return ("wheel", "--no-deps", "--wheel-dir", str(folder))
     platforms = (word for name in PLATFORMS for word in ("--platform", name))
     only = ("--only-binary=:all:", "--python-version", PYTHON)

@@ -1,6 +1,7 @@
 """The prepared GPU run: what comes home is checked, and a rehearsal on the CPU leaves all of it."""
 
 import hashlib
+import importlib.metadata
 import json
 import re
 import subprocess
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bench.gpu import wheels
 from bench.gpu.__main__ import main
 from bench.gpu.parts import PARTS, RESULTS, commit, read_results
 
@@ -117,6 +119,16 @@ def test_what_the_machine_lacks_is_not_needed() -> None:
         [sys.executable, "-c", BLOCKED + NEEDED], capture_output=True, text=True, check=False
     )
     assert done.stdout.split() == ["PPO", "True"], done.stderr
+
+
+def test_wheels_are_of_the_versions_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(wheels, "_pip", lambda *arguments: asked.append(arguments))
+    assert main(["wheels", str(tmp_path / "wheels")]) == 0
+    assert {line[-1] for line in asked} == {
+        f"{name}=={importlib.metadata.version(name)}" for name in wheels.PACKAGES
+    }
+    assert all("3.12" in line or line[0] == "wheel" for line in asked)
 
 
 @pytest.mark.slow
