@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from bench.cli import report, tuning
 from bench.cli.configuration import (
@@ -160,14 +161,22 @@ class Sweep:
         """
         with report.Bars() as bars:
             baselines = [one for setup in self.problems.values() for one in setup.compare(bars)]
-        found = {one.job.key: one.rescore(parent) for one in self.setups}
-        rows = []
-        for number, record in records.items():
-            now = cast("Record", {**record, **(found.get(str(record.get("key"))) or {})})
-            write_json(self.folder / f"{number}.json", now)
-            rows.append(now)
-        report.show(console, rows, baselines, self.folder)
+        rows = self.rescored(records, self.setups, parent)
+        report.show(console, list(rows.values()), baselines, self.folder)
         return {}
+
+    def rescored(
+        self, records: Mapping[int, Record], setups: Sequence[JobSetup], parent: Any
+    ) -> dict[int, Record]:
+        """Return the records of the jobs, compared with what is known now; update their files."""
+        found = {one.job.key: one.rescore(parent) for one in setups}
+        rows = {
+            number: cast("Record", {**record, **(found.get(str(record.get("key"))) or {})})
+            for number, record in records.items()
+        }
+        for number, record in rows.items():
+            write_json(self.folder / f"{number}.json", record)
+        return rows
 
 
 class HyperparameterSearch(Sweep):
@@ -197,17 +206,32 @@ class HyperparameterSearch(Sweep):
         print(f"[default] {report.describe_job(record)}", flush=True)
 
     def show(self, console: Any, records: Mapping[int, Record], parent: Any) -> dict[str, float]:
-        """Print the trials, best first, and write `trials.json`."""
+        """Print the trials, best first, and write `trials.json`.
+
+        All are scored against the references known now; Optuna keeps the values that it was given.
+        """
         (setup,) = self.setups
+        with report.Bars() as bars:
+            setup.compare(bars)
+        ended = records
+        trials = [self._setup_of(one) for one in records.values() if "key" in one]
+        records = self.rescored(ended, trials, parent)
+        self.default |= setup.rescore(parent) or {}
         sense = setup.job.instances[0].sense
         budget = setup.job.budget
         found = tuning.report(
-            self.default, records, sense, self.space, self.sampler, budget, self.command
+            self.default, records, ended, sense, self.space, self.sampler, budget, self.command
         )
         path = self.folder / "trials.json"
         tuning.write(path, found)
         parent.artifact(path)
         report.trials(console, found)
+        if changed := tuning.changed(found["trials"]):
+            report.say(
+                console,
+                f"References have improved since {changed} of the trials ended: the table has the "
+                "values of now; Optuna suggested the trials by those of then (value_when_ended).",
+            )
         report.say(console, f"Trials: {path}")
         if setup.config.update_references:
             name = setup.config.hydra.runtime.choices.get("tuning", setup.job.solver)
@@ -217,6 +241,16 @@ class HyperparameterSearch(Sweep):
             "best": (found["best"] or {}).get("value"),
         }
         return {key: value for key, value in values.items() if value is not None}
+
+    def _setup_of(self, record: Record) -> JobSetup:
+        """Build the job of a trial again, from its record."""
+        (setup,) = self.setups
+        config = copy.deepcopy(setup.config)
+        values = cast("Mapping[str, Any]", record)["values"]
+        with read_write(config), open_dict(config):
+            for key in self.space:
+                OmegaConf.update(config, key, values[key])
+        return JobSetup.of(config, setup.job.solver)
 
 
 def _parent(tracker: Any, key: str, folder: Path) -> Any:

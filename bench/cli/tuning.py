@@ -12,10 +12,14 @@
 | value | what is minimised over the validation instances: `gap_mean`, or `objective_mean` |
 | | (negated where more is better) |
 | default | the solver's own values, under the same budget |
-| trials | in the order of suggestion: number, parameters, value (null: failed), seconds (wall), |
-| | error; key, started and git_commit of the run, which is that of an earlier session where the |
-| | search was resumed |
+| trials | in the order of suggestion: number, parameters, value (null: failed), value_when_ended, |
+| | seconds (wall), error; key, started and git_commit of the run, which is that of an earlier |
+| | session where the search was resumed |
 | best | the trial with the smallest value, null where all failed |
+
+All values are against the references known when the file is written. `value_when_ended` is against
+those known when the trial ended: Optuna has that one, and suggested the later trials by it. In
+files of schema 1, which do not have it, it is the `value`.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ from bench.paths import path_component
 from bench.run import provenance
 from bench.run.record import PROBLEM_FIELDS
 
-SCHEMA = 1
+SCHEMA = 2
 RESULTS = Path(__file__).parents[1] / "results"
 PROBLEM = ("solver", "seed", "information", *PROBLEM_FIELDS)
 
@@ -53,15 +57,26 @@ def value(record: Mapping[str, Any], sense: str) -> float | None:
     return objective if sense == "min" else -objective
 
 
-def trial(record: Mapping[str, Any], sense: str, parameters: Iterable[str]) -> Trial:
-    """Return a run as a row; `record["values"]` is its configuration, dotted option -> value."""
+def trial(
+    record: Mapping[str, Any], ended: Mapping[str, Any], sense: str, parameters: Iterable[str]
+) -> Trial:
+    """Return a run as a row; `record["values"]` is its configuration, dotted option -> value.
+
+    `ended` is the record as it was when the trial ended.
+    """
     return {
         "parameters": {name: record["values"][name] for name in parameters},
         "value": value(record, sense),
+        "value_when_ended": value(ended, sense),
         "seconds": record.get("wall_seconds"),
         "error": record.get("error"),
         **{key: record.get(key) for key in ("key", "started", "git_commit")},
     }
+
+
+def changed(trials: Sequence[Trial]) -> int:
+    """Return how many trials have another value than when they ended."""
+    return sum(one["value"] != one["value_when_ended"] for one in trials)
 
 
 def best(trials: Sequence[Trial]) -> Trial | None:
@@ -76,6 +91,7 @@ def best(trials: Sequence[Trial]) -> Trial | None:
 def report(
     default: Mapping[str, Any],
     records: Mapping[int, Mapping[str, Any]],
+    ended: Mapping[int, Mapping[str, Any]],
     sense: str,
     space: Mapping[str, str],
     sampler: Mapping[str, Any],
@@ -89,14 +105,16 @@ def report(
     default
         The run with the solver's own values.
     records
-        Number of the trial -> its run.
+        Number of the trial -> its run, compared with the references known now, as `default` is.
+    ended
+        The same with the records as they were when the trials ended.
     sense
         `min` or `max`: the instances' own sense.
     space
         Parameter -> the values it may take, in words.
     """
     trials = [
-        {"number": number, **trial(record, sense, space)}
+        {"number": number, **trial(record, ended[number], sense, space)}
         for number, record in sorted(records.items())
     ]
     return {
@@ -110,7 +128,7 @@ def report(
         "sampler": dict(sampler),
         "fixed": {name: value for name, value in default["values"].items() if name not in space},
         "value": "gap_mean" if default.get("gap_mean") is not None else "objective_mean",
-        "default": trial(default, sense, space),
+        "default": {**trial(default, default, sense, space), "value_when_ended": None},
         "trials": trials,
         "best": best(trials),
     }

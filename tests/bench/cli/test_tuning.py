@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 import bench.__main__ as cli
-from bench.cli import configuration, tuning
+from bench.cli import configuration, report, tuning
 from bench.cli.hydra_private import argument_parser
 from bench.cli.sweeps import HyperparameterSearch
 from bench.instance import read_json
 from bench.plugins import CONF, members
+from bench.references import Reference, References
 
 PLUGIN = '''
 """A policy that takes the first legal action with probability `nerve`, and loses it above 0.7."""
@@ -80,6 +82,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.syspath_prepend(str(tmp_path / "plug"))
+    monkeypatch.delitem(sys.modules, "moody_plugin", raising=False)  # of an earlier test
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     return tmp_path
@@ -173,7 +176,7 @@ def test_without_the_sweeper_the_error_says_what_to_install(
         (["split=train"], "split: hyperparameters are chosen with split=validation, not train"),
         (["solver.nerve=0.5"], "a search needs parameters"),
         (["solver.nerv=interval(0,1)"], "solver.nerv: unknown. Did you mean nerve?"),
-        (["seed=0,1"], "seed: a search varies keys of the solver only"),
+        (["seed=0,1"], "seed: a search varies options of the solver only"),
         (
             ["solver.nerve=0.5", "solver.pause=choice(0,high)"],
             "solver.pause: a number is needed, got 'high'",
@@ -247,6 +250,36 @@ def test_a_search_keeps_its_trials_survives_a_failed_one_and_can_be_extended(
 
 
 @needs_optuna
+def test_all_trials_are_scored_against_the_references_known_at_the_end(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = References.known
+    described = report.describe_job
+    jobs: list[Any] = []
+
+    def improving(self: References, instance: Any, objective: str) -> Reference:
+        found = known(self, instance, objective)
+        return found if len(jobs) > 1 else replace(found, bound=1.0)
+
+    def describe(record: Any) -> str:
+        jobs.append(record)  # the solver's own values, then the trials
+        return described(record)
+
+    monkeypatch.setattr(References, "known", improving)
+    monkeypatch.setattr(report, "describe_job", describe)
+    assert cli.main(search(place)) == 1
+    found = trials(place / "work")
+    records = [read_json(path) for path in (place / "work" / "runs").glob("*/*/result.json")]
+    now = {one["key"]: one["gap_mean"] for one in records}
+    shown = [found["default"], found["trials"][0], found["trials"][2]]
+    assert [one["value"] for one in shown] == [now[one["key"]] for one in shown]
+    first, last = found["trials"][0], found["trials"][2]
+    assert first["value"] < first["value_when_ended"] == pytest.approx(jobs[1]["gap_mean"])
+    assert last["value"] == last["value_when_ended"]
+    assert "References have improved since 1 of the trials ended" in capsys.readouterr().out
+
+
+@needs_optuna
 def test_all_trials_are_children_of_one_run(place: Path) -> None:
     for _ in range(2):
         assert (
@@ -276,9 +309,9 @@ def test_all_trials_are_children_of_one_run(place: Path) -> None:
 
 
 @needs_optuna
-def test_a_killed_search_resumes_to_the_trials_of_an_uninterrupted_one(
-    place: Path,
-) -> None:
+def test_a_killed_search_resumes_to_the_trials_of_an_uninterrupted_one(place: Path) -> None:
+    slow = PLUGIN.replace("time.sleep(self.pause)", "time.sleep(0.3)")
+    (place / "plug" / "moody_plugin.py").write_text(slow)  # in both: it is part of the keys
     calm, work = place / "calm", place / "work"
     calm.mkdir()
     os.chdir(calm)
@@ -288,8 +321,6 @@ def test_a_killed_search_resumes_to_the_trials_of_an_uninterrupted_one(
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(place / "plug"), str(CONF.parent), *sys.path]),
     }
-    slow = PLUGIN.replace("time.sleep(self.pause)", "time.sleep(0.3)")
-    (place / "plug" / "moody_plugin.py").write_text(slow)
     command = [sys.executable, "-m", "bench", *search(place)]
     job = subprocess.Popen(
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
