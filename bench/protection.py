@@ -133,16 +133,22 @@ class TrainingData(Dataset):
                 for instance, copy in pairs:
                     check_unaltered(instance, copy, reader)
 
+        def training_instance(index: int) -> Instance:
+            return copy_of(data.training_instance(int(index)))
+
         # closures: no attribute leads to the dataset
         self._instances = instances
         self._check = check
+        self._training_instance = training_instance
         self.endless = data.endless
-        if data.endless:
-            vars(self)["training_instance"] = lambda index: copy_of(data.training_instance(index))
 
     def instances(self, split: str) -> Iterator[Instance]:
         """Return the instances of a training split."""
         return self._instances(split)
+
+    def training_instance(self, index: int) -> Instance:
+        """Return training instance `index` of an endless train split."""
+        return self._training_instance(index)
 
     def check(self) -> None:
         """Check what was done with the data; called when the training has ended.

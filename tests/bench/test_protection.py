@@ -223,7 +223,8 @@ def test_asking_is_an_error_even_if_the_learner_catches_it(go: Any) -> None:
 
 def test_no_attribute_of_the_data_leads_to_the_dataset(go: Any) -> None:
     data = TrainingData(Kept(), "mine")
-    assert set(vars(data)) == {"name", "hashes", "_instances", "_check"}
+    closures = {"_instances", "_check", "_training_instance"}
+    assert set(vars(data)) == {"name", "hashes", "endless", *closures}
     assert not any(isinstance(value, Dataset | Instance) for value in vars(data).values())
     with pytest.raises(AttributeError):
         data.kept  # type: ignore[attr-defined]  # noqa: B018
