@@ -22,14 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from bench.analysis import stats
 from bench.errors import UserError
 from bench.files import write_text
 from bench.instance import read_json
 from bench.paths import path_component
 from bench.plugins import pinned_hashes
 from bench.programs import ArgumentParser, program
-from bench.references import SHIPPED, shipped_file, shipped_reference
+from bench.references.stored_gaps import shipped_gaps, shipped_source
 from bench.run.recompute import FILES, recompute_schedules
 from bench.run.record_schema import valid_claims
 from bench.run.run_folder import RECORD
@@ -89,10 +88,10 @@ def table(data: Mapping[str, Any]) -> str:
 
 def gaps(row: Mapping[str, Any], hashes: Sequence[str]) -> list[float]:
     """Return (I,) the gaps of a stored row to the bounds that are shipped now."""
-    bounds = [shipped_reference(digest, row["objective"]).bound for digest in hashes]
-    if not np.isfinite(bounds).all():
+    found = shipped_gaps(row["objectives"], hashes, row["objective"])
+    if not np.isfinite(found).all():
         raise UserError(f"{row['dataset']}: an instance has no shipped reference")
-    return [float(x) for x in stats.gap(row["objectives"], bounds)]
+    return [float(x) for x in found]
 
 
 def check_set(name: str, instances: Mapping[str, Any]) -> None:
@@ -156,14 +155,11 @@ def _line(row: Mapping[str, Any], hashes: Sequence[str]) -> str:
 
 def _sources(rows: Sequence[Mapping[str, Any]], hashes: Sequence[str]) -> str:
     """Return against which references the gaps are, and when and where the runs were made."""
-    file = SHIPPED / shipped_file(hashes[0])
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    proved = np.mean([shipped_reference(one, rows[0]["objective"]).proved for one in hashes])
+    file, facts = shipped_source(hashes, rows[0]["objective"])
     runs = sorted({(row["started"][:10], _commit(str(row["git_commit"]))) for row in rows})
     made = ", ".join(f"{date} ({commit})" for date, commit in runs)
     return (
-        f"Gap to the bounds of [{file.name}](../references/{file.name}) of "
-        f"{read_json(file)['date']}, SHA-256 {digest[:16]}, {proved:.0%} proven optima. "
+        f"Gap to the bounds of [{file}](../references/{file}) of {facts}. "
         f"Runs: {made}, {', '.join(sorted({row['hardware'] for row in rows}))}."
     )
 

@@ -15,7 +15,13 @@ from bench.errors import UserError, one_line
 from bench.files import write_text
 from bench.instance import InstanceError, read_json, write_json
 from bench.offline_report.page import page
-from bench.offline_report.runs import collect, is_offline, merge, under_current_names
+from bench.offline_report.runs import (
+    collect,
+    is_offline,
+    merge,
+    under_current_names,
+    with_gaps,
+)
 from bench.paths import output_file
 from bench.programs import ArgumentParser, program
 
@@ -45,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = (
         f"python -m bench.offline_report --runs RUNS --data {options.data} --page {options.page}"
     )
-    write_text(options.page, page(runs, command))
+    write_text(options.page, page([with_gaps(run) for run in runs], command))
     print(options.page)
     return 0
 
@@ -54,8 +60,8 @@ def _known(data: Path) -> list[Any]:
     """Return the runs of a data file, under their current names."""
     try:
         runs = [under_current_names(run) for run in read_json(data)]
-        _ = [is_offline(run) for run in merge(runs, [])]
-    except (AttributeError, KeyError, TypeError, InstanceError) as error:
+        _ = [is_offline(with_gaps(run)) for run in merge(runs, [])]
+    except (AttributeError, KeyError, TypeError, ValueError, InstanceError) as error:
         raise UserError(
             f"--data: {data} holds no runs that this program collected ({one_line(error, 100)}); "
             "name another file"

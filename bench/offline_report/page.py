@@ -29,6 +29,8 @@ from bench.offline_report.tables import (
     log_table,
     online_table,
 )
+from bench.references import shipped_file
+from bench.references.stored_gaps import shipped_source
 
 DEFAULTS = {  # values that the title of a section does not name
     "track": "schedule",
@@ -57,7 +59,7 @@ def page(runs: Sequence[RunFacts], command: str) -> str:
         f"Written by `{command}` from {count} runs. Every cell that was run is shown, or named at "
         "the end.",
         "",
-        _measured(runs),
+        measured(runs),
     ]
     left_out: list[str] = []
     # the problem with the most runs comes first
@@ -76,13 +78,27 @@ def page(runs: Sequence[RunFacts], command: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def _measured(runs: Sequence[RunFacts]) -> str:
-    """Return when the runs ended, and so against which references their gaps are."""
+def measured(runs: Sequence[RunFacts]) -> str:
+    """Return when the runs ended and against which references their gaps are."""
     days = [datetime.fromtimestamp(run["finished"], UTC).date().isoformat() for run in runs]
-    return (
-        f"Measured {min(days)} to {max(days)}; not recomputed since: each gap is to the bound that "
-        "was known when its run ended, so gaps of one instance may be to different bounds."
-    )
+    lines = [f"Measured {min(days)} to {max(days)}."]
+    files: dict[tuple[str, str], dict[str, None]] = {}  # (file, objective) -> instances
+    former = 0
+    for run in runs:
+        hashes = run.get("instances", ())
+        shipped = [one for one in hashes if shipped_file(one)]
+        former += len(shipped) < len(run["gaps"])
+        for one in shipped:
+            files.setdefault((shipped_file(one), run["objective"]), {})[one] = None
+    for (name, objective), instances in sorted(files.items()):
+        facts = shipped_source(list(instances), objective).facts
+        lines.append(f"Gap to the bounds of {name} ({objective}) of {facts}.")
+    if former:
+        lines.append(
+            f"{former} runs are on instances without shipped references, or were stored without "
+            "objectives: their gaps are to the bounds that were known when they ended."
+        )
+    return " ".join(lines)
 
 
 def _section(title: str, runs: Sequence[RunFacts]) -> tuple[list[str], list[str]]:

@@ -1,7 +1,8 @@
 """The runs of the offline evaluation report: collected from run folders, merged and labelled.
 
 A run is a flat mapping: fields of its record (`bench.run.record.Record`), the hash of its settings,
-when it finished, and its gaps.
+when it finished, its instances by their hashes, and the objective of each. `with_gaps` computes
+the gaps from these against the references that are shipped now.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.instance import read_json
+from bench.references import shipped_file
+from bench.references.stored_gaps import shipped_gaps
 from bench.renamed import SOLVERS, current_plugin, current_setting
 from bench.run.record import PROBLEM_FIELDS, selection
 from bench.run.run_folder import CONFIG, RECORD, TABLE
@@ -44,15 +47,33 @@ def _read_run(path: Path) -> RunFacts:
     }
     run["settings"] = settings_of(config)
     run["finished"] = path.stat().st_mtime
-    run["gaps"] = []
+    run |= {"instances": [], "objectives": []}
     if record["status"] == "finished":
         table = pandas.read_parquet(path.with_name(TABLE))
-        run["gaps"] = [_finite(value) for value in table["gap"].tolist()]
+        run["instances"] = table["instance_hash"].tolist()
+        run["objectives"] = [_finite(value) for value in table["objective"].tolist()]
+        if not all(map(shipped_file, run["instances"])):
+            run["gaps"] = [_finite(value) for value in table["gap"].tolist()]
     elif name := _name_of_log(config):
         run["logs/name"] = name
     if policy := _given_policy(config):
         run["policy"] = policy
     return run
+
+
+def with_gaps(run: RunFacts) -> RunFacts:
+    """Return a run with the gaps to the bounds that are shipped now.
+
+    Where an instance is in no shipped file, or the run was stored by a version that kept no
+    objectives, the gap is the one that was known when the run ended.
+    """
+    if not run.get("objectives"):
+        return {"gaps": [], **run}
+    hashes = run["instances"]
+    found = shipped_gaps(run["objectives"], hashes, run["objective"]).tolist()
+    former = run.get("gaps") or [None] * len(hashes)
+    today = zip(hashes, found, former, strict=True)
+    return {**run, "gaps": [_finite(new) if shipped_file(one) else old for one, new, old in today]}
 
 
 def under_current_names(record: Mapping[str, Any]) -> RunFacts:
@@ -110,7 +131,9 @@ def _key(run: RunFacts, fields: Sequence[str]) -> str:
 
 
 def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
+    if value is None or not math.isfinite(value):
+        return None
+    return int(value) if float(value).is_integer() else float(value)
 
 
 def group_by(runs: Iterable[RunFacts], *keys: str) -> dict[tuple[Any, ...], list[RunFacts]]:

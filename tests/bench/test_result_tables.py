@@ -14,7 +14,7 @@ import pytest
 from bench import result_tables
 from bench.errors import UserError
 from bench.instance import read_json
-from bench.references import SHIPPED
+from bench.references import SHIPPED, stored_gaps
 from bench.result_tables import PAGE, RESULTS, _one_row_a_line, add, gaps, main, rendered, table
 from tests.bench.stored_runs import honest
 
@@ -61,14 +61,14 @@ def test_the_records_have_the_form_in_which_they_are_written() -> None:
 
 
 def test_another_reference_is_another_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = result_tables.shipped_reference
+    known = stored_gaps.shipped_reference
 
     def lower(digest: str, objective: str) -> Any:
         reference = known(digest, objective)
         return type(reference)(reference.objective, 0.9 * reference.bound)
 
     before = table(STORED)
-    monkeypatch.setattr(result_tables, "shipped_reference", lower)
+    monkeypatch.setattr(stored_gaps, "shipped_reference", lower)
     assert table(STORED) != before
 
 

@@ -1,9 +1,15 @@
 """Runs that the tests of the offline evaluation report share."""
 
 import json
+from pathlib import Path
 
 import pandas
 
+from bench.instance import read_json
+
+RESULTS = Path(__file__).parents[3] / "bench" / "results"
+
+SHIPPED_INSTANCES = read_json(RESULTS / "planners.json")["sets"]["medium"]["hashes"][:2]
 CONFIG = "solver: {alpha: 1.0, logs: {name: some-v0}}\nbudget: {decisions: 10}\nseed: 0\n"
 
 
@@ -70,9 +76,14 @@ def decisions_to(sjf, best_rule, nearly_final):
     }
 
 
-def write_run(folder, record, config=CONFIG):
-    """Write a run folder with two instances, one of which has no gap."""
+def write_run(folder, record, config=CONFIG, instances=SHIPPED_INSTANCES):
+    """Write a run folder with two instances, one of which has no schedule."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "result.json").write_text(json.dumps(record))
     (folder / "config.yaml").write_text(config)
-    pandas.DataFrame({"gap": [0.25, None]}).to_parquet(folder / "instances.parquet")
+    table = {
+        "instance_hash": list(instances),
+        "objective": [1234.0, None],
+        "gap": [0.25, None],  # to what was known when the run ended
+    }
+    pandas.DataFrame(table).to_parquet(folder / "instances.parquet")

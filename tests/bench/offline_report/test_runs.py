@@ -8,13 +8,16 @@ from bench.offline_report.runs import (
     merge,
     settings_of,
     under_current_names,
+    with_gaps,
 )
-from tests.bench.offline_report.sample import sample_run, write_run
+from bench.references import Reference, stored_gaps
+from tests.bench.offline_report.sample import SHIPPED_INSTANCES, sample_run, write_run
 
 RECORD = {
     "status": "finished",
     "solver": "bc",
     "dataset": "small",
+    "objective": "total_time",
     "seed": 0,
     "ope/true": -1.0,
     "hardware": {"cpu": "x"},
@@ -24,7 +27,9 @@ RECORD = {
 def test_finished_runs_are_collected(tmp_path):
     write_run(tmp_path / "small" / "bc-s0-x", RECORD)
     (found,) = collect(tmp_path)
-    assert found["gaps"] == [0.25, None]
+    assert found["instances"] == SHIPPED_INSTANCES
+    assert found["objectives"] == [1234, None]
+    assert "gaps" not in found
     assert found["ope/true"] == -1.0
     assert len(found["settings"]) == 8
     assert "hardware" not in found
@@ -36,7 +41,23 @@ def test_failed_runs_are_collected_without_their_table(tmp_path):
     write_run(folder, {**RECORD, "status": "failed"})
     (folder / "instances.parquet").unlink()
     (failed,) = collect(tmp_path)
-    assert (failed["status"], failed["logs/name"], failed["gaps"]) == ("failed", "some-v0", [])
+    assert (failed["status"], failed["logs/name"]) == ("failed", "some-v0")
+    assert with_gaps(failed)["gaps"] == failed["objectives"] == []
+
+
+def test_gaps_are_to_the_bounds_that_are_shipped_now(tmp_path, monkeypatch):
+    write_run(tmp_path / "small" / "bc-s0-x", RECORD)
+    (found,) = collect(tmp_path)
+    for bound, gap in ((617.0, 0.5), (1234.0, 0.0)):
+        known = Reference(1234.0, bound)
+        monkeypatch.setattr(stored_gaps, "shipped_reference", lambda *_, known=known: known)
+        assert with_gaps(found)["gaps"] == [gap, None]
+
+
+def test_instances_without_shipped_references_keep_the_gap_that_was_known(tmp_path):
+    write_run(tmp_path / "a" / "bc-s0-x", RECORD, instances=("0" * 64, "1" * 64))
+    (found,) = collect(tmp_path)
+    assert with_gaps(found)["gaps"] == found["gaps"] == [0.25, None]
 
 
 @pytest.mark.parametrize("key", ["init_policy", "start", "checkpoint"])
