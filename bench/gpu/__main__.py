@@ -25,7 +25,7 @@ from typing import Any
 from bench.errors import UserError
 from bench.files import write_text
 from bench.gpu import adopt, wheels
-from bench.gpu.parts import GIVEN_UP, PARTS, RESULTS, read_results
+from bench.gpu.parts import GIVEN_UP, PARTS, RESULTS, read_results, run_all
 from bench.paths import output_folder
 from bench.programs import ArgumentParser, program
 
@@ -44,9 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * options.minutes
     if options.child:
-        from bench.gpu import parts
-
-        parts.run_all(options, deadline - SPARE)
+        run_all(options, deadline - SPARE)
         return 0
     if (options.out / RESULTS).exists():
         raise UserError(f"--out: {options.out} holds the results of a run; name another folder")

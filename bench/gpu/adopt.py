@@ -59,7 +59,7 @@ def checked(folder: Path) -> dict[str, Any]:
     if not isinstance(parts, dict) or "commit" not in parts.get("environment", {}):
         raise UserError(f"adopt: {path}: no part `environment` with a commit: not a whole run")
     commit = parts["environment"]["commit"]
-    if not _is_commit(str(commit)):
+    if not _is_commit(str(commit).removesuffix("-dirty")):
         raise UserError(f"adopt: {path}: commit {commit!r} is not in this clone; fetch it first")
     for name, part in parts.items():
         for file, digest in part.get("files", {}).items():

@@ -14,13 +14,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import importlib.metadata
 import io
 import json
 import os
-import platform
 import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -36,6 +33,7 @@ from bench import plugins
 from bench.contracts import Budget
 from bench.errors import CRASHES, UserError, one_line
 from bench.files import write_bytes, write_text
+from bench.run.provenance import git_commit, hardware, versions
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import empty_view
@@ -44,7 +42,6 @@ RESULTS = "results.json"
 MAX_BYTES = 15 * 2**20  # of a file that comes back
 TRAININGS = sorted(path.stem for path in (plugins.CONF / "gpu").glob("*.yaml"))
 PARTS = ("environment", "agreement", "simulator", "ppo", *(f"train-{name}" for name in TRAININGS))
-PACKAGES = ("torch", "numba", "numba-cuda", "numpy", "scipy", "pandas", "hydra-core", "ortools")
 # share of the time after which a part is given up: its process ends, another goes on with the next
 LIMITS = {"environment": 0.15, "agreement": 0.25, "simulator": 0.2, "ppo": 0.2}
 GIVEN_UP = 3  # exit status of the process then
@@ -116,50 +113,19 @@ def environment(options: argparse.Namespace) -> Result:
     """Return commit, hardware and versions."""
     import torch
 
-    versions = {}
-    for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    found: Result = {
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device: value cuda: torch finds no CUDA device")
+    return {
         "device": options.device,
         "commit": commit(),
-        "python": platform.python_version(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "versions": versions,
+        "hardware": hardware(),
+        "versions": versions() | {"cuda": str(torch.version.cuda)},
     }
-    if options.device == "cuda":
-        if not torch.cuda.is_available():
-            raise UserError("--device: value cuda: torch finds no CUDA device")
-        properties = torch.cuda.get_device_properties(0)
-        found |= {
-            "gpu": properties.name,
-            "gpu_bytes": properties.total_memory,
-            "cuda": torch.version.cuda,
-            "driver": _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
-        }
-    return found
 
 
 def commit() -> str | None:
     """Return the commit of the code: of the clone, or BENCH_COMMIT where there is none."""
-    folder = str(Path(__file__).parent)
-    return os.environ.get("BENCH_COMMIT") or _output("git", "-C", folder, "rev-parse", "HEAD")
-
-
-def _output(*command: str) -> str | None:
-    """Return what a command prints, or None where it cannot be run."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    return None
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":")[1].strip()
-    return platform.processor()
+    return os.environ.get("BENCH_COMMIT") or git_commit()
 
 
 def agreement(options: argparse.Namespace) -> Result:

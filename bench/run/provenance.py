@@ -14,6 +14,7 @@ PACKAGES = (
     "dl-scheduling-bench",
     "numpy",
     "numba",
+    "numba-cuda",
     "scipy",
     "ortools",
     "torch",

@@ -78,7 +78,7 @@ class Simulator:
         self.num_envs = len(instances) if num_envs is None else num_envs
         self.tables = self._tables(instances)
         self.window = self.tables.task.shape[1] if window is None else window
-        killed = max((i.n_tasks * len(i.outages) for i in instances if i.may_kill), default=0)
+        killed = _most_killed(instances)
         self.state = allocate(self.tables, self.num_envs, self.window, max(killed, 1))
         self.reset(np.arange(self.num_envs), np.arange(self.num_envs) % len(instances))
 
@@ -107,7 +107,7 @@ class Simulator:
         """
         if not len(rows):
             return
-        killed = max((i.n_tasks * len(i.outages) for i in instances if i.may_kill), default=0)
+        killed = _most_killed(instances)
         if killed > self.state.killed.shape[1]:
             raise ValueError(f"killed: {killed} pieces: exceed {self.state.killed.shape[1]}")
         replace_instances(self.tables, rows, self._tables(instances))
@@ -299,6 +299,11 @@ def ends_are_certain(instance: Instance) -> bool:
 
 def _within(index: Ints, size: int) -> bool:
     return bool(((index >= 0) & (index < size)).all())
+
+
+def _most_killed(instances: Sequence[Instance]) -> int:
+    """Return the most pieces that outages may cut short in an episode of one of the instances."""
+    return max((i.n_tasks * len(i.outages) for i in instances if i.may_kill), default=0)
 
 
 def random_seeds(rng: np.random.Generator, n: int) -> NDArray[np.uint64]:

@@ -11,7 +11,7 @@ the constants below name the columns. `X + r` means one column per resource r, t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -165,17 +165,17 @@ def _padding(
     u = _n_tenants(instances)
     e = max((_most_outages(i) for i in instances), default=0)
 
-    def full(shape: tuple[int, ...], value: int = 0) -> Ints:
-        return np.full((count, *shape), value, dtype=np.int64)
+    def empty(*shape: int) -> Ints:
+        return np.empty((count, *shape), dtype=np.int64)
 
     tables = InstanceTables(
         size=np.array([(i.n_tasks, i.n_agents) for i in instances]),
-        task=full((n, 6)),
-        task_on_type=full((n, t, 2 + r)),
-        agents=full((m, 1 + r)),
-        quota=full((u, r), NEVER),
-        outages=full((m, e + 1, 3), NEVER),
-        slowdown_divisor=np.ones((count, n)),
+        task=empty(n, 6),
+        task_on_type=empty(n, t, 2 + r),
+        agents=empty(m, 1 + r),
+        quota=empty(u, r),
+        outages=empty(m, e + 1, 3),
+        slowdown_divisor=np.empty((count, n)),
         reward_constants=np.stack([scale, penalty], axis=1),
         objective=OBJECTIVES.index(setting.objective),
         budget_sharing=instances[0].sharing == "budget",
@@ -186,10 +186,21 @@ def _padding(
         shaped=shaped,
         max_decisions=max_decisions,
     )
-    tables.task[..., RELEASE] = NEVER
-    tables.task[..., DUE] = NEVER
-    tables.task_on_type[..., :DEMAND] = NOT_ELIGIBLE
+    _pad(tables, np.arange(count))
     return tables
+
+
+def _pad(tables: InstanceTables, rows: Ints) -> None:
+    """Write padding values into the instances `rows`, except their sizes and reward constants."""
+    tables.task[rows] = 0
+    tables.task[rows, :, RELEASE] = NEVER
+    tables.task[rows, :, DUE] = NEVER
+    tables.task_on_type[rows] = 0
+    tables.task_on_type[rows, ..., :DEMAND] = NOT_ELIGIBLE
+    tables.agents[rows] = 0
+    tables.quota[rows] = NEVER
+    tables.outages[rows] = NEVER
+    tables.slowdown_divisor[rows] = 1.0
 
 
 def replace_instances(tables: InstanceTables, rows: Sequence[int], new: InstanceTables) -> None:
@@ -208,17 +219,11 @@ def replace_instances(tables: InstanceTables, rows: Sequence[int], new: Instance
     for name, (column, other) in pairs.items():
         if any(a > b for a, b in zip(other.shape[1:], column.shape[1:], strict=True)):
             raise ValueError(f"{name}: shape {other.shape[1:]} exceeds {column.shape[1:]}")
-    padding = {"quota": NEVER, "outages": NEVER, "slowdown_divisor": 1}
-    for position, row in enumerate(rows):
-        for name, (column, other) in pairs.items():
-            column[row] = padding.get(name, 0)
-            if name == "task":
-                column[row, :, RELEASE] = NEVER
-                column[row, :, DUE] = NEVER
-            elif name == "task_on_type":
-                column[row, ..., :DEMAND] = NOT_ELIGIBLE
-            place: tuple[Any, ...] = (row, *map(slice, other.shape[1:]))
-            column[place] = other[position]
+    chosen = np.asarray(rows, dtype=np.int64)
+    _pad(tables, chosen)
+    for column, other in pairs.values():
+        place: tuple[Any, ...] = (chosen, *map(slice, other.shape[1:]))
+        column[place] = other
 
 
 def _n_tenants(instances: Sequence[Instance]) -> int:

@@ -174,11 +174,12 @@ class Pairs(NamedTuple):
     def of(cls, f: Features) -> Pairs:
         """Return them for the decisions `f`."""
         can_run = f.pair[..., CAN_RUN, None]
-        shown = None
-        row = torch.arange(f.shown.numel(), device=f.shown.device).view(f.shown.shape)
         if COMPILED and not f.pair.is_cuda:
             shown = f.shown.flatten().nonzero().squeeze(1)
             row = f.shown.flatten().cumsum(0).sub_(1).clamp_(min=0).view(f.shown.shape)
+        else:
+            shown = None
+            row = torch.arange(f.shown.numel(), device=f.shown.device).view(f.shown.shape)
         pairs = cls(f.pair, can_run, shown, row, can_run.sum(dim=1).clamp(min=1.0), can_run)
         return pairs._replace(per_task=pairs.rows(can_run.sum(dim=2)).clamp(min=1.0))
 
