@@ -11,7 +11,7 @@ the constants below name the columns. `X + r` means one column per resource r, t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
