@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from solvers.networks.base import Network, linear
 from solvers.networks.features import Features
+from solvers.networks.graph import TaskAgentGraph
 from solvers.networks.pairwise import PairwiseNetwork
 
 
@@ -112,7 +113,8 @@ class DecisionTransformerNetwork(Network):
         The best actions are stored as the actions that were taken. The network predicts no
         values.
         """
-        task, agent, state = self.pairwise.encode(f)
+        graph = TaskAgentGraph.of(f)
+        task, agent, state = self.pairwise.encode(graph)
         step = torch.full((len(state),), self.step, device=state.device)
         target = torch.full((len(state), 1), self.target_return, device=state.device)
         return_token = self._token(self.embed_return(target), step)
@@ -121,8 +123,8 @@ class DecisionTransformerNetwork(Network):
         tokens = torch.cat([*self.past, now], dim=1)
         no_padding = torch.zeros(tokens.shape[:2], device=state.device)
         attended = self.attention(tokens, no_padding)[:, -1]
-        logits = self._logits(task, agent, state, attended, f)
-        action = self._embed_taken(task, agent, logits.argmax(dim=1))
+        logits = self._logits(task, agent, state, attended, graph, f.mask)
+        action = self._embed_taken(graph.padded(task), agent, logits.argmax(dim=1))
         action_token = self._token(action, step)
         self.past.append(torch.cat([now, action_token[:, None]], dim=1))
         del self.past[: len(self.past) - self.context + 1]
@@ -148,25 +150,32 @@ class DecisionTransformerNetwork(Network):
             (B, L) 1 for decisions, 0 for padding.
         """
         b, length = action.shape
-        task, agent, state = self.pairwise.encode(f)
+        graph = TaskAgentGraph.of(f)
+        task, agent, state = self.pairwise.encode(graph)
         parts = [
             self.embed_return(return_to_go.flatten()[:, None]),
             self.embed_state(state),
-            self._embed_taken(task, agent, action.flatten()),
+            self._embed_taken(graph.padded(task), agent, action.flatten()),
         ]
         steps = torch.stack([self._token(part, step.flatten()) for part in parts], dim=1)
         tokens = steps.view(b, 3 * length, -1)
         padding = (1.0 - known).repeat_interleave(3, dim=1)
         attended = self.attention(tokens, padding)[:, 1::3].flatten(0, 1)
-        return self._logits(task, agent, state, attended, f).view(b, length, -1)
+        return self._logits(task, agent, state, attended, graph, f.mask).view(b, length, -1)
 
     def _logits(
-        self, task: Tensor, agent: Tensor, state: Tensor, attended: Tensor, f: Features
+        self,
+        task: Tensor,
+        agent: Tensor,
+        state: Tensor,
+        attended: Tensor,
+        graph: TaskAgentGraph,
+        mask: Tensor,
     ) -> Tensor:
         """Return logits (B, K * M + 1) from the embeddings and the attention output (B, E)."""
         updated = state + self.update_state(attended)
-        scores = self.pairwise.score_actions(task, agent, updated, f)
-        return scores.masked_fill(~f.mask, -torch.inf)
+        scores = self.pairwise.score_actions(task, agent, updated, graph)
+        return scores.masked_fill(~mask, -torch.inf)
 
     def _token(self, part: Tensor, step: Tensor) -> Tensor:
         """Return the tokens (B, E) of the embeddings `part` (B, E) at the steps `step` (B,)."""

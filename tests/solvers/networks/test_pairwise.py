@@ -11,9 +11,10 @@ from bench.instance import Instance
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_simulator
-from solvers.networks import pairwise
+from solvers.networks import graph
 from solvers.networks.features import CAN_RUN, Features, featurize
-from solvers.networks.pairwise import MessageAggregation, PairwiseNetwork
+from solvers.networks.graph import CompiledGraph, MessageAggregation, PaddedGraph
+from solvers.networks.pairwise import PairwiseNetwork
 from solvers.rl.rollouts import play_greedily
 from tests.solvers.learning import complex_instance, random_instance
 
@@ -226,7 +227,7 @@ def test_compiled_messages_give_the_outputs_and_gradients_of_plain_ones(dtype, m
     network = with_biases().to(dtype)
     found = []
     for is_compiled in (False, True):
-        monkeypatch.setattr(pairwise, "COMPILED", is_compiled)
+        monkeypatch.setattr(graph, "COMPILED", is_compiled)
         network.zero_grad()
         logits, value = network(f)
         actor_and_critic_loss(network, f).backward()
@@ -234,3 +235,17 @@ def test_compiled_messages_give_the_outputs_and_gradients_of_plain_ones(dtype, m
         found.append([logits.detach(), value.detach(), *gradients])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
+def test_tasks_that_share_a_maximum_share_its_gradient_in_compiled_code_too():
+    f = decisions_in_play()
+    values = torch.randint(-1, 2, (*f.shown.shape, 5)).double()  # few values: many ties
+    agent = torch.randn(*f.present.shape, 5, dtype=torch.float64)
+    found = []
+    for padded, task in ((True, values.flatten(0, 1)), (False, values[f.shown])):
+        inputs = task.clone().requires_grad_(), agent.clone().requires_grad_()
+        pooled = (PaddedGraph if padded else CompiledGraph)(f).pool(*inputs)
+        (pooled * torch.arange(pooled.numel()).view(pooled.shape)).sum().backward()
+        of_task = inputs[0].grad[f.shown.flatten()] if padded else inputs[0].grad
+        found.append([pooled.detach(), of_task, inputs[1].grad])
+    torch.testing.assert_close(*found)
