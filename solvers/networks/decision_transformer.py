@@ -124,7 +124,7 @@ class DecisionTransformerNetwork(Network):
         no_padding = torch.zeros(tokens.shape[:2], device=state.device)
         attended = self.attention(tokens, no_padding)[:, -1]
         logits = self._logits(task, agent, state, attended, graph, f.mask)
-        action = self._embed_taken(graph.padded(task), agent, logits.argmax(dim=1))
+        action = self._embed_taken(graph, task, agent, logits.argmax(dim=1))
         action_token = self._token(action, step)
         self.past.append(torch.cat([now, action_token[:, None]], dim=1))
         del self.past[: len(self.past) - self.context + 1]
@@ -155,7 +155,7 @@ class DecisionTransformerNetwork(Network):
         parts = [
             self.embed_return(return_to_go.flatten()[:, None]),
             self.embed_state(state),
-            self._embed_taken(graph.padded(task), agent, action.flatten()),
+            self._embed_taken(graph, task, agent, action.flatten()),
         ]
         steps = torch.stack([self._token(part, step.flatten()) for part in parts], dim=1)
         tokens = steps.view(b, 3 * length, -1)
@@ -174,7 +174,7 @@ class DecisionTransformerNetwork(Network):
     ) -> Tensor:
         """Return logits (B, K * M + 1) from the embeddings and the attention output (B, E)."""
         updated = state + self.update_state(attended)
-        scores = self.pairwise.score_actions(task, agent, updated, graph)
+        scores, _ = self.pairwise.score_actions(task, agent, updated, graph)
         return scores.masked_fill(~mask, -torch.inf)
 
     def _token(self, part: Tensor, step: Tensor) -> Tensor:
@@ -182,13 +182,15 @@ class DecisionTransformerNetwork(Network):
         last = self.position_embedding.num_embeddings - 1
         return torch.tanh(part) + self.position_embedding(step.clamp(max=last))
 
-    def _embed_taken(self, task: Tensor, agent: Tensor, action: Tensor) -> Tensor:
+    def _embed_taken(
+        self, graph: TaskAgentGraph, task: Tensor, agent: Tensor, action: Tensor
+    ) -> Tensor:
         """Return (B, E) embeddings of the flat actions (B,): of a task and an agent, or `wait`."""
-        k = task.shape[1]
-        m = agent.shape[1]
+        _, k, m = graph.shape
         row = torch.arange(len(action), device=action.device)
         pair = action.clamp(max=k * m - 1)
-        taken = self.embed_action(torch.cat([task[row, pair // m], agent[row, pair % m]], dim=1))
+        parts = [graph.padded(task)[row, pair // m], agent[row * m + pair % m]]
+        taken = self.embed_action(torch.cat(parts, dim=1))
         return torch.where((action == k * m)[:, None], self.wait_embedding, taken)
 
 

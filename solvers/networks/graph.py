@@ -1,6 +1,7 @@
 """The graph on which the pairwise network passes messages: tasks and agents, joined by pairs.
 
-There are two implementations with the same results: `PaddedGraph` computes every pair, padding
+What a graph computes has no parameters; of each operation there is the derivative, too. There are
+two implementations with the same results: `PaddedGraph` computes every pair, padding
 included, with operations of torch on any device; `CompiledGraph` computes on the CPU only what is
 there, in compiled code. On a GPU padding is cheaper than finding out what is there, for which the
 host would have to wait for the device.
@@ -12,7 +13,7 @@ are shown; p pairs are B * K * M, or those that can run; q pairs are B * K * M, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,17 +33,20 @@ class TaskAgentGraph(ABC):
     task_features
         (n, TASK_FEATURES).
     agent_features
-        (B, M, AGENT_FEATURES).
+        (B * M, AGENT_FEATURES).
     pair_features
         (p, PAIR_FEATURES) of the pairs that exchange messages.
     legal_features
         (q, PAIR_FEATURES) of the pairs that are scored.
+    shape
+        B, K and M.
     """
 
     task_features: Tensor
     agent_features: Tensor
     pair_features: Tensor
     legal_features: Tensor
+    shape: tuple[int, int, int]
 
     @staticmethod
     def of(f: Features) -> TaskAgentGraph:
@@ -52,101 +56,196 @@ class TaskAgentGraph(ABC):
     @abstractmethod
     def aggregate(
         self, message: Tensor, task: Tensor, agent: Tensor, task_part: Tensor, agent_part: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Received:
         """Return what tasks and agents receive from the messages relu(sum of three parts).
 
         Parameters
         ----------
         message
-            (p, W) the part of the pairs.
+            (p, W) the part of the pairs; the messages replace it.
         task, agent
-            (n, W) and (B, M, W).
+            (n, W) and (B * M, W).
         task_part, agent_part
-            (n, W) and (B, M, W) the parts of tasks and agents.
+            (n, W) and (B * M, W) the parts of tasks and agents.
+        """
 
-        Returns
-        -------
-        to_task, to_agent
-            (n, 3 * W) and (B, M, 3 * W): `task` or `agent`, mean and maximum of their messages.
+    @abstractmethod
+    def aggregate_backward(
+        self, received: Received, to_task: Tensor, to_agent: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return the gradients of the arguments of `aggregate`, in their order.
+
+        `to_task` and `to_agent` are the gradients of those of `received`. If several messages are
+        the largest one, each gets the gradient of the maximum.
         """
 
     @abstractmethod
     def pool(self, task: Tensor, agent: Tensor) -> Tensor:
         """Return the mean and the positive maximum of the tasks and the mean of the agents.
 
-        `task` is (n, W), `agent` (B, M, W), the result (B, 3 * W).
+        `task` is (n, W), `agent` (B * M, W), the result (B, 3 * W).
+        """
+
+    @abstractmethod
+    def pool_backward(
+        self, task: Tensor, pooled: Tensor, gradient: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradients of `task` and `agent`, given that of `pooled`.
+
+        Tasks that share a maximum share its gradient.
         """
 
     @abstractmethod
     def combine(
         self, hidden: Tensor, task_part: Tensor, agent_part: Tensor, state_part: Tensor
-    ) -> Tensor:
-        """Return relu(sum of four parts) of the pairs that are scored, (q, W).
+    ) -> None:
+        """Replace `hidden` by relu(sum of four parts) of the pairs that are scored.
 
         Parameters
         ----------
         hidden
             (q, W).
         task_part, agent_part, state_part
-            (n, W), (B, M, W) and (B, W).
+            (n, W), (B * M, W) and (B, W).
         """
 
     @abstractmethod
+    def combine_backward(
+        self, hidden: Tensor, gradient: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the gradients of the arguments of `combine`, given that of the result `hidden`."""
+
+    @abstractmethod
     def place(self, score: Tensor) -> Tensor:
-        """Return the scores (q, outputs) as (B, K * M, outputs), any values at illegal pairs."""
+        """Return scores (q, outputs) as (B, K * M, outputs), any values at illegal pairs."""
+
+    @abstractmethod
+    def place_backward(self, gradient: Tensor) -> Tensor:
+        """Return the gradient (q, outputs) of `score`, given that of the result of `place`."""
 
     @abstractmethod
     def padded(self, task: Tensor) -> Tensor:
         """Return rows (n, W) of tasks as (B, K, W), any values at padding."""
 
 
+class Received(NamedTuple):
+    """What tasks and agents receive, and the messages."""
+
+    message: Tensor  # (p, W)
+    to_task: Tensor  # (n, 3 * W): the task, the mean and the maximum of its messages
+    to_agent: Tensor  # (B * M, 3 * W): the same of agents
+
+
 class PaddedGraph(TaskAgentGraph):
     """The graph of the decisions `f` with operations of torch, on any device."""
 
     def __init__(self, f: Features) -> None:
+        b, k, m = f.pair.shape[:3]
+        self.shape = b, k, m
         self.task_features = f.task.flatten(0, 1)
-        self.agent_features = f.agent
+        self.agent_features = f.agent.flatten(0, 1)
         self.pair_features = self.legal_features = f.pair.flatten(0, 2)
-        self.shape = f.pair.shape[:3]
         self.can_run = f.pair[..., CAN_RUN, None]
         self.per_task = self.can_run.sum(dim=2).clamp(min=1.0)
         self.per_agent = self.can_run.sum(dim=1).clamp(min=1.0)
-        self.shown = f.shown
-        self.present = f.present
+        self.shown = f.shown[..., None].to(f.pair.dtype)
+        self.present = f.present[..., None].to(f.pair.dtype)
 
     def aggregate(
         self, message: Tensor, task: Tensor, agent: Tensor, task_part: Tensor, agent_part: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return what tasks and agents receive."""
-        agent_sum, agent_max, task_sum, task_max = MessageAggregation.apply(
-            message.view(*self.shape, -1), self.padded(task_part), agent_part, self.can_run
+    ) -> Received:
+        """Return what tasks and agents receive; pairs that cannot run have messages of 0."""
+        pairs = message.view(*self.shape, -1)
+        pairs.add_(self.padded(task_part)[:, :, None]).add_(self._agents(agent_part)[:, None])
+        pairs.relu_().mul_(self.can_run)
+        to_task = [self.padded(task), pairs.sum(dim=2) / self.per_task, pairs.amax(dim=2)]
+        to_agent = [self._agents(agent), pairs.sum(dim=1) / self.per_agent, pairs.amax(dim=1)]
+        return Received(
+            message,
+            torch.cat(to_task, dim=2).flatten(0, 1),
+            torch.cat(to_agent, dim=2).flatten(0, 1),
         )
-        to_task = torch.cat([self.padded(task), task_sum / self.per_task, task_max], dim=-1)
-        to_agent = torch.cat([agent, agent_sum / self.per_agent, agent_max], dim=-1)
-        return to_task.flatten(0, 1), to_agent
+
+    def aggregate_backward(
+        self, received: Received, to_task: Tensor, to_agent: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return the gradients."""
+        pairs = received.message.view(*self.shape, -1)
+        task, task_mean, task_max = self.padded(to_task).chunk(3, dim=2)
+        agent, agent_mean, agent_max = self._agents(to_agent).chunk(3, dim=2)
+        # every message gets the gradients of the means and the maxima; where it is not the largest
+        # one, sign is -1 and takes the gradient of that maximum away again: arithmetic, because
+        # choosing is slow
+        gradient = (agent_mean / self.per_agent + agent_max)[:, None] + (
+            task_mean / self.per_task + task_max
+        )[:, :, None]
+        largest = self._agents(received.to_agent).chunk(3, dim=2)[2]
+        sign = (pairs - largest[:, None]).sign_()
+        gradient.addcmul_(sign, agent_max[:, None])
+        largest = self.padded(received.to_task).chunk(3, dim=2)[2]
+        torch.sub(pairs, largest[:, :, None], out=sign).sign_()
+        gradient.addcmul_(sign, task_max[:, :, None])
+        gradient.mul_(torch.sign(pairs, out=sign))  # of relu and can_run: 0 where the message is 0
+        return (
+            gradient.flatten(0, 2),
+            task.flatten(0, 1),
+            agent.flatten(0, 1),
+            gradient.sum(dim=2).flatten(0, 1),
+            gradient.sum(dim=1).flatten(0, 1),
+        )
 
     def pool(self, task: Tensor, agent: Tensor) -> Tensor:
         """Return means and positive maxima."""
-        rows = self.padded(task)
+        rows = self.padded(task) * self.shown
         # padding counts as 0, which never exceeds a maximum of values that are not negative
-        largest = (torch.relu(rows) * self.shown[..., None]).amax(dim=1)
-        means = _masked_mean(rows, self.shown), _masked_mean(agent, self.present)
-        return torch.cat([means[0], largest, means[1]], dim=-1)
+        largest = torch.relu(rows).amax(dim=1)
+        means = _mean(rows, self.shown), _mean(self._agents(agent), self.present)
+        return torch.cat([means[0], largest, means[1]], dim=1)
+
+    def pool_backward(
+        self, task: Tensor, pooled: Tensor, gradient: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradients."""
+        of_mean, of_max, of_agents = gradient.chunk(3, dim=1)
+        rows, largest = self.padded(task), pooled.chunk(3, dim=1)[1][:, None]
+        is_largest = ((rows == largest) & (rows > 0)) * self.shown
+        share = is_largest / is_largest.sum(dim=1, keepdim=True).clamp(min=1.0)
+        of_task = _mean_backward(of_mean, self.shown) + share * of_max[:, None]
+        return of_task.flatten(0, 1), _mean_backward(of_agents, self.present).flatten(0, 1)
 
     def combine(
         self, hidden: Tensor, task_part: Tensor, agent_part: Tensor, state_part: Tensor
-    ) -> Tensor:
-        """Return the hidden units of all pairs."""
-        parts = self.padded(task_part)[:, :, None] + agent_part[:, None] + state_part[:, None, None]
-        return torch.relu(hidden.view(*self.shape, -1) + parts).flatten(0, 2)
+    ) -> None:
+        """Replace `hidden` of all pairs."""
+        pairs = hidden.view(*self.shape, -1)
+        pairs.add_(self.padded(task_part)[:, :, None]).add_(self._agents(agent_part)[:, None])
+        pairs.add_(state_part[:, None, None]).relu_()
+
+    def combine_backward(
+        self, hidden: Tensor, gradient: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the gradients."""
+        part = relu_backward(gradient, hidden)
+        pairs = part.view(*self.shape, -1)
+        task, agent = pairs.sum(dim=2), pairs.sum(dim=1)
+        return part, task.flatten(0, 1), agent.flatten(0, 1), agent.sum(dim=1)
 
     def place(self, score: Tensor) -> Tensor:
         """Return the scores of all pairs."""
-        return score.view(self.shape[0], self.shape[1] * self.shape[2], -1)
+        b, k, m = self.shape
+        return score.view(b, k * m, -1)
+
+    def place_backward(self, gradient: Tensor) -> Tensor:
+        """Return the gradient."""
+        return gradient.flatten(0, 1)
 
     def padded(self, task: Tensor) -> Tensor:
         """Return the rows of all tasks."""
         return task.view(*self.shape[:2], -1)
+
+    def _agents(self, agent: Tensor) -> Tensor:
+        """Return rows (B * M, W) of agents as (B, M, W)."""
+        return agent.view(self.shape[0], self.shape[2], -1)
 
 
 class CompiledGraph(TaskAgentGraph):
@@ -181,35 +280,91 @@ class CompiledGraph(TaskAgentGraph):
         self.arrays = GraphArrays._make(_arrays(*tensors))
         kernels.list_graph(shown, task, pair, mask, self.arrays)
         self.task_features = tensors.task_features
-        self.agent_features = f.agent
+        self.agent_features = f.agent.flatten(0, 1)
         self.pair_features = tensors.pair_features
         self.legal_features = tensors.legal_features
         self.position = tensors.position
         self.legal_position = tensors.legal_position
-        self.present = f.present
+        self.present = _arrays(f.present)[0]
         self.shape = b, k, m
 
     def aggregate(
         self, message: Tensor, task: Tensor, agent: Tensor, task_part: Tensor, agent_part: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Received:
         """Return what tasks and agents receive."""
-        return CompiledAggregation.apply(self.arrays, message, task, agent, task_part, agent_part)
+        width = message.shape[1]
+        to_task = message.new_empty(len(task), 3, width)
+        to_agent = message.new_empty(len(agent), 3, width)
+        arrays = _arrays(task, agent, task_part, agent_part, message, to_task, to_agent)
+        kernels.aggregate(self.arrays, *arrays)
+        return Received(message, to_task.flatten(1), to_agent.flatten(1))
+
+    def aggregate_backward(
+        self, received: Received, to_task: Tensor, to_agent: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return the gradients."""
+        message = received.message
+        width = message.shape[1]
+        gradient = torch.empty_like(message)
+        task_part = message.new_zeros(len(to_task), width)
+        agent_part = message.new_zeros(len(to_agent), width)
+        thirds = (received.to_task, received.to_agent, to_task, to_agent)
+        kernels.aggregate_backward(
+            self.arrays,
+            *_arrays(message, *(one.view(-1, 3, width) for one in thirds)),
+            *_arrays(gradient, task_part, agent_part),
+        )
+        return gradient, to_task[:, :width], to_agent[:, :width], task_part, agent_part
 
     def pool(self, task: Tensor, agent: Tensor) -> Tensor:
         """Return means and positive maxima."""
-        return CompiledPool.apply(self.arrays, self.present, task, agent)
+        pooled = task.new_empty(self.shape[0], 3, task.shape[1])
+        kernels.pool(self.arrays, self.present, *_arrays(task, agent, pooled))
+        return pooled.flatten(1)
+
+    def pool_backward(
+        self, task: Tensor, pooled: Tensor, gradient: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the gradients."""
+        width = task.shape[1]
+        of_task = torch.empty_like(task)
+        of_agent = task.new_empty(self.present.size, width)
+        thirds = (pooled.view(-1, 3, width), gradient.view(-1, 3, width))
+        notes = task.new_empty(width)
+        kernels.pool_backward(
+            self.arrays, self.present, *_arrays(task, *thirds, notes, of_task, of_agent)
+        )
+        return of_task, of_agent
 
     def combine(
         self, hidden: Tensor, task_part: Tensor, agent_part: Tensor, state_part: Tensor
-    ) -> Tensor:
-        """Return the hidden units of the legal pairs."""
-        return CompiledCombination.apply(self.arrays, hidden, task_part, agent_part, state_part)
+    ) -> None:
+        """Replace `hidden` of the legal pairs."""
+        kernels.combine(self.arrays, *_arrays(task_part, agent_part, state_part, hidden))
+
+    def combine_backward(
+        self, hidden: Tensor, gradient: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the gradients."""
+        b, _, m = self.shape
+        width = hidden.shape[1]
+        part = torch.empty_like(hidden)
+        task, agent, state = (
+            hidden.new_zeros(rows, width) for rows in (len(self.position), b * m, b)
+        )
+        arrays = _arrays(hidden, gradient, part, task, agent, state)
+        kernels.combine_backward(self.arrays, *arrays)
+        return part, task, agent, state
 
     def place(self, score: Tensor) -> Tensor:
         """Return the scores of the legal pairs, 0 at the others."""
         b, k, m = self.shape
         scores = score.new_zeros(b * k * m, score.shape[1])
-        return scores.index_copy(0, self.legal_position, score).view(b, k * m, -1)
+        return scores.index_copy_(0, self.legal_position, score).view(b, k * m, -1)
+
+    def place_backward(self, gradient: Tensor) -> Tensor:
+        """Return the gradient."""
+        return gradient.reshape(-1, gradient.shape[2]).index_select(0, self.legal_position)
 
     def padded(self, task: Tensor) -> Tensor:
         """Return the rows of the tasks, 0 at padding."""
@@ -218,194 +373,24 @@ class CompiledGraph(TaskAgentGraph):
         return rows.index_copy(0, self.position, task).view(b, k, -1)
 
 
-class MessageAggregation(torch.autograd.Function):
-    """Messages relu(pair + task + agent) * can_run, aggregated by agent and by task.
-
-    Plain operations give the same values and gradients. This function is faster: it overwrites
-    arrays that need not be kept, because most time is spent moving memory, and it finds the largest
-    messages by arithmetic. If several messages are the largest one, each gets the gradient; apart
-    from exact ties above 0 autograd does the same.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, pair: Tensor, task: Tensor, agent: Tensor, can_run: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Aggregate the messages of all pairs.
-
-        Parameters
-        ----------
-        pair
-            (B, K, M, W).
-        task
-            (B, K, W).
-        agent
-            (B, M, W).
-        can_run
-            (B, K, M, 1), 1 where the pair can run, else 0.
-
-        Returns
-        -------
-        agent_sum, agent_max
-            (B, M, W) sum and maximum over the tasks.
-        task_sum, task_max
-            (B, K, W) sum and maximum over the agents.
-        """
-        message = (pair + task[:, :, None]).add_(agent[:, None]).relu_().mul_(can_run)
-        agent_max = message.amax(dim=1)
-        task_max = message.amax(dim=2)
-        ctx.save_for_backward(message, agent_max, task_max)
-        return message.sum(dim=1), agent_max, message.sum(dim=2), task_max
-
-    @staticmethod
-    def backward(
-        ctx: Any,
-        agent_sum_gradient: Tensor,
-        agent_max_gradient: Tensor,
-        task_sum_gradient: Tensor,
-        task_max_gradient: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, None]:
-        """Return the gradients of `pair`, `task` and `agent`; `can_run` has none."""
-        message, agent_max, task_max = ctx.saved_tensors
-        # every message gets the gradients of the sums and the maxima; where it is not the largest
-        # one, sign is -1 and takes the gradient of that maximum away again
-        gradient = (agent_sum_gradient + agent_max_gradient)[:, None] + (
-            task_sum_gradient + task_max_gradient
-        )[:, :, None]
-        sign = (message - agent_max[:, None]).sign_()
-        gradient.addcmul_(sign, agent_max_gradient[:, None])
-        torch.sub(message, task_max[:, :, None], out=sign).sign_()
-        gradient.addcmul_(sign, task_max_gradient[:, :, None])
-        gradient.mul_(torch.sign(message, out=sign))  # of relu and can_run: 0 where message is 0
-        return gradient, gradient.sum(dim=2), gradient.sum(dim=1), None
-
-
-class CompiledAggregation(torch.autograd.Function):
-    """`TaskAgentGraph.aggregate` of the pairs that can run; overwrites `message`."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        arrays: GraphArrays,
-        message: Tensor,
-        task: Tensor,
-        agent: Tensor,
-        task_part: Tensor,
-        agent_part: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Return `to_task` and `to_agent`."""
-        to_task = task.new_empty(len(task), 3 * task.shape[1])
-        to_agent = agent.new_empty(*agent.shape[:2], 3 * agent.shape[2])
-        kernels.aggregate(
-            arrays,
-            *_rows(task, agent, task_part, agent_part, message),
-            *_thirds(to_task, to_agent),
-        )
-        if any(ctx.needs_input_grad):
-            ctx.arrays = arrays
-            ctx.save_for_backward(message, to_task, to_agent)
-        return to_task, to_agent
-
-    @staticmethod
-    def backward(
-        ctx: Any, to_task_gradient: Tensor, to_agent_gradient: Tensor
-    ) -> tuple[None, Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return the gradients of all but the arrays."""
-        message, to_task, to_agent = ctx.saved_tensors
-        width = message.shape[1]
-        message_gradient = torch.empty_like(message)
-        task_part = message.new_zeros(len(to_task), width)
-        agent_part = message.new_zeros(*to_agent.shape[:2], width)
-        task = to_task_gradient[..., :width].contiguous()
-        agent = to_agent_gradient[..., :width].contiguous()
-        kernels.aggregate_backward(
-            ctx.arrays,
-            *_rows(message),
-            *_thirds(to_task, to_agent, to_task_gradient, to_agent_gradient),
-            *_rows(message_gradient, task_part, agent_part),
-        )
-        return None, message_gradient, task, agent, task_part, agent_part
-
-
-class CompiledCombination(torch.autograd.Function):
-    """`TaskAgentGraph.combine` of the legal pairs; overwrites `hidden`."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        arrays: GraphArrays,
-        hidden: Tensor,
-        task_part: Tensor,
-        agent_part: Tensor,
-        state_part: Tensor,
-    ) -> Tensor:
-        """Return the hidden units (q, W)."""
-        kernels.combine(arrays, *_rows(task_part, agent_part, state_part, hidden))
-        ctx.mark_dirty(hidden)
-        if any(ctx.needs_input_grad):
-            ctx.arrays = arrays
-            ctx.shapes = task_part.shape, agent_part.shape, state_part.shape
-            ctx.save_for_backward(hidden)
-        return hidden
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, Tensor, Tensor, Tensor]:
-        """Return the gradients of all but the arrays."""
-        (hidden,) = ctx.saved_tensors
-        hidden_part = torch.empty_like(hidden)
-        parts = [hidden.new_zeros(shape) for shape in ctx.shapes]
-        kernels.combine_backward(ctx.arrays, *_rows(hidden, gradient, hidden_part, *parts))
-        return None, hidden_part, parts[0], parts[1], parts[2]
-
-
-class CompiledPool(torch.autograd.Function):
-    """`TaskAgentGraph.pool` of the tasks that are shown."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, arrays: GraphArrays, present: Tensor, task: Tensor, agent: Tensor
-    ) -> Tensor:
-        """Return means and positive maxima (B, 3 * W)."""
-        pooled = task.new_empty(len(present), 3 * task.shape[1])
-        kernels.pool(arrays, *_arrays(present), *_rows(task, agent), *_thirds(pooled))
-        if any(ctx.needs_input_grad):
-            ctx.arrays = arrays
-            ctx.save_for_backward(present, task, pooled)
-        return pooled
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor, Tensor]:
-        """Return the gradients of `task` and `agent`."""
-        present, task, pooled = ctx.saved_tensors
-        task_gradient = torch.empty_like(task)
-        agent_gradient = task.new_empty(*present.shape, task.shape[1])
-        kernels.pool_backward(
-            ctx.arrays,
-            *_arrays(present),
-            *_rows(task),
-            *_thirds(pooled, gradient),
-            *_arrays(task.new_empty(task.shape[1])),
-            *_rows(task_gradient, agent_gradient),
-        )
-        return None, None, task_gradient, agent_gradient
+def relu_backward(gradient: Tensor, y: Tensor) -> Tensor:
+    """Return the gradient of x, given that of y = relu(x)."""
+    return torch.ops.aten.threshold_backward(gradient, y, 0)
 
 
 def _arrays(*tensors: Tensor) -> list[Any]:
-    """Return the memory of CPU tensors as arrays in C order, a copy where they have another one."""
-    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+    """Return the memory of CPU tensors without gradients as arrays in C order.
+
+    They are copies where a tensor has another order.
+    """
+    return [tensor.contiguous().numpy() for tensor in tensors]
 
 
-def _rows(*tensors: Tensor) -> list[Any]:
-    """Return the memory of CPU tensors (..., W) as arrays of rows (n, W)."""
-    return _arrays(*(tensor.flatten(0, -2) for tensor in tensors))
-
-
-def _thirds(*tensors: Tensor) -> list[Any]:
-    """Return the memory of CPU tensors (..., 3 * W) as arrays (n, 3, W)."""
-    return _arrays(*(tensor.reshape(-1, 3, tensor.shape[-1] // 3) for tensor in tensors))
-
-
-def _masked_mean(x: Tensor, keep: Tensor) -> Tensor:
-    """Return the mean (B, W) of x (B, n, W) over the entries where `keep` (B, n) is true."""
-    kept = keep[..., None].float()
+def _mean(x: Tensor, kept: Tensor) -> Tensor:
+    """Return the mean (B, W) of x (B, n, W) over the entries where `kept` (B, n, 1) is 1."""
     return (x * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1.0)
+
+
+def _mean_backward(gradient: Tensor, kept: Tensor) -> Tensor:
+    """Return the gradient (B, n, W) of x, given that of `_mean`."""
+    return kept * (gradient / kept.sum(dim=1).clamp(min=1.0))[:, None]

@@ -18,6 +18,7 @@ from bench.simulator.tensors import TensorSimulator
 from solvers.networks.base import Network, RenamedModule, linear
 from solvers.networks.features import AGENT_FEATURES, PAIR_FEATURES, TASK_FEATURES, Features
 from solvers.networks.graph import TaskAgentGraph
+from solvers.networks.message_passing import Encoding, Heads, Scoring
 
 
 class MessagePassingLayer(RenamedModule):
@@ -25,6 +26,7 @@ class MessagePassingLayer(RenamedModule):
 
     Every such pair makes a message from its task, its agent and its own features. Tasks and agents
     aggregate the mean and the maximum of their messages and add an update to their embeddings.
+    `solvers.networks.message_passing` computes it; here are its weights.
     Sources: graph networks, Battaglia et al. 2018, arXiv:1806.01261; layer normalisation before
     use, Xiong et al. 2020, arXiv:2002.04745.
     """
@@ -46,28 +48,6 @@ class MessagePassingLayer(RenamedModule):
         self.agent_in = linear(3 * width, width)
         self.task_out = linear(width, width, 0.5)
         self.agent_out = linear(width, width, 0.5)
-
-    def forward(self, task: Tensor, agent: Tensor, graph: TaskAgentGraph) -> tuple[Tensor, Tensor]:
-        """Return the updated embeddings of the tasks (n, W) and agents (B, M, W) of `graph`.
-
-        Parameters
-        ----------
-        task, agent
-            (n, W), (B, M, W) embeddings.
-        graph
-            Joins them.
-        """
-        task_normed = self.task_norm(task)
-        agent_normed = self.agent_norm(agent)
-        to_task, to_agent = graph.aggregate(
-            self.project_pair(graph.pair_features),
-            task_normed,
-            agent_normed,
-            self.project_task(task_normed),
-            self.project_agent(agent_normed),
-        )
-        task = task + self.task_out(torch.relu(self.task_in(to_task)))
-        return task, agent + self.agent_out(torch.relu(self.agent_in(to_agent)))
 
 
 class PairwiseNetwork(Network):
@@ -115,6 +95,10 @@ class PairwiseNetwork(Network):
         self.score = nn.Sequential(linear(width, width), nn.ReLU(), linear(width, outputs, 0.01))
         self.wait = nn.Sequential(linear(width, width), nn.ReLU(), linear(width, outputs, 0.01))
         self.value = nn.Sequential(linear(width, width), nn.ReLU(), linear(width, 1, 0.1))
+        # finding them takes longer than some layers; conversions keep the parameters' identity
+        everything = list(self.parameters())
+        heads = len(Heads._fields)
+        self._encoder, self._heads = everything[:-heads], everything[-heads:]
 
     @classmethod
     def for_simulator(
@@ -135,33 +119,21 @@ class PairwiseNetwork(Network):
     def forward(self, f: Features) -> tuple[Tensor, Tensor]:
         """Return logits (B, K * M + 1), -inf where illegal, and values (B,)."""
         graph = TaskAgentGraph.of(f)
-        task, agent, state = self.encode(graph)
+        scores, value = self.score_actions(*self.encode(graph), graph)
         legal = f.mask if self.outputs == 1 else f.mask[..., None]
-        logits = self.score_actions(task, agent, state, graph).masked_fill(~legal, -torch.inf)
-        return logits, -1.0 - self.value(state).squeeze(1)
+        return scores.masked_fill(~legal, -torch.inf), -1.0 - value
 
     def encode(self, graph: TaskAgentGraph) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the embeddings of tasks (n, W), agents (B, M, W) and the whole state (B, W)."""
-        task = torch.relu(self.embed_task(graph.task_features))
-        agent = torch.relu(self.embed_agent(graph.agent_features))
-        for layer in self.layers:
-            task, agent = layer(task, agent, graph)
-        return task, agent, torch.relu(self.embed_state(graph.pool(task, agent)))
+        """Return the embeddings of tasks (n, W), agents (B * M, W) and the whole state (B, W)."""
+        return Encoding.apply(graph, *self._encoder)
 
     def score_actions(
         self, task: Tensor, agent: Tensor, state: Tensor, graph: TaskAgentGraph
-    ) -> Tensor:
-        """Return the scores (B, K * M + 1) of the pairs and of `wait`.
+    ) -> tuple[Tensor, Tensor]:
+        """Return the scores (B, K * M + 1) of the pairs and of `wait`, and (B,) of the state.
 
         With more than one output their shape is (B, K * M + 1, outputs). Scores of illegal actions
         have no meaning. `task`, `agent` and `state` are the embeddings that `encode` returns.
         """
-        hidden = graph.combine(
-            self.project_pair(graph.legal_features),
-            self.project_task(task),
-            self.project_agent(agent),
-            self.project_state(state),
-        )
-        pairs = graph.place(self.score(hidden))
-        scores = torch.cat([pairs, self.wait(state)[:, None]], dim=1)
-        return scores.squeeze(2) if self.outputs == 1 else scores
+        scores, value = Scoring.apply(graph, task, agent, state, *self._heads)
+        return scores.squeeze(2) if self.outputs == 1 else scores, value.squeeze(1)

@@ -13,7 +13,7 @@ from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_simulator
 from solvers.networks import graph
 from solvers.networks.features import CAN_RUN, Features, featurize
-from solvers.networks.graph import CompiledGraph, MessageAggregation, PaddedGraph
+from solvers.networks.graph import CompiledGraph, PaddedGraph
 from solvers.networks.pairwise import PairwiseNetwork
 from solvers.rl.rollouts import play_greedily
 from tests.solvers.learning import complex_instance, random_instance
@@ -198,24 +198,30 @@ def test_a_decision_among_1000_tasks_and_128_agents_needs_little_memory_and_cpu_
     assert seconds < 3.0
 
 
-def test_aggregated_messages_and_their_gradients_equal_those_of_plain_operations():
-    torch.manual_seed(0)
-    shapes = (5, 6, 3, 4), (5, 6, 4), (5, 3, 4)
-    pair, task, agent = (
-        torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes
-    )
-    can_run = (torch.rand(5, 6, 3, 1) > 0.3).double()
-    message = torch.relu(pair + task[:, :, None] + agent[:, None]) * can_run
-    plain = message.sum(dim=1), message.amax(dim=1), message.sum(dim=2), message.amax(dim=2)
-    aggregated = MessageAggregation.apply(pair, task, agent, can_run)
-    weights = [torch.randn_like(part) for part in plain]
-    gradients = []
-    for parts in (plain, aggregated):
-        total = sum((part * weight).sum() for part, weight in zip(parts, weights, strict=True))
-        gradients.append(torch.autograd.grad(total, (pair, task, agent)))
-    assert all(gradient.abs().max() > 0.1 for gradient in gradients[0])
-    for one, other in zip((*plain, *gradients[0]), (*aggregated, *gradients[1]), strict=True):
-        assert torch.allclose(one, other, rtol=1e-12)
+@pytest.mark.parametrize("graph_class", [PaddedGraph, CompiledGraph])
+def test_the_explicit_derivatives_are_those_of_the_function(graph_class, monkeypatch):
+    monkeypatch.setattr(graph, "COMPILED", graph_class is CompiledGraph)
+    f = decisions_in_play().at(torch.arange(6))
+    f = f._replace(task=f.task.double(), agent=f.agent.double(), pair=f.pair.double())
+    network = with_biases(4, 2).double()
+    weights = list(network.parameters())
+    coefficient = torch.randn(int(f.mask.sum()) + len(f.shown), dtype=torch.float64)
+
+    def total() -> torch.Tensor:
+        logits, value = network(f)
+        return torch.cat([logits[f.mask], value]) @ coefficient
+
+    gradients = torch.autograd.grad(total(), weights)
+    for weight, gradient in zip(weights, gradients, strict=True):
+        flat = weight.data.view(-1)
+        for i in torch.randperm(len(flat))[:4].tolist():
+            values = []
+            for shift in (1e-6, -2e-6):
+                flat[i] += shift
+                values.append(total().item())
+            flat[i] += 1e-6
+            difference = (values[0] - values[1]) / 2e-6
+            assert difference == pytest.approx(gradient.view(-1)[i].item(), rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -237,15 +243,22 @@ def test_compiled_messages_give_the_outputs_and_gradients_of_plain_ones(dtype, m
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
-def test_tasks_that_share_a_maximum_share_its_gradient_in_compiled_code_too():
+def test_tasks_that_share_a_maximum_share_its_gradient():
     f = decisions_in_play()
     values = torch.randint(-1, 2, (*f.shown.shape, 5)).double()  # few values: many ties
-    agent = torch.randn(*f.present.shape, 5, dtype=torch.float64)
-    found = []
-    for padded, task in ((True, values.flatten(0, 1)), (False, values[f.shown])):
-        inputs = task.clone().requires_grad_(), agent.clone().requires_grad_()
-        pooled = (PaddedGraph if padded else CompiledGraph)(f).pool(*inputs)
-        (pooled * torch.arange(pooled.numel()).view(pooled.shape)).sum().backward()
-        of_task = inputs[0].grad[f.shown.flatten()] if padded else inputs[0].grad
-        found.append([pooled.detach(), of_task, inputs[1].grad])
-    torch.testing.assert_close(*found)
+    agent = torch.randn(f.present.numel(), 5, dtype=torch.float64)
+    gradient = torch.randn(len(values), 15, dtype=torch.float64)
+    inputs = values.clone().requires_grad_()
+    of_max = (torch.relu(inputs) * f.shown[..., None]).amax(dim=1) * gradient[:, 5:10]
+    of_mean = (inputs * f.shown[..., None]).sum(dim=1) / f.shown.sum(dim=1, keepdim=True)
+    (of_max + of_mean * gradient[:, :5]).sum().backward()
+    expected = inputs.grad[f.shown]
+    for padded in (True, False):
+        rows = values.flatten(0, 1) if padded else values[f.shown]
+        one = (PaddedGraph if padded else CompiledGraph)(f)
+        of_task, of_agent = one.pool_backward(rows, one.pool(rows, agent), gradient)
+        torch.testing.assert_close(of_task[f.shown.flatten()] if padded else of_task, expected)
+        present = of_agent.view(*f.present.shape, 5)[f.present]
+        shares = gradient[:, None, 10:] / f.present.sum(dim=1)[:, None, None]
+        torch.testing.assert_close(present, shares.expand(*f.present.shape, 5)[f.present])
+        assert not of_agent.view(*f.present.shape, 5)[~f.present].any()
