@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from solvers.rl.rollouts import Rollout, entropy, log_probability
+from solvers.rl.rollouts import Rollout, log_probability_and_entropy
 from solvers.rl.trainer import Trainer
 from solvers.rl.training import NetworkLearner
 
@@ -49,7 +49,7 @@ class A2C(NetworkLearner):
         bonus = self.entropy * trainer.progress_remaining * mean_entropy
         trainer.backward(policy_loss + self.value_weight * value_loss - bonus)
         trainer.step()
-        values = torch.stack(losses).tolist()
+        values = trainer.group.mean_(torch.stack(losses)).tolist()
         return {f"losses/{name}": value for name, value in zip(LOSSES, values, strict=True)}
 
 
@@ -68,5 +68,5 @@ def actor_critic_losses(
     error
         (n,) errors of the critic; the value loss is half their mean square.
     """
-    policy_loss = -(advantage * log_probability(logits, action)).mean()
-    return policy_loss, 0.5 * error.square().mean(), entropy(logits).mean()
+    logp, entropy = log_probability_and_entropy(logits, action)
+    return -(advantage * logp).mean(), 0.5 * error.square().mean(), entropy.mean()

@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -26,8 +26,8 @@ from bench.errors import UserError
 from bench.instance import Instance
 from bench.setting import Setting
 from solvers.a2c import A2C
+from solvers.rl.checkpointed_trainer import CheckpointedTrainer
 from solvers.rl.trainer import Trainer
-from solvers.rl.training import CheckpointedTrainer, new_network, simulator_for
 
 POLL_SECONDS = 0.1  # between two checks of the main process
 
@@ -50,6 +50,10 @@ class A3C(A2C):
             )
         super().__post_init__()
         self.device = "cpu"
+
+    def share(self, processes: int) -> Self | None:
+        """Return None: this learner has workers of its own."""
+        return None
 
     def learn(
         self, trainer: CheckpointedTrainer, train: list[Instance], logger: TrainingLogger
@@ -126,24 +130,22 @@ class A3C(A2C):
 class SharedState(NamedTuple):
     """What all processes read and write, in shared memory."""
 
-    weights: list[Tensor]  # of the network
-    squares: list[Tensor]  # RMSProp's running means of squared gradients
+    weights: Tensor  # (P,) of the network
+    squares: Tensor  # (P,) RMSProp's running means of squared gradients
     decisions: Tensor  # (workers,) int64 played by each; the first includes those before a resume
     cpu_seconds: Tensor  # (workers,) float64 spent by each
 
     @classmethod
     def of(cls, trainer: CheckpointedTrainer, workers: int) -> SharedState:
         """Move the weights of a trainer and its optimizer's squares to shared memory."""
-        parameters = list(trainer.network.parameters())
-        weights = [parameter.data.share_memory_() for parameter in parameters]
-        states = [trainer.optimizer.state[parameter] for parameter in parameters]
-        for state, weight in zip(states, weights, strict=True):
-            state.setdefault("step", torch.zeros(()))
-            state["square_avg"] = state.get("square_avg", torch.zeros_like(weight)).share_memory_()
+        weights = trainer.weights.flat.data.share_memory_()
+        state = trainer.optimizer.state[trainer.weights.flat]
+        state.setdefault("step", torch.zeros(()))
+        state["square_avg"] = state.get("square_avg", torch.zeros_like(weights)).share_memory_()
         decisions = torch.zeros(workers, dtype=torch.int64).share_memory_()
         decisions[0] = trainer.decisions
         cpu_seconds = torch.zeros(workers, dtype=torch.float64).share_memory_()
-        return cls(weights, [state["square_avg"] for state in states], decisions, cpu_seconds)
+        return cls(weights, state["square_avg"], decisions, cpu_seconds)
 
 
 class Worker(Trainer):
@@ -162,14 +164,15 @@ class Worker(Trainer):
         total_decisions: int,
     ) -> None:
         torch.manual_seed(seed)
-        simulator = simulator_for(learner, instances, setting, torch.device("cpu"))
-        network = new_network(learner, simulator)
+        simulator = learner.environments(instances, setting, torch.device("cpu"))
+        network = learner.new_network(simulator)
         super().__init__(learner, network, simulator, seed, total_decisions)
         self.all_decisions = shared.decisions
-        self.shared_weights = [nn.Parameter(weight) for weight in shared.weights]
-        self.optimizer = learner.optimizer(self.shared_weights)
-        for weight, square in zip(self.shared_weights, shared.squares, strict=True):
-            self.optimizer.state[weight] = {"step": torch.zeros(()), "square_avg": square}
+        self.shared_weights = nn.Parameter(shared.weights)
+        self.shared_weights.grad = self.weights.flat.grad
+        self.optimizer = learner.optimizer([self.shared_weights])
+        square = {"step": torch.zeros(()), "square_avg": shared.squares}
+        self.optimizer.state[self.shared_weights] = square
 
     @property
     def progress_remaining(self) -> float:
@@ -178,24 +181,19 @@ class Worker(Trainer):
 
     def copy_shared_weights(self) -> None:
         """Copy the shared weights to the network of this worker."""
-        with torch.no_grad():
-            for own, shared in zip(self.network.parameters(), self.shared_weights, strict=True):
-                own.copy_(shared)
+        self.weights.flat.data.copy_(self.shared_weights.data)
 
-    def step(self) -> None:
+    def step(self, optimizer: torch.optim.Optimizer | None = None) -> None:
         """Apply the gradients of this worker to the shared weights, unless they are not finite.
 
         The learning rate is set anew: a worker that was delayed must not make a step with the
         learning rate of an earlier time.
         """
         self.anneal_learning_rate()
-        self.grad_norm_sum += nn.utils.clip_grad_norm_(
-            self.network.parameters(), self.learner.max_grad_norm
-        )
+        self.clip_gradient()
         self.check_finite()
-        for own, shared in zip(self.network.parameters(), self.shared_weights, strict=True):
-            shared.grad, own.grad = own.grad, None
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=False)
 
 
 def run_worker(

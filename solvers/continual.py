@@ -329,7 +329,9 @@ class ContinualPolicy(NetworkPolicy):
         logits, value = network(rollout.features.at(rows))
         logp = log_probability(logits / experience.temperature, rollout.action[rows])
         ratio = (logp - rollout.logp[rows]).exp()
-        gain = clipped_gain(ratio, normalised(experience.advantage[rows]), learner.clip)
+        advantage = experience.advantage[rows]
+        advantage = normalised(advantage, advantage.mean(), advantage.std(correction=0))
+        gain = clipped_gain(ratio, advantage, learner.clip)
         policy_loss = -gain.mean()
         value_loss = learner.value_loss(
             value * rollout.unit[rows],

@@ -10,12 +10,13 @@ standard deviation of the returns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from solvers.rl.rollouts import Rollout, entropy, log_probability
+from solvers.rl.rollouts import Rollout, log_probability_and_entropy
 from solvers.rl.trainer import Trainer
 from solvers.rl.training import NetworkLearner
 
@@ -57,10 +58,18 @@ class PPO(NetworkLearner):
                 trainer.backward(loss)
                 trainer.step()
                 losses += values * len(rows) / len(target)
+            trainer.group.mean_(losses)
         logged = {
             f"losses/{name}": value for name, value in zip(LOSSES, losses.tolist(), strict=True)
         }
         return logged | {"charts/epochs": epoch}
+
+    def share(self, processes: int) -> Self | None:
+        """Return the settings of one of several processes."""
+        share = super().share(processes)
+        if share is None or self.minibatch % processes:
+            return None
+        return replace(share, minibatch=self.minibatch // processes)
 
     def loss(
         self, trainer: Trainer, rollout: Rollout, rows: Tensor, advantage: Tensor, target: Tensor
@@ -84,9 +93,12 @@ class PPO(NetworkLearner):
             The loss, a scalar, and the values (5,) named by `LOSSES`.
         """
         logits, value = trainer.network(rollout.features.at(rows))
-        log_ratio = log_probability(logits, rollout.action[rows]) - rollout.logp[rows]
+        logp, entropy = log_probability_and_entropy(logits, rollout.action[rows])
+        log_ratio = logp - rollout.logp[rows]
         ratio = log_ratio.exp()
-        gain = clipped_gain(ratio, normalised(advantage[rows]), self.clip)
+        gain = clipped_gain(
+            ratio, normalised(advantage[rows], *trainer.moments(advantage[rows])), self.clip
+        )
         policy_loss = -gain.mean()
         value_loss = 0.5 * self.value_loss(
             value * rollout.unit[rows],
@@ -94,7 +106,7 @@ class PPO(NetworkLearner):
             target[rows],
             trainer.return_std,
         )
-        mean_entropy = entropy(logits).mean()
+        mean_entropy = entropy.mean()
         bonus = self.entropy * trainer.progress_remaining * mean_entropy
         loss = policy_loss + self.value_weight * value_loss - bonus
         with torch.no_grad():
@@ -131,6 +143,9 @@ def clipped_gain(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
     return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
 
 
-def normalised(advantage: Tensor) -> Tensor:
-    """Return the advantages (n,) of a minibatch with mean 0 and standard deviation 1."""
-    return (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
+def normalised(advantage: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return the advantages (n,) of a minibatch with mean 0 and standard deviation 1.
+
+    `mean` and `std` are those of the minibatch, of which `advantage` may be a part.
+    """
+    return (advantage - mean) / (std + 1e-8)

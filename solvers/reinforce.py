@@ -10,12 +10,13 @@ per batch of episodes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from bench.errors import UserError
-from solvers.rl.rollouts import Rollout, entropy, log_probability
+from solvers.rl.rollouts import Rollout, log_probability_and_entropy
 from solvers.rl.trainer import Trainer
 from solvers.rl.training import NetworkLearner
 
@@ -47,6 +48,10 @@ class Reinforce(NetworkLearner):
                 "sample or multistart"
             )
 
+    def share(self, processes: int) -> Self | None:
+        """Return the settings of one of several processes: whole groups."""
+        return None if self.num_envs // self.group % processes else super().share(processes)
+
     def collect(self, trainer: Trainer) -> Rollout:
         """Return one whole episode of every environment."""
         return trainer.collector.collect_episodes(self.group)
@@ -60,18 +65,22 @@ class Reinforce(NetworkLearner):
         advantage = leave_one_out_advantage(returns, self.group)
         # where all returns are equal but for rounding, no full step is made along the rounding
         noise = ROUNDING * returns.abs().mean() + 1e-8
-        weight = (advantage / (advantage.std() + noise)).expand_as(rollout.taken).flatten()
+        weight = (
+            (advantage / (trainer.moments(advantage)[1] + noise)).expand_as(rollout.taken).flatten()
+        )
         taken = rollout.taken.flatten().nonzero().squeeze(1)
+        count = trainer.group.mean_(torch.tensor(float(len(taken))))
         entropy_weight = self.entropy * trainer.progress_remaining
         losses = torch.zeros(2, device=weight.device)
         for rows in taken.split(self.chunk):
             logits, _ = trainer.network(rollout.features.at(rows))
-            logp = log_probability(logits, rollout.action[rows])
-            policy_loss = -(weight[rows] * logp).sum() / len(taken)
-            mean_entropy = entropy(logits).sum() / len(taken)
+            logp, entropy = log_probability_and_entropy(logits, rollout.action[rows])
+            policy_loss = -(weight[rows] * logp).sum() / count
+            mean_entropy = entropy.sum() / count
             trainer.backward(policy_loss - entropy_weight * mean_entropy)
             losses += torch.stack([policy_loss, mean_entropy]).detach()
         trainer.step()
+        trainer.group.mean_(losses)
         return dict(zip(("losses/policy", "losses/entropy"), losses.tolist(), strict=True))
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.instance import Instance
+from bench.simulator.view import from_simulator
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -51,7 +52,7 @@ class BatchedEnvs:
     @torch.no_grad()
     def observe(self) -> tuple[Floats, Bools]:
         """Return observations (B, F) and action masks (B, A)."""
-        features = self._collector.features()
+        features = self._collector.network.featurize(from_simulator(self._collector.simulator))
         return self._collector.network.flatten(features).numpy(), features.mask.numpy()
 
     def step(self, actions: NDArray[np.int64]) -> tuple[Floats, Bools]:

@@ -108,9 +108,9 @@ def rows(threads: int, rounds: int = 5, instances: int = 256, only: str = "") ->
     if only in ("", "mlp"):
         yield from mlp_rows(draw_instances(instances, [10, 10]), rounds, peak)
     if only in ("", "pairs"):
-        yield from learner_rows(
-            create_learner(device="cpu"), draw_instances(instances), rounds, peak
-        )
+        small = draw_instances(instances)
+        yield from learner_rows(create_learner(device="cpu"), small, rounds, peak)
+        yield process_row(create_learner(device="cpu"), small, rounds)
         for engine, rate in EARLIER.items():
             note = f"not measured here; an earlier figure is {rate:,} samples/s; networks differ"
             yield row({}, engine, "end to end", note=note)
@@ -164,6 +164,20 @@ def learner_rows(learner: Any, instances: list[Instance], rounds: int, peak: Wor
     measured = phases(learner, instances)
     rates = measure(measured, rounds, torch.device(learner.device))
     yield from phase_rows(learner, measured, rates, peak)
+
+
+def process_row(learner: Any, instances: list[Instance], rounds: int) -> Row:
+    """Measure the training in two processes in turn with that in one; return its row."""
+    alone = learner.trainer(instances, Setting())
+    decisions = learner.num_envs * learner.steps
+    with learner.trainer_in_processes(2, instances, Setting()) as trainer:
+        measured = {
+            1: Phase(alone.train_iteration, decisions),
+            2: Phase(trainer.train_iteration, decisions),
+        }
+        rates = measure(measured, rounds, torch.device("cpu"))
+    times = f"{rates[2][0] / rates[1][0]:.2f} times the rate of one process by the wall clock"
+    return row(vars(learner), "ours, 2 processes", "end to end", rates[2][0], note=times)
 
 
 def phase_rows(

@@ -35,6 +35,11 @@ class InstancePool:
         self.episodes_per_instance = episodes_per_instance
         self.indices = list(range(len(simulator.instances)))  # row -> index in the train split
         self.due = 0.0  # instances to be renewed
+        self.rank, self.size = 0, 1
+
+    def take_turns(self, rank: int, size: int) -> None:
+        """Draw only every `size`-th instance: processes that train together draw different ones."""
+        self.rank, self.size = rank, size
 
     def renew(self, episodes: float) -> None:
         """Renew the instances that are due after `episodes` more episodes."""
@@ -44,7 +49,8 @@ class InstancePool:
         oldest = sorted(idle, key=lambda row: self.indices[row])[: int(self.due)]
         self.due -= len(oldest)
         first = max(self.indices) + 1
-        self._draw(oldest, list(range(first, first + len(oldest))))
+        first += (self.rank - first) % self.size
+        self._draw(oldest, [first + self.size * i for i in range(len(oldest))])
 
     def _draw(self, rows: list[int], indices: list[int]) -> None:
         """Let the instances `indices` of the train split take the place of the rows."""

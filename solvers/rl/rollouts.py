@@ -89,10 +89,14 @@ def log_probability(logits: Tensor, action: Tensor) -> Tensor:
     return logits.log_softmax(dim=1).gather(1, action[:, None])[:, 0]
 
 
-def entropy(logits: Tensor) -> Tensor:
-    """Return the entropy (B,), in nats, of the softmax of logits (B, A); some may be -inf."""
+def log_probability_and_entropy(logits: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the log-probability (B,) of actions (B,), and the entropy (B,) of the softmax in nats.
+
+    Of the logits (B, A) some may be -inf.
+    """
     logp = logits.log_softmax(dim=1)
-    return -(logp.exp() * logp.clamp(min=-1e9)).sum(dim=1)
+    entropy = -(logp.exp() * logp.clamp(min=-1e9)).sum(dim=1)
+    return logp.gather(1, action[:, None])[:, 0], entropy
 
 
 class RolloutCollector:
@@ -132,13 +136,9 @@ class RolloutCollector:
         count = len(self.simulator.instances)
         return torch.randint(count, (n,), generator=self.generator, device=device)
 
-    def features(self) -> Features:
-        """Return the network's input for the current decisions of all environments."""
-        return self.network.featurize(from_simulator(self.simulator))
-
     def policy_output(self) -> PolicyOutput:
         """Return the network's output for the current decisions of all environments."""
-        features = self.features()
+        features = self.network.featurize(from_simulator(self.simulator))
         logits, value = self.network(features)
         unit = value_unit(self.simulator, features)
         return PolicyOutput(features, logits, value * unit, unit)

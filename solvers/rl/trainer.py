@@ -7,10 +7,9 @@ algorithm (`solvers.ppo`, `solvers.a2c`, `solvers.reinforce`).
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,9 @@ from bench.errors import UserError
 from bench.logs.episodes import EpisodeRecorder
 from bench.simulator.tensors import TensorSimulator
 from solvers.networks.base import Network
+from solvers.rl.flat_weights import FlatWeights
+from solvers.rl.instance_pool import InstancePool
+from solvers.rl.process_group import ProcessGroup
 from solvers.rl.rollouts import Rollout, RolloutCollector
 
 
@@ -44,6 +46,16 @@ class OnPolicyAlgorithm(Protocol):
         """Change the network by what `rollout` holds; return the metrics to log."""
 
 
+class Workers(Protocol):
+    """Further processes that train with one, which leads them."""
+
+    def begin_iteration(self) -> None:
+        """Let every one run an iteration, beside that of the leading process."""
+
+    def states(self) -> list[dict[str, Any]]:
+        """Return the state of every one, between two iterations."""
+
+
 class Trainer:
     """A network in training.
 
@@ -59,6 +71,13 @@ class Trainer:
         Of the generator of all random numbers but the initial weights.
     total_decisions
         The budget: the learning rate and the entropy bonus fall to 0 until it is spent.
+
+    Attributes
+    ----------
+    group, workers
+        The processes that train together, and those that this one leads; at first it is alone.
+    pool
+        Renews the training instances; None where they stay.
     """
 
     def __init__(
@@ -71,15 +90,20 @@ class Trainer:
     ) -> None:
         self.learner = learner
         self.network = network
+        self.weights = FlatWeights(network)
+        self.group = ProcessGroup()
+        self.workers: Workers | None = None
+        self.pool: InstancePool | None = None
         self.total_decisions = total_decisions
         self.generator = torch.Generator(simulator.device).manual_seed(seed)
         self.collector = RolloutCollector(network, simulator, self.generator, learner.recorder)
-        self.optimizer = learner.optimizer(network.parameters())
+        self.optimizer = learner.optimizer([self.weights.flat])
         self.decisions = 0
         self.return_std = 0.0  # running mean of the returns' standard deviation; 0: no returns yet
         # sums over one training iteration
         self.loss_sum = torch.zeros((), device=simulator.device)
         self.grad_norm_sum = torch.zeros((), device=simulator.device)
+        self.cpu_seconds_of_others = 0.0  # in the last iteration, of the other processes
 
     @property
     def done(self) -> bool:
@@ -99,7 +123,9 @@ class Trainer:
         UserError
             If a loss or a gradient is not finite.
         """
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
+        if self.workers is not None:
+            self.workers.begin_iteration()
         self.anneal_learning_rate()
         rollout = self.learner.collect(self)
         collected = time.perf_counter()
@@ -107,14 +133,20 @@ class Trainer:
         self.grad_norm_sum.zero_()
         values = self.learner.update(self, rollout)
         self.check_finite()
-        taken = int(rollout.taken.sum())
-        self.decisions += taken
+        if self.pool is not None:
+            self.pool.renew(float(rollout.finished[0]))
+        cpu_seconds = time.process_time() - cpu_began
+        counts = [float(rollout.taken.sum()), *rollout.finished.tolist(), cpu_seconds]
+        sums = self.group.mean_(torch.tensor(counts, dtype=torch.float64)) * self.group.size
+        taken, episodes, returns, all_cpu_seconds = sums.tolist()
+        self.cpu_seconds_of_others = all_cpu_seconds - cpu_seconds
+        self.decisions += int(taken)
         spent = time.perf_counter() - began
         values |= {"charts/SPS": taken / spent, "charts/rollout_share": (collected - began) / spent}
-        values["charts/episodes"] = float(rollout.finished[0])
+        values["charts/episodes"] = episodes
         values["charts/learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        if not math.isnan(mean := rollout.episodic_return):
-            values["charts/episodic_return"] = mean
+        if episodes:
+            values["charts/episodic_return"] = returns / episodes
         return values
 
     def check_finite(self) -> None:
@@ -134,24 +166,85 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learner.lr * self.progress_remaining
 
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of x (n,) and those of the other processes."""
+        if self.group.size == 1:
+            return x.mean(), x.std(correction=0)
+        moments = self.group.mean_(torch.stack([x.mean(), x.double().square().mean()]))
+        mean, square = moments
+        return mean.float(), (square - mean**2).clamp(min=0.0).sqrt().float()
+
     def update_return_std(self, returns: Tensor) -> None:
         """Include the standard deviation of the returns (n,) of a rollout in `return_std`.
 
         Errors of the critic are divided by it, so that the value loss has the same magnitude on
         every dataset and for every objective.
         """
-        std = float(returns.std(correction=0)) + 1e-8
+        std = float(self.moments(returns)[1]) + 1e-8
         self.return_std = std if self.return_std == 0.0 else 0.95 * self.return_std + 0.05 * std
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of `loss` to the gradients."""
-        loss.backward()
+        """Add the gradient of `loss`, a mean over the share of this process, to the gradient."""
+        assert self.weights.flat.grad is not None  # `FlatWeights` sets it
+        self.weights.flat.grad += self.weights.gradient(loss)
         self.loss_sum += loss.detach()
 
-    def step(self) -> None:
-        """Clip the norm of the accumulated gradients, take one optimizer step, set them to 0."""
-        self.grad_norm_sum += nn.utils.clip_grad_norm_(
-            self.network.parameters(), self.learner.max_grad_norm
-        )
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+    def step(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Clip the norm of the gradient, take one step of an optimizer, set the gradient to 0.
+
+        Default: the optimizer of the trainer.
+        """
+        self.clip_gradient()
+        (optimizer or self.optimizer).step()
+        (optimizer or self.optimizer).zero_grad(set_to_none=False)
+
+    def clip_gradient(self) -> None:
+        """Replace the gradient by its mean over all processes, with a norm of `max_grad_norm`."""
+        self.group.mean_(cast(Tensor, self.weights.flat.grad))
+        norm = nn.utils.clip_grad_norm_(self.weights.flat, self.learner.max_grad_norm)
+        self.grad_norm_sum += norm
+
+    # -- states, for checkpoints and for other processes -------------------------------------------
+
+    def shared_state(self) -> dict[str, Any]:
+        """Return what all processes that train together have in common."""
+        return {
+            "weights": self.weights.flat.detach(),
+            "optimizer": self.optimizer.state_dict(),
+            "return_std": self.return_std,
+            "decisions": self.decisions,
+        }
+
+    def episode_state(self) -> dict[str, Any]:
+        """Return the state of the episodes that this process is playing."""
+        return {
+            "generator": self.generator.get_state(),
+            "environments": self._environments(),
+            "pool": None if self.pool is None else self.pool.state(),
+        }
+
+    def restore_shared(self, state: dict[str, Any]) -> None:
+        """Begin with a state that `shared_state` returned, and the episodes if it has them."""
+        self.weights.flat.data.copy_(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.return_std = state["return_std"]
+        self.decisions = state["decisions"]
+        if "environments" in state:
+            self.restore_episodes(state)
+
+    def restore_episodes(self, state: dict[str, Any]) -> None:
+        """Go on with the episodes of a state that `episode_state` returned.
+
+        New ones begin where it has none, or those of another number of environments.
+        """
+        self.generator.set_state(state["generator"].cpu())
+        if self.pool is not None:
+            self.pool.restore(state["pool"])
+        tensors, saved = self._environments(), state["environments"]
+        if [one.shape for one in tensors] == [one.shape for one in saved]:
+            for tensor, value in zip(tensors, saved, strict=True):
+                tensor.copy_(value)
+
+    def _environments(self) -> list[Any]:
+        """Return the tensors that hold the state of the training environments."""
+        return [self.collector.returns_so_far, *self.collector.simulator.state]

@@ -18,6 +18,7 @@ from solvers.networks.features import featurize
 from solvers.networks.pairwise import PairwiseNetwork
 from solvers.networks.policy import NetworkPolicy
 from solvers.rl.rollouts import play_greedily
+from solvers.rl.trainer import Trainer
 from solvers.rl.training import NetworkLearner
 
 CPU = torch.device("cpu")
@@ -250,6 +251,13 @@ def flat_gradient(network: PairwiseNetwork) -> Tensor:
     ]
     network.zero_grad()
     return torch.cat(rows).double()
+
+
+def take_gradient(trainer: Trainer) -> Tensor:
+    """Return the gradient (P,) float64 of a trainer, and clear it."""
+    gradient = trainer.weights.flat.grad.double()
+    trainer.weights.flat.grad.zero_()
+    return gradient
 
 
 def confident_network(width: int = 8, seed: int = 0) -> PairwiseNetwork:

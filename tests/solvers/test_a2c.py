@@ -16,10 +16,10 @@ from tests.solvers.learning import (
     confident_network,
     exact_gradient,
     fit,
-    flat_gradient,
     lowest_untrained_regret,
     regret,
     small_learner,
+    take_gradient,
     three_tasks,
 )
 
@@ -45,7 +45,7 @@ def test_the_gradient_is_that_of_the_expected_return():
 
     def keep_gradient() -> None:
         # the loss is a mean over the three decisions of each episode, in standard deviations
-        found.append(flat_gradient(network) * -3 * trainer.return_std)
+        found.append(take_gradient(trainer) * -3 * trainer.return_std)
 
     trainer.step = keep_gradient
     for _ in range(16):

@@ -17,9 +17,9 @@ from bench.errors import UserError
 from bench.setting import Setting
 from solvers.a2c import A2C
 from solvers.a3c import A3C, SharedState, Worker
+from solvers.rl.checkpointed_trainer import CheckpointedTrainer
 from solvers.rl.rollouts import Rollout
 from solvers.rl.trainer import Trainer
-from solvers.rl.training import CheckpointedTrainer
 from tests.solvers.learning import (
     COMMIT,
     CPU,

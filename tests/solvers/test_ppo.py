@@ -16,10 +16,10 @@ from tests.solvers.learning import (
     confident_network,
     exact_gradient,
     fit,
-    flat_gradient,
     lowest_untrained_regret,
     regret,
     small_learner,
+    take_gradient,
     three_tasks,
 )
 
@@ -40,8 +40,10 @@ def test_gains_are_clipped_if_the_policy_has_moved_enough():
 
 
 def test_advantages_are_normalised():
-    assert normalised(torch.tensor([1.0, 3.0])).tolist() == pytest.approx([-1.0, 1.0])
-    assert normalised(torch.tensor([4.0])).tolist() == [0.0]
+    for advantage, expected in ([1.0, 3.0], [-1.0, 1.0]), ([4.0], [0.0]):
+        x = torch.tensor(advantage)
+        found = normalised(x, x.mean(), x.std(correction=0))
+        assert found.tolist() == pytest.approx(expected)
 
 
 def test_a_prediction_gains_nothing_by_moving_further_than_the_clip_range():
@@ -72,7 +74,7 @@ def test_the_gradient_is_that_of_the_expected_return():
         r = rollout
         advantage = gae(r.reward, r.value, r.next_value, r.terminated, r.truncated, 1.0, 1.0)
         # the loss is a mean over the three decisions of each episode, and normalised
-        found.append(flat_gradient(network) * -3 * float(advantage.std(correction=0)))
+        found.append(take_gradient(trainer) * -3 * float(advantage.std(correction=0)))
 
     trainer.step = keep_gradient
     for _ in range(16):

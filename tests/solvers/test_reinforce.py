@@ -18,10 +18,10 @@ from tests.solvers.learning import (
     confident_network,
     exact_gradient,
     fit,
-    flat_gradient,
     lowest_untrained_regret,
     regret,
     small_learner,
+    take_gradient,
     three_tasks,
 )
 
@@ -47,7 +47,7 @@ def estimates(
     def keep_gradient() -> None:
         std = leave_one_out_advantage(rollout.reward.sum(dim=0), learner.group).std()
         decisions_per_episode = int(rollout.taken.sum()) / learner.num_envs
-        found.append(-flat_gradient(network) * float(std) * decisions_per_episode)
+        found.append(-take_gradient(trainer) * float(std) * decisions_per_episode)
 
     trainer.step = keep_gradient
     for _ in range(count):
@@ -86,7 +86,7 @@ def test_nothing_is_learned_from_equal_episodes():
     learner = small_learner(Reinforce, num_envs=64, group=8, entropy=0.0)
     simulator = TensorSimulator([alone], COMMIT, 64, shaped=True)
     trainer = Trainer(learner, network, simulator, seed=1, total_decisions=10**9)
-    trainer.step = lambda: found.append(flat_gradient(network).norm())
+    trainer.step = lambda: found.append(take_gradient(trainer).norm())
     rollout = learner.collect(trainer)
     learner.update(trainer, rollout)
     assert rollout.reward.sum(dim=0).unique().numel() > 1, "this test needs rounding errors"

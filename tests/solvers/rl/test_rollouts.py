@@ -18,8 +18,8 @@ from solvers.networks.pairwise import PairwiseNetwork
 from solvers.networks.policy import NetworkPolicy
 from solvers.rl.rollouts import (
     RolloutCollector,
-    entropy,
     log_probability,
+    log_probability_and_entropy,
     play_greedily,
     sample,
     value_unit,
@@ -177,8 +177,11 @@ def test_entropy_is_in_nats_and_ignores_illegal_actions():
     logits = torch.tensor(
         [[1.0, 1.0, -torch.inf, 1.0], [-torch.inf, 5.0, -torch.inf, -torch.inf]], requires_grad=True
     )
-    assert entropy(logits).tolist() == pytest.approx([np.log(3), 0.0])
-    entropy(logits)[0].backward()
+    action = torch.tensor([0, 1])
+    logp, entropy = log_probability_and_entropy(logits, action)
+    assert entropy.tolist() == pytest.approx([np.log(3), 0.0])
+    assert torch.equal(logp, log_probability(logits, action))
+    entropy[0].backward()
     assert torch.isfinite(logits.grad).all()
 
 

@@ -177,16 +177,17 @@ def test_a_non_finite_value_stops_the_run_and_keeps_the_last_finite_state(
     spoil = NanFrom(40 if name == "ppo" else 4)
     module = sys.modules[LEARNERS[name]["kind"].__module__]
     if where == "loss":
+        name_of_function = "log_probability_and_entropy"
+        old = getattr(module, name_of_function)
         monkeypatch.setattr(
-            module, "entropy", lambda logits, old=module.entropy: spoil(old(logits))
+            module, name_of_function, lambda *given: (old(*given)[0], spoil(old(*given)[1]))
         )
     else:
         old = torch.nn.utils.clip_grad_norm_
 
-        def clip(parameters, most):
-            parameters = list(parameters)
-            parameters[0].grad = spoil(parameters[0].grad)
-            return old(parameters, most)
+        def clip(weights, most):
+            weights.grad = spoil(weights.grad)
+            return old(weights, most)
 
         monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
     logger = MemoryLogger(tmp_path)
