@@ -168,7 +168,7 @@ class Instance:
         """
         covered = np.zeros(self.duration.shape, dtype=bool)
         for t in range(self.n_types):
-            for capacity in np.unique(self.capacity[self.agent_type == t], axis=0):
+            for capacity in set(map(tuple, self.capacity[self.agent_type == t].tolist())):
                 covered[:, t] |= (self.demand[:, t] <= capacity).all(axis=-1)
         covered &= self.duration != NOT_ELIGIBLE
         if self.quota is not None:

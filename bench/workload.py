@@ -84,6 +84,9 @@ class Workload:
     outages: Sequence[tuple[int, float, float]] = ()
     tick_seconds: float = 60.0
     name: str = ""
+    _speedups: dict[int, float] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )  # found so far
 
     def compile(self) -> Instance:
         """Return the instance in matrix form, with T = len(types) and resources `RESOURCES`.
@@ -131,10 +134,10 @@ class Workload:
         rate = self.rate[task.model].get(agent_type.name)
         if rate is None:
             return None
-        workers = task.gpus if agent_type.accelerated else 1
-        return task.data / agent_type.bandwidth + task.compute / (
-            rate * interpolate(self.speedup, max(workers, 1))
-        )
+        workers = max(task.gpus, 1) if agent_type.accelerated else 1
+        if workers not in self._speedups:
+            self._speedups[workers] = interpolate(self.speedup, workers)
+        return task.data / agent_type.bandwidth + task.compute / (rate * self._speedups[workers])
 
     def _check(self) -> None:
         _require_positive("tick_seconds", self.tick_seconds)

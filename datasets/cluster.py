@@ -185,6 +185,10 @@ class Cluster(DrawnInstances):
         self._accelerated = {t.name for t in self.types if t.accelerated}
         self._most_gpus = max(agent.gpus for agent in self.agents)
         self._largest: dict[tuple[str, int], Agent] = {}
+        self._capacities = {  # type -> (gpus, cpus, memory) of its agents
+            t.name: sorted({agent[1:] for agent in self.agents if agent.type == t.name})
+            for t in self.types
+        }
         # The quantile at which each table of times reaches `longest`.
         self._cut_quantile = {
             name: interpolate({seconds: q for q, seconds in table.items()}, longest)
@@ -275,11 +279,11 @@ class Cluster(DrawnInstances):
         return min(p for p in times if p is not None)
 
     def _fits(self, task: Task, agent_type: AgentType) -> bool:
-        demand = (task.gpus if agent_type.accelerated else 0, task.cpus, task.memory)
-        return any(
-            a.type == agent_type.name and all(x <= y for x, y in zip(demand, a[1:], strict=True))
-            for a in self.agents
-        )
+        gpus, cpus, memory = task.gpus if agent_type.accelerated else 0, task.cpus, task.memory
+        for capacity in self._capacities[agent_type.name]:
+            if gpus <= capacity[0] and cpus <= capacity[1] and memory <= capacity[2]:
+                return True
+        return False
 
     # -- the instance as a whole ---------------------------------------------------------------
 
