@@ -11,11 +11,12 @@ standard deviation of the returns.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from solvers.rl.cuda_graphs import GraphedCall
 from solvers.rl.rollouts import Rollout, log_probability_and_entropy
 from solvers.rl.trainer import Trainer
 from solvers.rl.training import NetworkLearner
@@ -47,18 +48,20 @@ class PPO(NetworkLearner):
         """
         advantage, target = rollout.advantages(self.gamma, self.gae_lambda)
         trainer.update_return_std(target)
+        minibatches = trainer.minibatches
+        if minibatches is None or not minibatches.is_of(rollout):
+            minibatches = trainer.minibatches = Minibatches(self, trainer, rollout)
+        minibatches.advantage.copy_(advantage)
+        minibatches.target.copy_(target)
         losses = torch.zeros(len(LOSSES))
         epoch = 0
         while epoch < self.epochs and losses[LOSSES.index("approx_kl")] <= self.max_kl:
             epoch += 1
             order = torch.randperm(len(target), generator=trainer.generator, device=target.device)
-            losses = torch.zeros(len(LOSSES), device=target.device)  # means over the epoch
+            minibatches.losses.zero_()
             for rows in order.split(self.minibatch):
-                loss, values = self.loss(trainer, rollout, rows, advantage, target)
-                trainer.backward(loss)
-                trainer.step()
-                losses += values * len(rows) / len(target)
-            trainer.group.mean_(losses)
+                minibatches.update(rows)
+            losses = trainer.group.mean_(minibatches.losses)
         logged = {
             f"losses/{name}": value for name, value in zip(LOSSES, losses.tolist(), strict=True)
         }
@@ -104,10 +107,10 @@ class PPO(NetworkLearner):
             value * rollout.unit[rows],
             rollout.value.flatten()[rows],
             target[rows],
-            trainer.return_std,
+            trainer.return_unit,
         )
         mean_entropy = entropy.mean()
-        bonus = self.entropy * trainer.progress_remaining * mean_entropy
+        bonus = self.entropy * trainer.progress * mean_entropy
         loss = policy_loss + self.value_weight * value_loss - bonus
         with torch.no_grad():
             approx_kl = ((ratio - 1) - log_ratio).mean()  # http://joschu.net/blog/kl-approx.html
@@ -116,7 +119,7 @@ class PPO(NetworkLearner):
             return loss, torch.stack(values)
 
     def value_loss(
-        self, value: Tensor, old_value: Tensor, target: Tensor, return_std: float
+        self, value: Tensor, old_value: Tensor, target: Tensor, return_std: Any
     ) -> Tensor:
         """Return the mean squared error in standard deviations of the returns, a scalar.
 
@@ -128,7 +131,7 @@ class PPO(NetworkLearner):
         value, old_value, target
             (n,) prediction now, prediction when the decision was taken, and return to go.
         return_std
-            Standard deviation of the returns.
+            Standard deviation of the returns: a number or a scalar.
         """
         error = ((value - target) / return_std).square()
         if self.clip_value is not None:
@@ -136,6 +139,56 @@ class PPO(NetworkLearner):
             clipped = old_value + (value - old_value).clamp(-limit, limit)
             error = torch.maximum(error, ((clipped - target) / return_std).square())
         return error.mean()
+
+
+class Minibatches:
+    """The updates of one rollout's minibatches, which can be recorded as a CUDA graph.
+
+    Parameters
+    ----------
+    learner, trainer
+        The algorithm, and what it changes.
+    rollout
+        Later ones overwrite it.
+
+    Attributes
+    ----------
+    advantage, target
+        (S * B,) advantages, and returns to go that the critic is trained on.
+    losses
+        (5,) means, as named by `LOSSES`, so far in an epoch.
+    """
+
+    def __init__(self, learner: PPO, trainer: Trainer, rollout: Rollout) -> None:
+        self.learner = learner
+        self.trainer = trainer
+        self.rollout = rollout
+        self.advantage = torch.empty_like(rollout.logp)
+        self.target = torch.empty_like(rollout.logp)
+        self.losses = rollout.logp.new_zeros(len(LOSSES))
+        self.rows = torch.zeros_like(rollout.action[: learner.minibatch])
+        self._update_rows = GraphedCall(lambda: self._update(self.rows), trainer.graphs)
+
+    def is_of(self, rollout: Rollout) -> bool:
+        """Return whether a rollout lies in the memory of this one."""
+        memory = rollout.logp.data_ptr(), len(rollout.logp)
+        return memory == (self.rollout.logp.data_ptr(), len(self.rollout.logp))
+
+    def update(self, rows: Tensor) -> None:
+        """Make one gradient step on the decisions `rows` (n,)."""
+        if len(rows) != len(self.rows):  # the last minibatch may be smaller
+            self._update(rows)
+            return
+        self.rows.copy_(rows)
+        self._update_rows()
+
+    def _update(self, rows: Tensor) -> None:
+        loss, values = self.learner.loss(
+            self.trainer, self.rollout, rows, self.advantage, self.target
+        )
+        self.trainer.backward(loss)
+        self.trainer.step()
+        self.losses += values * (len(rows) / len(self.target))
 
 
 def clipped_gain(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:

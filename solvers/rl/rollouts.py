@@ -19,6 +19,7 @@ from bench.simulator.view import from_simulator, return_scale
 from solvers.networks.base import Network
 from solvers.networks.features import ALONE, RUNNING, TASKS, TICKS, WAITED, Features
 from solvers.rl.advantages import gae
+from solvers.rl.cuda_graphs import GraphedCall, Recorder
 
 CHECK_EVERY = (
     8  # steps between two tests of whether all episodes are over: each waits for the device
@@ -110,6 +111,8 @@ class RolloutCollector:
         Draws instances and actions.
     recorder
         Records the steps of `collect` for a logged dataset; None: nothing is recorded.
+    graphs
+        Records a step as a CUDA graph; None: every step is called.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class RolloutCollector:
         simulator: TensorSimulator,
         generator: torch.Generator,
         recorder: EpisodeRecorder | None = None,
+        graphs: Recorder | None = None,
     ) -> None:
         self.network = network
         self.simulator = simulator
@@ -128,6 +132,9 @@ class RolloutCollector:
             simulator.num_envs, dtype=torch.float64, device=simulator.device
         )
         self.buffer = RolloutBuffer(simulator.device)
+        self._graphed_step = GraphedCall(
+            self.play_step, graphs if recorder is None else None, [generator]
+        )
         simulator.restart(self._draw_instances(simulator.num_envs), all_envs=True)
 
     def _draw_instances(self, n: int) -> Tensor:
@@ -151,7 +158,8 @@ class RolloutCollector:
         """
         self.buffer.begin(steps)
         for _ in range(steps):
-            self.play_step()
+            self._graphed_step()
+            self.buffer.advance()
         self.simulator.check()
         return self.buffer.rollout(self.policy_output().value)
 
@@ -196,6 +204,7 @@ class RolloutCollector:
             self._count_finished(reward, playing & over)
             columns = {"terminated": over, "truncated": torch.zeros_like(over), "taken": playing}
             self.buffer.write(output, action.clamp(min=0), reward, **columns)
+            self.buffer.advance()
         return self.buffer.rollout(torch.zeros_like(self.returns_so_far).float())
 
     def _count_finished(self, reward: Tensor, over: Tensor) -> None:
@@ -229,11 +238,11 @@ class RolloutBuffer:
         self._written = 0
 
     def begin(self, steps: int) -> None:
-        """Begin a rollout of at least `steps` steps."""
+        """Begin a rollout of `steps` steps, which all have room; there may follow more."""
         self.step.zero_()
         self.finished.zero_()
         self._written = 0
-        self._reserve(max(steps, 1))
+        self._reserve(steps + 1)
 
     def _reserve(self, steps: int) -> None:
         """Make room for `steps` steps; what has been written is kept."""
@@ -248,8 +257,6 @@ class RolloutBuffer:
         self, output: PolicyOutput, action: Tensor, reward: Tensor, **columns: Tensor
     ) -> None:
         """Store one step of B environments: what is given, (B, ...) each, and what follows."""
-        if self._written == self._capacity:
-            self._reserve(2 * self._capacity)
         columns |= output.features._asdict()
         columns |= {"action": action, "reward": reward.float()}
         columns |= {"logp": log_probability(output.logits, action)}
@@ -259,7 +266,12 @@ class RolloutBuffer:
                 self._columns[name] = value.new_empty(self._capacity, *value.shape)
             self._columns[name].index_copy_(0, self.step, value[None])
         self.step += 1
+
+    def advance(self) -> None:
+        """Count the step that was written; a next one has room."""
         self._written += 1
+        if self._written == self._capacity:
+            self._reserve(2 * self._capacity)
 
     def rollout(self, last_value: Tensor) -> Rollout:
         """Return the steps that have been written.

@@ -18,6 +18,7 @@ from bench.errors import UserError
 from bench.logs.episodes import EpisodeRecorder
 from bench.simulator.tensors import TensorSimulator
 from solvers.networks.base import Network
+from solvers.rl.cuda_graphs import GpuRecorder, Recorder
 from solvers.rl.flat_weights import FlatWeights
 from solvers.rl.instance_pool import InstancePool
 from solvers.rl.process_group import ProcessGroup
@@ -31,6 +32,7 @@ class OnPolicyAlgorithm(Protocol):
     gamma: float
     value_weight: float
     max_grad_norm: float
+    cuda_graphs: bool
 
     @property
     def recorder(self) -> EpisodeRecorder | None:
@@ -96,10 +98,19 @@ class Trainer:
         self.pool: InstancePool | None = None
         self.total_decisions = total_decisions
         self.generator = torch.Generator(simulator.device).manual_seed(seed)
-        self.collector = RolloutCollector(network, simulator, self.generator, learner.recorder)
+        self.graphs: Recorder | None = None
+        if learner.cuda_graphs and simulator.device.type == "cuda":
+            self.graphs = GpuRecorder()
+        self.collector = RolloutCollector(
+            network, simulator, self.generator, learner.recorder, self.graphs
+        )
         self.optimizer = learner.optimizer([self.weights.flat])
         self.decisions = 0
         self.return_std = 0.0  # running mean of the returns' standard deviation; 0: no returns yet
+        # the same on the device, and the progress remaining, for what is recorded as a CUDA graph
+        self.return_unit = torch.ones((), device=simulator.device)
+        self.progress = torch.ones((), device=simulator.device)
+        self.minibatches: Any = None  # what PPO keeps from iteration to iteration
         # sums over one training iteration
         self.loss_sum = torch.zeros((), device=simulator.device)
         self.grad_norm_sum = torch.zeros((), device=simulator.device)
@@ -144,7 +155,7 @@ class Trainer:
         spent = time.perf_counter() - began
         values |= {"charts/SPS": taken / spent, "charts/rollout_share": (collected - began) / spent}
         values["charts/episodes"] = episodes
-        values["charts/learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        values["charts/learning_rate"] = float(self.optimizer.param_groups[0]["lr"])
         if episodes:
             values["charts/episodic_return"] = returns / episodes
         return values
@@ -163,8 +174,13 @@ class Trainer:
 
     def anneal_learning_rate(self) -> None:
         """Set the learning rate in proportion to the progress remaining."""
+        self.progress.fill_(self.progress_remaining)
+        lr = self.learner.lr * self.progress_remaining
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learner.lr * self.progress_remaining
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of x (n,) and those of the other processes."""
@@ -182,6 +198,7 @@ class Trainer:
         """
         std = float(self.moments(returns)[1]) + 1e-8
         self.return_std = std if self.return_std == 0.0 else 0.95 * self.return_std + 0.05 * std
+        self.return_unit.fill_(self.return_std)
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of `loss`, a mean over the share of this process, to the gradient."""

@@ -47,7 +47,7 @@ RANGES = {
 }
 LEAST_DECISIONS = 100_000  # a shorter training runs in one process
 # settings that are younger than recorded logs: with their defaults they change no hash of one
-YOUNG = ("episodes_per_instance", "max_seconds")
+YOUNG = ("episodes_per_instance", "max_seconds", "cuda_graphs")
 
 
 @dataclass(kw_only=True)
@@ -87,6 +87,7 @@ class NetworkLearner(Learner):
     save_seconds: float = 15.0
     max_seconds: float | None = None
     threads: int | None = None
+    cuda_graphs: bool = False
 
     uses_rules = True  # the training cost compares with them
     recorder: ClassVar[EpisodeRecorder | None] = None  # set on an instance by `record_episodes`
@@ -134,7 +135,10 @@ class NetworkLearner(Learner):
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return a new optimizer of `parameters`; `fused` updates all of them in one call."""
-        return torch.optim.Adam(parameters, lr=self.lr, eps=1e-5, fused=True)
+        if not self.cuda_graphs or choose_device(self.device).type == "cpu":
+            return torch.optim.Adam(parameters, lr=self.lr, eps=1e-5, fused=True)
+        lr = torch.tensor(self.lr, device="cuda")
+        return torch.optim.Adam(parameters, lr=lr, eps=1e-5, fused=True, capturable=True)
 
     @abstractmethod
     def collect(self, trainer: Trainer) -> Rollout:
