@@ -5,7 +5,7 @@
 | `environment` | commit, hardware and versions |
 | `agreement` | whether the code for the GPU does what that for the CPU does: `pytest -m gpu` |
 | `simulator` | decisions per second of random play, with and without observations |
-| `ppo` | rollout, update and both in turn at three sizes of network, with their rooflines |
+| `ppo` | rollout, update and both at three sizes of network, without and with CUDA graphs |
 | `train-NAME` | a policy and its learning curve, for each conf/gpu/NAME.yaml |
 """
 
@@ -192,8 +192,10 @@ def ppo(options: argparse.Namespace) -> Result:
         if rows and time.monotonic() > until:
             break
         settings = SIZES[options.device][1] | {"width": width, "device": options.device}
-        learner = benchmark.create_learner(**settings)
-        rows += list(benchmark.learner_rows(learner, instances, 3, peak))
+        for graphs in (False, True) if options.device == "cuda" else (False,):
+            learner = benchmark.create_learner(**settings, cuda_graphs=graphs)
+            measured = benchmark.learner_rows(learner, instances, 3, peak)
+            rows += [one | {"cuda_graphs": graphs} for one in measured]
     return {"peak_flops": peak.flops, "peak_bytes": peak.bytes, "rows": rows}
 
 

@@ -27,6 +27,7 @@ import functools
 import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -144,19 +145,29 @@ def phases(learner: Any, instances: list[Instance]) -> dict[str, Phase]:
     rollout = learner.collect(trainer)
     collect = functools.partial(learner.collect, trainer)
     update = functools.partial(learner.update, trainer, rollout)
-    rollout_work = count_work(collect, decisions)
-    update_work = count_work(update, decisions)
-    iteration_work = Work(
-        rollout_work.flops + update_work.flops, rollout_work.bytes + update_work.bytes
-    )
+    rollout_work, update_work = iteration_work(learner, instances)
+    whole = Work(rollout_work.flops + update_work.flops, rollout_work.bytes + update_work.bytes)
     simulator = learner.trainer(instances, Setting()).collector.simulator
     play_random = functools.partial(simulator.play_random, rng, 16 * learner.steps, restart=True)
     return {
         "simulator": Phase(play_random, 16 * decisions),
         "rollout": Phase(collect, decisions, rollout_work),
         "update": Phase(update, decisions, update_work),
-        "end to end": Phase(trainer.train_iteration, decisions, iteration_work),
+        "end to end": Phase(trainer.train_iteration, decisions, whole),
     }
+
+
+def iteration_work(learner: Any, instances: list[Instance]) -> tuple[Work, Work]:
+    """Return the work of a rollout and of its update; operations in CUDA graphs are counted too."""
+    learner = replace(learner, cuda_graphs=False)
+    trainer = learner.trainer(instances, Setting())
+    trainer.train_iteration()
+    decisions = learner.num_envs * learner.steps
+    rollout = learner.collect(trainer)
+    return (
+        count_work(functools.partial(learner.collect, trainer), decisions),
+        count_work(functools.partial(learner.update, trainer, rollout), decisions),
+    )
 
 
 def learner_rows(learner: Any, instances: list[Instance], rounds: int, peak: Work) -> Iterator[Row]:

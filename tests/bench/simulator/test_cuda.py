@@ -20,6 +20,7 @@ from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import BatchView, from_simulator
 from bench.speed import simulator as benchmark
 from solvers.networks.features import empty_features, featurize
+from solvers.ppo import PPO
 from solvers.rl.advantage_kernel import Steps
 from solvers.rl.advantages import gae
 
@@ -249,6 +250,42 @@ def test_kernels_run_on_the_current_stream_of_torch():
             step(simulator, tensors, rng)
         assert_same(simulator, tensors)
     assert tensors.state.env[:, STATUS].is_cuda
+
+
+@pytest.mark.skipif(bool(config.ENABLE_CUDASIM), reason="it needs CUDA graphs")
+def test_updates_by_cuda_graphs_equal_those_without():
+    trainers = []
+    for recorded in (False, True):
+        learner = PPO(
+            device="cuda",
+            num_envs=64,
+            steps=8,
+            minibatch=128,
+            width=16,
+            max_kl=1e9,
+            cuda_graphs=True,
+        )
+        trainer = learner.trainer(list(instances(np.random.default_rng(5))), Setting())
+        trainer.collector._graphed_step.recorder = None  # draws differ in a graph
+        if not recorded:
+            trainer.graphs = None
+        for _ in range(4):
+            trainer.train_iteration()
+        trainers.append(trainer)
+    assert trainers[1].minibatches._update_rows.replay is not None
+    assert_close(trainers[0].weights.flat, trainers[1].weights.flat, rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.skipif(bool(config.ENABLE_CUDASIM), reason="it needs CUDA graphs")
+def test_rollouts_by_cuda_graphs_are_legal_and_as_good_as_those_without():
+    returns = []
+    for graphs in (False, True):
+        learner = PPO(device="cuda", num_envs=256, steps=64, width=16, cuda_graphs=graphs)
+        trainer = learner.trainer(list(instances(np.random.default_rng(5))), Setting())
+        found = [learner.collect(trainer).episodic_return for _ in range(4)]  # checks legality
+        returns.append(np.mean(found))
+    assert trainer.collector._graphed_step.replay is not None
+    assert returns[1] == pytest.approx(returns[0], rel=0.1)
 
 
 def test_the_benchmark_of_random_play_on_a_gpu_returns_a_row(monkeypatch):
