@@ -19,7 +19,7 @@ from solvers.a2c import A2C
 from solvers.networks.policy import NetworkPolicy, load_policy
 from solvers.ppo import PPO
 from solvers.reinforce import Reinforce
-from solvers.rl.training import NetworkLearner
+from solvers.rl import checkpointed_trainer
 from tests.solvers.learning import (
     CPU,
     FixedDataset,
@@ -150,7 +150,7 @@ def test_the_policy_is_the_one_that_was_best_in_validation(tmp_path, monkeypatch
         validated.append({name: weight.clone() for name, weight in weights})
         return torch.full((2,), next(results))
 
-    monkeypatch.setattr(sys.modules[NetworkLearner.__module__], "play_greedily", play)
+    monkeypatch.setattr(checkpointed_trainer, "play_greedily", play)
     policy = fit(learner("a2c", validate_every=1), DATA, MemoryLogger(tmp_path), 16 * 4 * 6)
     assert len(validated) == 6
     for kept in (policy, load_policy(tmp_path / "policy.pt", CPU)):
