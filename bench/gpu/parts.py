@@ -43,7 +43,7 @@ MAX_BYTES = 15 * 2**20  # of a file that comes back
 TRAININGS = sorted(path.stem for path in (plugins.CONF / "gpu").glob("*.yaml"))
 PARTS = ("environment", "agreement", "simulator", "ppo", *(f"train-{name}" for name in TRAININGS))
 # share of the time after which a part is given up: its process ends, another goes on with the next
-LIMITS = {"environment": 0.15, "agreement": 0.25, "simulator": 0.2, "ppo": 0.2}
+LIMITS = {"environment": 0.15, "agreement": 0.25, "simulator": 0.3, "ppo": 0.2}
 GIVEN_UP = 3  # exit status of the process then
 WIDTHS = (32, 64, 128)  # of the networks that are measured
 TESTS = "tests/bench/simulator/test_cuda.py"

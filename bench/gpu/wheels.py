@@ -12,7 +12,15 @@ from bench.errors import UserError
 from bench.paths import output_folder
 from bench.programs import ArgumentParser
 
-PACKAGES = ("hydra-core", "omegaconf", "antlr4-python3-runtime", "ortools", "pooch", "filelock")
+PACKAGES = (
+    "hydra-core",
+    "omegaconf",
+    "antlr4-python3-runtime",
+    "PyYAML",
+    "ortools",
+    "pooch",
+    "filelock",
+)
 BUILT = ("antlr4-python3-runtime",)  # there is no wheel of it: it is built here
 PYTHON = "3.12"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux2014_x86_64")
