@@ -25,11 +25,10 @@ from typing import Any
 from bench.errors import UserError
 from bench.files import write_text
 from bench.gpu import adopt, wheels
-from bench.gpu.parts import GIVEN_UP, PARTS, RESULTS, read_results, run_all
+from bench.gpu.parts import GIVEN_UP, PARTS, RESULTS, SPARE, read_results, run_all
 from bench.paths import output_folder
 from bench.programs import ArgumentParser, program
 
-SPARE = 20.0  # seconds before the deadline at which trainings end, for what they write at last
 COMMANDS = {"wheels": wheels.main, "adopt": adopt.main}
 
 

@@ -43,7 +43,8 @@ MAX_BYTES = 15 * 2**20  # of a file that comes back
 TRAININGS = sorted(path.stem for path in (plugins.CONF / "gpu").glob("*.yaml"))
 PARTS = ("environment", "agreement", "simulator", "ppo", *(f"train-{name}" for name in TRAININGS))
 # share of the time after which a part is given up: its process ends, another goes on with the next
-LIMITS = {"environment": 0.15, "agreement": 0.25, "simulator": 0.3, "ppo": 0.2}
+LIMITS = {"environment": 0.15, "agreement": 0.25, "simulator": 0.3, "ppo": 0.25}
+SPARE = 40.0  # seconds after the end of a training for what it writes: policy, state and cost
 GIVEN_UP = 3  # exit status of the process then
 WIDTHS = (32, 64, 128)  # of the networks that are measured
 TESTS = "tests/bench/simulator/test_cuda.py"
@@ -80,7 +81,8 @@ def run_all(options: argparse.Namespace, deadline: float) -> None:
         results["parts"][name] = {"started": datetime.now(UTC).isoformat(timespec="seconds")}
         write_text(options.out / RESULTS, json.dumps(results))
         began = time.monotonic()
-        watch = threading.Timer(LIMITS.get(name, 1.0) * (deadline - began), os._exit, [GIVEN_UP])
+        limit = LIMITS[name] * (deadline - began) if name in LIMITS else deadline + SPARE - began
+        watch = threading.Timer(limit, os._exit, [GIVEN_UP])
         watch.daemon = True
         watch.start()
         try:
