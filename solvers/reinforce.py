@@ -9,6 +9,7 @@ per batch of episodes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -65,9 +66,9 @@ class Reinforce(NetworkLearner):
         advantage = leave_one_out_advantage(returns, self.group)
         # where all returns are equal but for rounding, no full step is made along the rounding
         noise = ROUNDING * returns.abs().mean() + 1e-8
-        weight = (
-            (advantage / (trainer.moments(advantage)[1] + noise)).expand_as(rollout.taken).flatten()
-        )
+        episodes = len(advantage) * trainer.group.size
+        std = trainer.moments(advantage)[1] * math.sqrt(episodes / (episodes - 1))
+        weight = (advantage / (std + noise)).expand_as(rollout.taken).flatten()
         taken = rollout.taken.flatten().nonzero().squeeze(1)
         count = trainer.group.mean_(torch.tensor(float(len(taken))))
         entropy_weight = self.entropy * trainer.progress_remaining

@@ -227,7 +227,7 @@ class CheckpointedTrainer(Trainer):
         """Continue from a state that `_state` returned."""
         self.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(self.weights.flat_state(state["optimizer"]))
+        self.restore_optimizer(state["optimizer"])
         self.learning_cost.restore(state["price"])
         self.restore_episodes(state)
         workers = state.get("workers", [])  # earlier versions had none

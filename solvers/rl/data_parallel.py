@@ -71,23 +71,28 @@ class RemoteDataset(Dataset):
     def training_instance(self, index: int) -> Instance:
         """Return instance `index` of the train split."""
         self._connection.send(index)
-        return cast(Instance, self._connection.recv())
+        answer = self._connection.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return cast(Instance, answer)
 
 
 def serve_instances(data: Dataset, connections: list[Any]) -> None:
-    """Send training instances to all that ask for them, until their pipes are closed.
-
-    The pipe of one whose instance cannot be drawn is closed, which ends that process.
-    """
+    """Send training instances, or why there is none, until all pipes are closed."""
     while connections:
         for connection in cast(list[Any], multiprocessing.connection.wait(connections)):
             try:
-                connection.send(data.training_instance(connection.recv()))
-            except Exception as error:
-                if not isinstance(error, EOFError | OSError):
-                    traceback.print_exc()
+                index = connection.recv()
+            except (EOFError, OSError):
                 connections.remove(connection)
-                connection.close()
+                continue
+            answer: Instance | Exception
+            try:
+                answer = data.training_instance(index)
+            except Exception as error:
+                answer = error
+            with contextlib.suppress(OSError):
+                connection.send(answer)
 
 
 class WorkerProcesses:
@@ -157,11 +162,14 @@ class WorkerProcesses:
     def __enter__(self) -> WorkerProcesses:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self._trainer.group = ProcessGroup()
         self._trainer.workers = None
         for connection in self._connections:
             connection.close()
+        if kind is not None:  # in the middle of an iteration they would wait for this process
+            for process in self._processes:
+                process.kill()
         for process in self._processes:
             process.join(timeout=10.0)
             process.kill()

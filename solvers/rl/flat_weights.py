@@ -39,10 +39,17 @@ class FlatWeights:
         """
         if len(state["param_groups"][0]["params"]) == 1:
             return state
-        found = list(state["state"].values())
+        found = state["state"]  # that of a weight without a gradient is missing
         joined = {
-            key: value if value.dim() == 0 else torch.cat([one[key].flatten() for one in found])
-            for key, value in (found[0] if found else {}).items()
+            key: value
+            if value.dim() == 0
+            else torch.cat(
+                [
+                    found[i][key].flatten() if i in found else torch.zeros(view.numel())
+                    for i, view in enumerate(self.views)
+                ]
+            )
+            for key, value in next(iter(found.values()), {}).items()
         }
         groups = [state["param_groups"][0] | {"params": [0]}]
         return {"state": {0: joined} if joined else {}, "param_groups": groups}

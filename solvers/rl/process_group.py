@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -66,14 +67,24 @@ class ProcessGroup:
 
     def _wait(self, exchange: Exchange) -> None:
         """Wait until all processes have written their numbers of this call."""
-        with exchange.lock:
+        with self._locked(exchange):
             exchange.arrived[self.rank] = self.calls
         spins = 0
         while True:
-            with exchange.lock:
+            with self._locked(exchange):
                 if int(exchange.arrived.min()) >= self.calls:
                     return
             spins += 1
             time.sleep(0 if spins < SPINS else SLEEP_SECONDS)
             if spins % LIVENESS_SLEEPS == 0:
                 self.check_others()
+
+    @contextmanager
+    def _locked(self, exchange: Exchange) -> Iterator[None]:
+        """Hold the lock inside the context; a process that died may have held it."""
+        while not exchange.lock.acquire(timeout=1.0):
+            self.check_others()
+        try:
+            yield
+        finally:
+            exchange.lock.release()

@@ -135,7 +135,13 @@ class RolloutCollector:
         self._graphed_step = GraphedCall(
             self.play_step, graphs if recorder is None else None, [generator]
         )
-        simulator.restart(self._draw_instances(simulator.num_envs), all_envs=True)
+        self.begin_episodes()
+
+    def begin_episodes(self) -> None:
+        """Begin a new episode in every environment."""
+        self.returns_so_far.zero_()
+        instances = self._draw_instances(self.simulator.num_envs)
+        self.simulator.restart(instances, all_envs=True)
 
     def _draw_instances(self, n: int) -> Tensor:
         """Return n indices of instances, drawn uniformly."""

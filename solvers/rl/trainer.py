@@ -151,7 +151,7 @@ class Trainer:
         sums = self.group.mean_(torch.tensor(counts, dtype=torch.float64)) * self.group.size
         taken, episodes, returns, all_cpu_seconds = sums.tolist()
         self.cpu_seconds_of_others = all_cpu_seconds - cpu_seconds
-        self.decisions += int(taken)
+        self.decisions += round(taken)
         spent = time.perf_counter() - began
         values |= {"charts/SPS": taken / spent, "charts/rollout_share": (collected - began) / spent}
         values["charts/episodes"] = episodes
@@ -186,7 +186,8 @@ class Trainer:
         """Return mean and standard deviation of x (n,) and those of the other processes."""
         if self.group.size == 1:
             return x.mean(), x.std(correction=0)
-        moments = self.group.mean_(torch.stack([x.mean(), x.double().square().mean()]))
+        x = x.double()
+        moments = self.group.mean_(torch.stack([x.mean(), x.square().mean()]))
         mean, square = moments
         return mean.float(), (square - mean**2).clamp(min=0.0).sqrt().float()
 
@@ -243,11 +244,17 @@ class Trainer:
     def restore_shared(self, state: dict[str, Any]) -> None:
         """Begin with a state that `shared_state` returned, and the episodes if it has them."""
         self.weights.flat.data.copy_(state["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.restore_optimizer(state["optimizer"])
         self.return_std = state["return_std"]
         self.decisions = state["decisions"]
         if "environments" in state:
             self.restore_episodes(state)
+
+    def restore_optimizer(self, state: dict[str, Any]) -> None:
+        """Go on with what the optimizer of a checkpoint has found; its settings stay."""
+        groups = self.optimizer.state_dict()["param_groups"]
+        found = self.weights.flat_state(state)["state"]
+        self.optimizer.load_state_dict({"state": found, "param_groups": groups})
 
     def restore_episodes(self, state: dict[str, Any]) -> None:
         """Go on with the episodes of a state that `episode_state` returned.
@@ -261,6 +268,8 @@ class Trainer:
         if [one.shape for one in tensors] == [one.shape for one in saved]:
             for tensor, value in zip(tensors, saved, strict=True):
                 tensor.copy_(value)
+        else:  # those that have begun may play instances that the pool has replaced
+            self.collector.begin_episodes()
 
     def _environments(self) -> list[Any]:
         """Return the tensors that hold the state of the training environments."""

@@ -8,6 +8,7 @@ doi:10.1137/0330046).
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from abc import abstractmethod
@@ -98,6 +99,10 @@ class NetworkLearner(Learner):
         if self.decoding not in DECODINGS:
             raise UserError(
                 f"solver.decoding: value {self.decoding!r}: must be one of {', '.join(DECODINGS)}"
+            )
+        if self.cuda_graphs and self.network != "pairs":
+            raise UserError(
+                f"solver.cuda_graphs: value true: not for solver.network={self.network}; set false"
             )
         if self.network not in (kinds := trainable_kinds()):
             raise UserError(
@@ -204,7 +209,8 @@ class NetworkLearner(Learner):
         logger.summary(facts)
         trainer.network.load_state_dict(trainer.best_weights)
         shaped = bool(trainer.collector.simulator.tables.shaped)
-        policy = NetworkPolicy(trainer.network, self.window, device, shaped, facts)
+        network = copy.deepcopy(trainer.network)  # its weights are no views of one tensor
+        policy = NetworkPolicy(network, self.window, device, shaped, facts)
         policy.save(logger.folder / "policy.pt")
         return policy
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from solvers.networks.policy import NetworkPolicy
 from solvers.ppo import PPO
 from solvers.reinforce import Reinforce
 from solvers.rl import training
-from solvers.rl.data_parallel import WorkerProcesses
+from solvers.rl.data_parallel import RemoteDataset, WorkerProcesses, serve_instances
+from solvers.rl.process_group import Exchange, ProcessGroup
 from tests.solvers.learning import (
     FixedDataset,
     MemoryLogger,
@@ -183,3 +185,28 @@ def test_as_many_processes_as_threads_that_can_share_the_work(one, threads, deci
     budget = Budget(decisions=decisions, threads=threads)
     assert one.process_count(budget, torch.device("cpu")) == expected
     assert one.process_count(budget, torch.device("cuda")) == 1
+
+
+def test_a_process_that_died_with_the_lock_is_noticed():
+    context = torch.multiprocessing.get_context("spawn")
+    exchange = Exchange.of(2, 4, context)
+    exchange.lock.acquire()
+
+    def check() -> None:
+        raise UserError("it has died")
+
+    with pytest.raises(UserError, match="it has died"):
+        ProcessGroup(0, 2, exchange, check).mean_(torch.zeros(1))
+
+
+def test_why_an_instance_cannot_be_drawn_reaches_the_process_that_asked():
+    class Broken(FixedDataset):
+        def training_instance(self, index: int) -> Instance:
+            raise UserError(f"dataset: instance {index} cannot be drawn")
+
+    answers, asks = torch.multiprocessing.get_context("spawn").Pipe()
+    data = Broken(random_instance, 1)
+    threading.Thread(target=serve_instances, args=(data, [answers]), daemon=True).start()
+    with pytest.raises(UserError, match="instance 7 cannot be drawn"):
+        RemoteDataset(asks).training_instance(7)
+    asks.close()
