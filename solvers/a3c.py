@@ -10,13 +10,11 @@ when the budget is spent.
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch import multiprocessing as processes
@@ -27,6 +25,7 @@ from bench.instance import Instance
 from bench.setting import Setting
 from solvers.a2c import A2C
 from solvers.rl.checkpointed_trainer import CheckpointedTrainer
+from solvers.rl.process_group import begin_worker
 from solvers.rl.trainer import Trainer
 
 POLL_SECONDS = 0.1  # between two checks of the main process
@@ -67,8 +66,6 @@ class A3C(A2C):
         if trainer.done:
             return
         shared = SharedState.of(trainer, self.workers)
-        # a resumed run plays other episodes than the interrupted one
-        seed = trainer.collector.generator.initial_seed() + trainer.decisions
         context = processes.get_context("spawn")
         stop = context.Event()
         messages = context.SimpleQueue()
@@ -77,7 +74,10 @@ class A3C(A2C):
         workers = [
             context.Process(
                 target=run_worker,
-                args=(self, rank, train, setting, seed, shared, total, stop, messages),
+                args=(
+                    *(self, rank, train, setting, trainer.seed_of(rank)),
+                    *(shared, total, stop, messages),
+                ),
                 daemon=True,
             )
             for rank in range(self.workers)
@@ -183,7 +183,7 @@ class Worker(Trainer):
         """Copy the shared weights to the network of this worker."""
         self.weights.flat.data.copy_(self.shared_weights.data)
 
-    def step(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+    def step(self) -> None:
         """Apply the gradients of this worker to the shared weights, unless they are not finite.
 
         The learning rate is set anew: a worker that was delayed must not make a step with the
@@ -212,7 +212,7 @@ def run_worker(
     Parameters
     ----------
     learner, instances, setting, seed, shared, total_decisions
-        As for `Worker`; the worker's own seed is drawn from `seed` and `rank`.
+        As for `Worker`.
     rank
         Number of the worker.
     stop
@@ -220,13 +220,8 @@ def run_worker(
     messages
         A queue to the main process: the metrics of worker 0, and the text of a UserError.
     """
-    torch.set_num_threads(1)
-    # Ctrl-C reaches every process; the main process stops the workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    worker_seed = int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])
-    worker = Worker(learner, instances, setting, worker_seed, shared, total_decisions)
-    main_process = processes.parent_process()
-    assert main_process is not None  # only `A3C.learn` starts this function
+    main_process = begin_worker()
+    worker = Worker(learner, instances, setting, seed, shared, total_decisions)
     try:
         while not stop.is_set() and main_process.is_alive():
             worker.decisions = int(shared.decisions.sum())

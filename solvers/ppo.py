@@ -99,9 +99,8 @@ class PPO(NetworkLearner):
         logp, entropy = log_probability_and_entropy(logits, rollout.action[rows])
         log_ratio = logp - rollout.logp[rows]
         ratio = log_ratio.exp()
-        gain = clipped_gain(
-            ratio, normalised(advantage[rows], *trainer.moments(advantage[rows])), self.clip
-        )
+        chosen = advantage[rows]
+        gain = clipped_gain(ratio, normalised(chosen, *trainer.moments(chosen)), self.clip)
         policy_loss = -gain.mean()
         value_loss = 0.5 * self.value_loss(
             value * rollout.unit[rows],

@@ -145,9 +145,14 @@ def phases(learner: Any, instances: list[Instance]) -> dict[str, Phase]:
     rollout = learner.collect(trainer)
     collect = functools.partial(learner.collect, trainer)
     update = functools.partial(learner.update, trainer, rollout)
-    rollout_work, update_work = iteration_work(learner, instances)
+    # operations inside of CUDA graphs would not be counted
+    plain = replace(learner, cuda_graphs=False)
+    counted = plain.trainer(instances, Setting())
+    rollout_work = count_work(functools.partial(plain.collect, counted), decisions)
+    played = plain.collect(counted)
+    update_work = count_work(functools.partial(plain.update, counted, played), decisions)
     whole = Work(rollout_work.flops + update_work.flops, rollout_work.bytes + update_work.bytes)
-    simulator = learner.trainer(instances, Setting()).collector.simulator
+    simulator = counted.collector.simulator
     play_random = functools.partial(simulator.play_random, rng, 16 * learner.steps, restart=True)
     return {
         "simulator": Phase(play_random, 16 * decisions),
@@ -155,19 +160,6 @@ def phases(learner: Any, instances: list[Instance]) -> dict[str, Phase]:
         "update": Phase(update, decisions, update_work),
         "end to end": Phase(trainer.train_iteration, decisions, whole),
     }
-
-
-def iteration_work(learner: Any, instances: list[Instance]) -> tuple[Work, Work]:
-    """Return the work of a rollout and of its update; operations in CUDA graphs are counted too."""
-    learner = replace(learner, cuda_graphs=False)
-    trainer = learner.trainer(instances, Setting())
-    trainer.train_iteration()
-    decisions = learner.num_envs * learner.steps
-    rollout = learner.collect(trainer)
-    return (
-        count_work(functools.partial(learner.collect, trainer), decisions),
-        count_work(functools.partial(learner.update, trainer, rollout), decisions),
-    )
 
 
 def learner_rows(learner: Any, instances: list[Instance], rounds: int, peak: Work) -> Iterator[Row]:

@@ -104,9 +104,9 @@ class LayerState(NamedTuple):
     """What the derivatives of a layer need of its inputs and of what it computed."""
 
     task: Tensor
-    task_statistics: tuple[Tensor, Tensor]
+    task_statistics: list[Tensor]  # mean, 1 / standard deviation
     agent: Tensor
-    agent_statistics: tuple[Tensor, Tensor]
+    agent_statistics: list[Tensor]
     received: Received  # the first thirds are the normalised embeddings
     task_hidden: Tensor
     agent_hidden: Tensor
@@ -132,13 +132,7 @@ def pass_messages(
     task_hidden = linear(received.to_task, p.task_in, p.task_in_bias).relu_()
     agent_hidden = linear(received.to_agent, p.agent_in, p.agent_in_bias).relu_()
     state = LayerState(
-        task,
-        (task_statistics[0], task_statistics[1]),
-        agent,
-        (agent_statistics[0], agent_statistics[1]),
-        received,
-        task_hidden,
-        agent_hidden,
+        task, task_statistics, agent, agent_statistics, received, task_hidden, agent_hidden
     )
     task = linear(task_hidden, p.task_out, p.task_out_bias).add_(task)
     return task, linear(agent_hidden, p.agent_out, p.agent_out_bias).add_(agent), state
@@ -204,20 +198,21 @@ class Encoding(torch.autograd.Function):
         task = linear(graph.task_features, p.embed_task, p.embed_task_bias).relu_()
         agent = linear(graph.agent_features, p.embed_agent, p.embed_agent_bias).relu_()
         states = []
+        embedded = task, agent
         for layer in p.layers:
             task, agent, needed = pass_messages(layer, task, agent, graph)
             states.append(needed)
         pooled = graph.pool(task, agent)
         state = linear(pooled, p.embed_state, p.embed_state_bias).relu_()
-        ctx.graph, ctx.states, ctx.pooled = graph, states, pooled
-        ctx.save_for_backward(task, agent, state, *weights)
+        ctx.graph, ctx.embedded, ctx.states, ctx.pooled = graph, embedded, states, pooled
+        ctx.save_for_backward(task, state, *weights)
         return task, agent, state
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, task: Tensor, agent: Tensor, state: Tensor) -> tuple[Any, ...]:
         """Return the gradients of the weights, given those of the embeddings."""
-        last_task, _, last_state, *weights = ctx.saved_tensors
+        last_task, last_state, *weights = ctx.saved_tensors
         p = Encoder.of(tuple(weights))
         graph: TaskAgentGraph = ctx.graph
         state = relu_backward(state, last_state)
@@ -225,12 +220,10 @@ class Encoding(torch.autograd.Function):
         of_task, of_agent = graph.pool_backward(last_task, ctx.pooled, pooled)
         task, agent = of_task.add_(task), of_agent.add_(agent)
         layers: list[Layer] = []
-        first = (last_task, ctx.saved_tensors[1])
         for layer, s in zip(reversed(p.layers), reversed(ctx.states), strict=True):
             task, agent, gradient = pass_messages_backward(layer, s, task, agent, graph)
             layers.insert(0, gradient)
-            first = s.task, s.agent
-        task, agent = relu_backward(task, first[0]), relu_backward(agent, first[1])
+        task, agent = map(relu_backward, (task, agent), ctx.embedded)
         return (
             None,
             *(task.t() @ graph.task_features, task.sum(dim=0)),

@@ -15,13 +15,12 @@ import contextlib
 import io
 import multiprocessing.connection
 import os
-import signal
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, cast
 
-import numpy as np
 import torch
 from torch import multiprocessing as processes
 
@@ -30,10 +29,11 @@ from bench.errors import UserError
 from bench.instance import Instance
 from bench.setting import Setting
 from solvers.networks.checkpoint import serialised
-from solvers.rl.process_group import Exchange, ProcessGroup
+from solvers.rl.process_group import Exchange, ProcessGroup, begin_worker
 from solvers.rl.trainer import Trainer
 
 ITERATE, STATE = "iterate", "state"  # commands to a worker
+ENDING_SECONDS = 1.0  # in which a process whose pipe is closed has ended
 
 
 class TrainerFactory(Protocol):
@@ -132,8 +132,6 @@ class WorkerProcesses:
         self._connections = []
         self._processes = []
         requests = []
-        # a resumed training whose workers' states are not known plays other episodes than before
-        seed = trainer.generator.initial_seed() + trainer.decisions
         for rank in range(1, size):
             ours, theirs = context.Pipe()
             answers, asks = context.Pipe()
@@ -142,7 +140,7 @@ class WorkerProcesses:
                 target=run_worker,
                 args=(learner, list(train), setting, trainer.total_decisions),
                 kwargs={
-                    "seed": int(np.random.SeedSequence([seed, rank]).generate_state(1)[0]),
+                    "seed": trainer.seed_of(rank),
                     "begin": serialised(begin),
                     "group": (rank, size, exchange),
                     "connection": theirs,
@@ -176,17 +174,21 @@ class WorkerProcesses:
 
     def begin_iteration(self) -> None:
         """Let every worker run one iteration, beside that of this process."""
-        for connection in self._connections:
-            self._send(connection, ITERATE)
+        with self._asking():
+            for connection in self._connections:
+                connection.send(ITERATE)
 
     def states(self) -> list[dict[str, Any]]:
         """Return the state of every worker, between two iterations."""
-        for connection in self._connections:
-            self._send(connection, STATE)
-        return [
-            torch.load(io.BytesIO(self._receive(connection)), weights_only=True)
-            for connection in self._connections
-        ]
+        found = []
+        with self._asking():
+            for connection in self._connections:
+                connection.send(STATE)
+            for connection in self._connections:
+                while not connection.poll(1.0):
+                    self.check()
+                found.append(torch.load(io.BytesIO(connection.recv()), weights_only=True))
+        return found
 
     def check(self) -> None:
         """Raise where a worker has died.
@@ -211,21 +213,13 @@ class WorkerProcesses:
                 'must do so under `if __name__ == "__main__":`)'
             )
 
-    def _send(self, connection: Any, command: str) -> None:
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Raise the reason why a worker has died where one does not answer inside the context."""
         try:
-            connection.send(command)
-        except OSError:
-            self._processes[self._connections.index(connection)].join(timeout=1.0)
-            self.check()
-            raise
-
-    def _receive(self, connection: Any) -> Any:
-        while not connection.poll(1.0):
-            self.check()
-        try:
-            return connection.recv()
-        except EOFError:
-            self._processes[self._connections.index(connection)].join(timeout=1.0)
+            yield
+        except (EOFError, OSError):
+            time.sleep(ENDING_SECONDS)
             self.check()
             raise
 
@@ -257,13 +251,10 @@ def run_worker(
     data
         Its train split is endless; None where the training instances stay.
     """
-    torch.set_num_threads(1)
-    # Ctrl-C reaches every process; the main process stops the workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    main = os.getppid()
+    main_process = begin_worker()
 
     def check_main() -> None:
-        if os.getppid() != main:  # it was killed: there is nobody to report to
+        if not main_process.is_alive():  # it was killed: there is nobody to report to
             os._exit(1)
 
     try:

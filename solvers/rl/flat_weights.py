@@ -32,24 +32,22 @@ class FlatWeights:
         gradients = torch.autograd.grad(loss, self.views, allow_unused=True, materialize_grads=True)
         return torch.cat([gradient.flatten() for gradient in gradients])
 
-    def flat_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """Return the state of an optimizer of `flat`, given one of it or of the views.
+    def found_by(self, state: dict[str, Any]) -> dict[int, dict[str, Tensor]]:
+        """Return what an optimizer of `flat` has found, given a state of it or of the views.
 
         Checkpoints of earlier versions hold the latter.
         """
+        found: dict[int, dict[str, Tensor]] = state["state"]
         if len(state["param_groups"][0]["params"]) == 1:
-            return state
-        found = state["state"]  # that of a weight without a gradient is missing
-        joined = {
-            key: value
-            if value.dim() == 0
-            else torch.cat(
-                [
-                    found[i][key].flatten() if i in found else torch.zeros(view.numel())
-                    for i, view in enumerate(self.views)
-                ]
-            )
-            for key, value in next(iter(found.values()), {}).items()
-        }
-        groups = [state["param_groups"][0] | {"params": [0]}]
-        return {"state": {0: joined} if joined else {}, "param_groups": groups}
+            return found
+        joined = {}
+        for key, value in next(iter(found.values()), {}).items():
+            if value.dim() == 0:  # the number of steps
+                joined[key] = value
+                continue
+            parts = [  # that of a weight without a gradient is missing
+                found[i][key].flatten() if i in found else torch.zeros(view.numel())
+                for i, view in enumerate(self.views)
+            ]
+            joined[key] = torch.cat(parts)
+        return {0: joined} if joined else {}

@@ -1,10 +1,13 @@
-"""Means over the processes that train together, by shared memory."""
+"""Processes that train together: how one begins, and means over them by shared memory."""
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
+from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +16,16 @@ from torch import Tensor
 SPINS = 20  # tests whether the others have arrived before the process sleeps
 SLEEP_SECONDS = 1e-4
 LIVENESS_SLEEPS = 5000  # sleeps between two tests whether the others live
+
+
+def begin_worker() -> BaseProcess:
+    """Prepare a worker process for one core; return the main process, which started it."""
+    torch.set_num_threads(1)
+    # Ctrl-C reaches every process; the main process stops the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    main_process = parent_process()
+    assert main_process is not None  # workers call this, nobody else
+    return main_process
 
 
 class Exchange(NamedTuple):

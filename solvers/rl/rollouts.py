@@ -137,11 +137,11 @@ class RolloutCollector:
         )
         self.begin_episodes()
 
-    def begin_episodes(self) -> None:
-        """Begin a new episode in every environment."""
+    def begin_episodes(self, group: int = 1) -> None:
+        """Begin new episodes everywhere; each `group` of environments plays the same instance."""
+        instances = self._draw_instances(self.simulator.num_envs // group)
+        self.simulator.restart(instances.repeat_interleave(group), all_envs=True)
         self.returns_so_far.zero_()
-        instances = self._draw_instances(self.simulator.num_envs)
-        self.simulator.restart(instances, all_envs=True)
 
     def _draw_instances(self, n: int) -> Tensor:
         """Return n indices of instances, drawn uniformly."""
@@ -164,8 +164,8 @@ class RolloutCollector:
         """
         self.buffer.begin(steps)
         for _ in range(steps):
+            self.buffer.begin_step()
             self._graphed_step()
-            self.buffer.advance()
         self.simulator.check()
         return self.buffer.rollout(self.policy_output().value)
 
@@ -197,11 +197,10 @@ class RolloutCollector:
         overwrites this one.
         """
         simulator = self.simulator
-        instances = self._draw_instances(simulator.num_envs // group).repeat_interleave(group)
-        simulator.restart(instances, all_envs=True)
-        self.returns_so_far.zero_()
-        self.buffer.begin(0)
+        self.begin_episodes(group)
+        self.buffer.begin(1)
         for _ in steps_to_the_end(simulator):
+            self.buffer.begin_step()
             playing = simulator.playing
             output = self.policy_output()
             action = torch.where(playing, sample(output.logits, self.generator), NO_ACTION)
@@ -210,7 +209,6 @@ class RolloutCollector:
             self._count_finished(reward, playing & over)
             columns = {"terminated": over, "truncated": torch.zeros_like(over), "taken": playing}
             self.buffer.write(output, action.clamp(min=0), reward, **columns)
-            self.buffer.advance()
         return self.buffer.rollout(torch.zeros_like(self.returns_so_far).float())
 
     def _count_finished(self, reward: Tensor, over: Tensor) -> None:
@@ -244,11 +242,11 @@ class RolloutBuffer:
         self._written = 0
 
     def begin(self, steps: int) -> None:
-        """Begin a rollout of `steps` steps, which all have room; there may follow more."""
+        """Begin a rollout of `steps` steps; more may follow."""
         self.step.zero_()
         self.finished.zero_()
         self._written = 0
-        self._reserve(steps + 1)
+        self._reserve(steps)
 
     def _reserve(self, steps: int) -> None:
         """Make room for `steps` steps; what has been written is kept."""
@@ -258,6 +256,12 @@ class RolloutBuffer:
             self._columns[name] = column.new_empty(steps, *column.shape[1:])
             self._columns[name][: len(column)] = column
         self._capacity = steps
+
+    def begin_step(self) -> None:
+        """Make room for the step that is written next, and count it; no CUDA graph can do so."""
+        if self._written == self._capacity:
+            self._reserve(2 * self._capacity)
+        self._written += 1
 
     def write(
         self, output: PolicyOutput, action: Tensor, reward: Tensor, **columns: Tensor
@@ -272,12 +276,6 @@ class RolloutBuffer:
                 self._columns[name] = value.new_empty(self._capacity, *value.shape)
             self._columns[name].index_copy_(0, self.step, value[None])
         self.step += 1
-
-    def advance(self) -> None:
-        """Count the step that was written; a next one has room."""
-        self._written += 1
-        if self._written == self._capacity:
-            self._reserve(2 * self._capacity)
 
     def rollout(self, last_value: Tensor) -> Rollout:
         """Return the steps that have been written.

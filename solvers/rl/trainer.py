@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -144,10 +145,11 @@ class Trainer:
         self.grad_norm_sum.zero_()
         values = self.learner.update(self, rollout)
         self.check_finite()
+        finished = rollout.finished.tolist()
         if self.pool is not None:
-            self.pool.renew(float(rollout.finished[0]))
+            self.pool.renew(finished[0])
         cpu_seconds = time.process_time() - cpu_began
-        counts = [float(rollout.taken.sum()), *rollout.finished.tolist(), cpu_seconds]
+        counts = [float(rollout.taken.sum()), *finished, cpu_seconds]
         sums = self.group.mean_(torch.tensor(counts, dtype=torch.float64)) * self.group.size
         taken, episodes, returns, all_cpu_seconds = sums.tolist()
         self.cpu_seconds_of_others = all_cpu_seconds - cpu_seconds
@@ -169,6 +171,11 @@ class Trainer:
                 f"{self.grad_norm_sum.item()}) at decision {self.decisions}; lower solver.lr and "
                 "run again (training.pt holds the last finite state)"
             )
+
+    def seed_of(self, rank: int) -> int:
+        """Return a seed for a worker process; a resumed training plays other episodes."""
+        seed = self.generator.initial_seed() + self.decisions
+        return int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])
 
     # -- called by `update` ------------------------------------------------------------------------
 
@@ -207,14 +214,11 @@ class Trainer:
         self.weights.flat.grad += self.weights.gradient(loss)
         self.loss_sum += loss.detach()
 
-    def step(self, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Clip the norm of the gradient, take one step of an optimizer, set the gradient to 0.
-
-        Default: the optimizer of the trainer.
-        """
+    def step(self) -> None:
+        """Clip the norm of the gradient, take one optimizer step, set the gradient to 0."""
         self.clip_gradient()
-        (optimizer or self.optimizer).step()
-        (optimizer or self.optimizer).zero_grad(set_to_none=False)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=False)
 
     def clip_gradient(self) -> None:
         """Replace the gradient by its mean over all processes, with a norm of `max_grad_norm`."""
@@ -253,7 +257,7 @@ class Trainer:
     def restore_optimizer(self, state: dict[str, Any]) -> None:
         """Go on with what the optimizer of a checkpoint has found; its settings stay."""
         groups = self.optimizer.state_dict()["param_groups"]
-        found = self.weights.flat_state(state)["state"]
+        found = self.weights.found_by(state)
         self.optimizer.load_state_dict({"state": found, "param_groups": groups})
 
     def restore_episodes(self, state: dict[str, Any]) -> None:

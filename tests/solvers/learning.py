@@ -14,9 +14,12 @@ from bench.instance import Instance, Outage
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import BatchView, from_simulator
+from solvers.a2c import A2C
 from solvers.networks.features import featurize
 from solvers.networks.pairwise import PairwiseNetwork
 from solvers.networks.policy import NetworkPolicy
+from solvers.ppo import PPO
+from solvers.reinforce import Reinforce
 from solvers.rl.rollouts import play_greedily
 from solvers.rl.trainer import Trainer
 from solvers.rl.training import NetworkLearner
@@ -168,6 +171,18 @@ def small_learner(kind: type[NetworkLearner], **changes: Any) -> Any:
         "save_seconds": 0.0,
     }
     return kind(**{**common, **changes})
+
+
+ON_POLICY: Mapping[str, dict[str, Any]] = {  # name -> class and settings
+    "ppo": {"kind": PPO, "steps": 8, "minibatch": 64},
+    "a2c": {"kind": A2C, "steps": 4},
+    "reinforce": {"kind": Reinforce, "group": 4},
+}
+
+
+def on_policy_learner(name: str, **changes: Any) -> Any:
+    """Return one of `ON_POLICY`, changed, for small instances."""
+    return small_learner(**{**ON_POLICY[name], **changes})
 
 
 def fit(

@@ -13,15 +13,13 @@ from bench.errors import UserError
 from bench.instance import Instance
 from bench.protection import TrainingData
 from bench.setting import Setting
-from solvers.a2c import A2C
 from solvers.a3c import A3C
 from solvers.networks.policy import NetworkPolicy
-from solvers.ppo import PPO
-from solvers.reinforce import Reinforce
 from solvers.rl import training
 from solvers.rl.data_parallel import RemoteDataset, WorkerProcesses, serve_instances
 from solvers.rl.process_group import Exchange, ProcessGroup
 from tests.solvers.learning import (
+    ON_POLICY,
     FixedDataset,
     MemoryLogger,
     interrupt_after,
@@ -29,21 +27,15 @@ from tests.solvers.learning import (
     same_weights,
     small_learner,
 )
+from tests.solvers.learning import (
+    on_policy_learner as learner,
+)
 
-LEARNERS = {
-    "ppo": {"kind": PPO, "steps": 8, "minibatch": 64},
-    "a2c": {"kind": A2C, "steps": 4},
-    "reinforce": {"kind": Reinforce, "group": 4},
-}
 ONE_BY_DEFAULT = [  # a process takes seconds to start
-    name if name == "ppo" else pytest.param(name, marks=pytest.mark.slow) for name in LEARNERS
+    name if name == "ppo" else pytest.param(name, marks=pytest.mark.slow) for name in ON_POLICY
 ]
 DATA = FixedDataset(random_instance, 8)
 ITERATIONS = 4
-
-
-def learner(name: str, **changes):
-    return small_learner(**{**LEARNERS[name], **changes})
 
 
 class Endless(FixedDataset):

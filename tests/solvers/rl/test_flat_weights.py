@@ -38,7 +38,7 @@ def test_the_state_of_an_optimizer_of_single_weights_is_joined():
     sum((one**2).sum() for n, one in network.named_parameters() if "value" not in n).backward()
     optimizer.step()
     weights = FlatWeights(network)
-    state = weights.flat_state(optimizer.state_dict())["state"][0]
+    state = weights.found_by(optimizer.state_dict())[0]
     assert state["exp_avg"].shape == weights.flat.shape
     parts = state["exp_avg"].split([view.numel() for view in weights.views])
     for name, part, view in zip(names, parts, weights.views, strict=True):

@@ -15,32 +15,24 @@ from bench.errors import UserError
 from bench.instance import Instance
 from bench.run.inputs import file_hash
 from bench.setting import Setting
-from solvers.a2c import A2C
 from solvers.networks.policy import NetworkPolicy, load_policy
 from solvers.ppo import PPO
-from solvers.reinforce import Reinforce
 from solvers.rl import checkpointed_trainer
 from tests.solvers.learning import (
     CPU,
+    ON_POLICY,
     FixedDataset,
     MemoryLogger,
     fit,
     interrupt_after,
     random_instance,
     same_weights,
-    small_learner,
+)
+from tests.solvers.learning import (
+    on_policy_learner as learner,
 )
 
-LEARNERS = {
-    "ppo": {"kind": PPO, "steps": 8, "minibatch": 64},
-    "a2c": {"kind": A2C, "steps": 4},
-    "reinforce": {"kind": Reinforce, "group": 4},
-}
 DATA = FixedDataset(random_instance, 8)
-
-
-def learner(name: str, **changes):
-    return small_learner(**{**LEARNERS[name], **changes})
 
 
 @pytest.fixture
@@ -52,7 +44,7 @@ def folders(tmp_path):
     return made
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ON_POLICY)
 @pytest.mark.parametrize("moment", [1, 4])
 def test_an_interrupted_training_ends_with_the_same_network(name, moment, folders):
     budget = 16 * 8 * 6
@@ -84,7 +76,7 @@ class EndlessDataset(FixedDataset):
         return random_instance(np.random.default_rng([0, index]))
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ON_POLICY)
 def test_an_interrupted_training_meets_the_same_endless_instances(name, folders):
     budget = 16 * 8 * 6
     changes = {"episodes_per_instance": 0.5}
@@ -169,13 +161,13 @@ class NanFrom:
         return value * float("nan") if next(self.calls) >= self.count else value
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ON_POLICY)
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_non_finite_value_stops_the_run_and_keeps_the_last_finite_state(
     name, where, tmp_path, monkeypatch
 ):
     spoil = NanFrom(40 if name == "ppo" else 4)
-    module = sys.modules[LEARNERS[name]["kind"].__module__]
+    module = sys.modules[ON_POLICY[name]["kind"].__module__]
     if where == "loss":
         name_of_function = "log_probability_and_entropy"
         old = getattr(module, name_of_function)
@@ -201,7 +193,7 @@ def test_a_non_finite_value_stops_the_run_and_keeps_the_last_finite_state(
     assert np.isfinite(state["best"])
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", ON_POLICY)
 def test_steps_that_are_far_too_long_end_in_that_message(name, tmp_path):
     with pytest.raises(UserError, match=r"the loss became .*lower solver\.lr"):
         fit(learner(name, lr=1e30, max_grad_norm=1e30), DATA, MemoryLogger(tmp_path), 5000)
