@@ -10,6 +10,7 @@ then one group. The search restarts from the best schedule and proves nothing.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -54,6 +55,8 @@ class AnnealingProblem(NamedTuple):
     is_maximum: bool
     group: Ints  # (M,) group of each agent
     eligible: Ints  # (N, M) agents a task can run on, then -1
+    fixed: Ints  # (groups,) number of tasks at the head of each sequence that keep their starts
+    movable: Ints  # (n,) the other tasks
 
 
 class AnnealingState(NamedTuple):
@@ -84,6 +87,8 @@ def improve_schedule(
     rng: np.random.Generator,
     on_improvement: Callable[[Schedule], None] | None = None,
     patience: int | None = None,
+    moves_per_task: float = math.inf,
+    fixed_before: int = 0,
 ) -> Schedule:
     """Return the best schedule that annealing finds from `first`; never worse than `first`.
 
@@ -104,25 +109,37 @@ def improve_schedule(
     patience
         The search also ends after this many rounds without a better schedule. Where that happens
         before the time limit, the result depends on `rng` alone.
+    moves_per_task
+        The search also ends after as many moves, over the number of tasks.
+    fixed_before
+        Tasks that start before this tick in `first` keep their agents and starts; the others start
+        then or later.
     """
     deadline = time.perf_counter() + seconds
-    best = active(instance, first)
-    best_value = terms.value(completion_times(best))
-    problem = _annealing_problem(instance, terms)
-    state = _annealing_state(problem, best)
+    problem = _annealing_problem(instance, terms, first, fixed_before)
+    state = _annealing_state(problem, first)
     decode_all(problem, state)
+    best = Schedule.from_assignment(instance, state.agent, state.start)
+    best_value = terms.value(completion_times(best))
     best_state = state.copy()
+    moves_left = moves_per_task * len(problem.movable)
     moves = FIRST_ROUND_MOVES * instance.n_tasks
     per_call = max(MIN_MOVES_PER_CALL, MOVES_PER_CALL // instance.n_tasks)
     rounds = 0
     rounds_without_improvement = 0
-    while time.perf_counter() < deadline and rounds_without_improvement != patience:
+    while (
+        time.perf_counter() < deadline
+        and rounds_without_improvement != patience
+        and moves_left >= 1
+    ):
         slack = _mean_slack(problem, state)
         accepted = state.copy()
         hot = slack * FIRST_TEMPERATURES[rounds % len(FIRST_TEMPERATURES)]
         cold = slack * LAST_TEMPERATURE
         rounds += 1
         rounds_without_improvement += 1
+        moves = int(min(moves, moves_left))
+        moves_left -= moves
         for move in range(0, moves, per_call):
             count = min(per_call, moves - move)
             seed = int(rng.integers(2**31))
@@ -148,7 +165,7 @@ def greedy_schedule(instance: Instance) -> Schedule:
     Tasks come in order of release, each on the agent where it would end first. Agents count as busy
     for the durations of their tasks times the share of the agent that the tasks hold.
     """
-    problem = _annealing_problem(instance, Terms.of(instance, "total_time"))
+    problem = _annealing_problem(instance, Terms.of(instance, "total_time"), Schedule.empty(), 0)
     busy_until = np.zeros(instance.n_agents)
     agent = np.zeros(instance.n_tasks, dtype=np.int64)
     for j in np.argsort(instance.release, kind="stable"):
@@ -168,8 +185,19 @@ def greedy_schedule(instance: Instance) -> Schedule:
     return active(instance, Schedule.from_assignment(instance, agent, start))
 
 
-def _annealing_problem(instance: Instance, terms: Terms) -> AnnealingProblem:
+def _annealing_problem(
+    instance: Instance, terms: Terms, first: Schedule, fixed_before: int
+) -> AnnealingProblem:
+    """Return what the kernels read.
+
+    Tasks that start before `fixed_before` in `first` are fixed, the others start then or later.
+    """
     n, m = instance.n_tasks, instance.n_agents
+    group = np.arange(m) if instance.quota is None else np.zeros(m, dtype=np.int64)
+    early = first.start < fixed_before
+    movable = np.setdiff1d(np.arange(n), first.task[early])
+    release = instance.release.copy()
+    release[movable] = np.maximum(release[movable], fixed_before)
     alone = np.array([fits_alone(instance, j) for j in range(n)])
     eligible = np.full((n, m), -1, dtype=np.int64)
     for j in range(n):
@@ -189,7 +217,7 @@ def _annealing_problem(instance: Instance, terms: Terms) -> AnnealingProblem:
     problem = AnnealingProblem(
         duration=np.where(alone, instance.duration[:, instance.agent_type], -1),
         demand=demand,
-        release=instance.release,
+        release=release,
         tenant=tenant,
         capacity=capacity,
         outages=np.array([o[:3] for o in instance.outages], dtype=np.int64).reshape(-1, 3),
@@ -197,8 +225,10 @@ def _annealing_problem(instance: Instance, terms: Terms) -> AnnealingProblem:
         lower_limit=np.array([float(limit) for limit in terms.lower_limit]),
         origin=np.array(terms.origin, dtype=np.int64),
         is_maximum=terms.is_maximum,
-        group=np.arange(m) if instance.quota is None else np.zeros(m, dtype=np.int64),
+        group=group,
         eligible=eligible,
+        fixed=np.bincount(group[first.agent[early]], minlength=int(group.max()) + 1),
+        movable=movable,
     )
     arrays: dict[str, Any] = {
         name: kernel_array(value)

@@ -112,10 +112,10 @@ def earliest_start(problem, profiles, row, j, agent, t):
 
 @compiled(nogil=True)
 def decode_all(problem, state):
-    """Place every task of `state` in the order of its sequence."""
+    """Place every task of `state` that is not fixed in the order of its sequence."""
     profiles = allocate_profiles(problem)
     for group in range(len(state.length)):
-        decode_group(problem, state, profiles, group, 0)
+        decode_group(problem, state, profiles, group, problem.fixed[group])
 
 
 @compiled(nogil=True)
@@ -193,14 +193,15 @@ def find_position(state, group, j):
 
 
 @compiled(nogil=True)
-def draw_position(state, group, tick):
-    """Draw a position near that of a task that starts at `tick`."""
+def draw_position(problem, state, group, tick):
+    """Draw a position near that of a task that starts at `tick`, behind the fixed tasks."""
     sequence, length, start = state.sequence, state.length, state.start
-    at = 0
+    first = problem.fixed[group]
+    at = first
     while at < length[group] and start[sequence[group, at]] < tick:
         at += 1
     spread = 1 + np.random.randint(0, 4) if np.random.random() < 0.8 else 1 + length[group]
-    return min(max(at + np.random.randint(-spread, spread + 1), 0), length[group])
+    return min(max(at + np.random.randint(-spread, spread + 1), first), length[group])
 
 
 @compiled(nogil=True)
@@ -237,7 +238,7 @@ def reinsert(problem, state, j, agent):
     old = find_position(state, group, j)
     remove(state, group, old)
     state.agent[j] = agent
-    new = draw_position(state, target, state.start[j])
+    new = draw_position(problem, state, target, state.start[j])
     insert(state, target, new, j)
     return group, old, target, new
 
@@ -255,6 +256,7 @@ def anneal(problem, state, accepted, best_state, hot, cold, first_move, count, m
     """
     np.random.seed(seed)
     n, groups = len(problem.release), len(state.length)
+    movable = problem.movable
     profiles = allocate_profiles(problem)
     changed = np.full(
         groups, n + 1
@@ -266,7 +268,7 @@ def anneal(problem, state, accepted, best_state, hot, cold, first_move, count, m
         temperature = hot * (cold / hot) ** (step / moves)
         changed[:] = n + 1
         move = np.random.random()
-        j = np.random.randint(0, n)
+        j = movable[np.random.randint(0, len(movable))]
         if move < 0.4:  # move a task to another agent
             g, old, h, new = reinsert(problem, state, j, draw_agent(problem, state, j))
             changed[g], changed[h] = min(changed[g], old), min(changed[h], new)
@@ -274,7 +276,7 @@ def anneal(problem, state, accepted, best_state, hot, cold, first_move, count, m
             g, old, h, new = reinsert(problem, state, j, state.agent[j])
             changed[g] = min(old, new)
         elif move < 0.85:  # swap two tasks
-            i = np.random.randint(0, n)
+            i = movable[np.random.randint(0, len(movable))]
             a, b = state.agent[j], state.agent[i]
             if i == j or problem.duration[j, b] < 0 or problem.duration[i, a] < 0:
                 continue

@@ -92,3 +92,56 @@ def test_without_time_the_start_is_returned_left_shifted() -> None:
     best = improve_schedule(instance, terms, start, 0.0, rng)
     assert verify(instance, best) == []
     assert best.to_dict() == active(instance, start).to_dict()
+
+
+@pytest.mark.parametrize("quotas", [False, True])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_tasks_that_start_before_a_tick_keep_their_places(name: str, quotas: bool) -> None:
+    """Started tasks stay, though they waited in vain, and the others start at the tick or later."""
+    rng = np.random.default_rng([45, quotas])
+    instance = contended_instance(rng, 20, quotas)
+    terms = Terms.of(instance, name)
+    slow = greedy_schedule(instance)
+    first = Schedule(slow.task, slow.agent, slow.start + 200, slow.end + 200)
+    assert verify(instance, first) == []
+    tick = int(np.median(first.start))
+    best = improve_schedule(
+        instance, terms, first, NO_LIMIT, rng, patience=2, fixed_before=tick
+    )
+    assert verify(instance, best) == []
+    assert terms.value(completion_times(best)) < terms.value(completion_times(first))
+    before = {piece for piece in pieces(first) if piece[2] < tick}
+    assert before == {piece for piece in pieces(best) if piece[2] < tick}
+
+
+def pieces(schedule: Schedule) -> set[tuple[int, int, int]]:
+    """Return (task, agent, start) of every piece."""
+    columns = (schedule.task.tolist(), schedule.agent.tolist(), schedule.start.tolist())
+    return set(zip(*columns, strict=True))
+
+
+def test_a_completion_after_the_last_start_is_the_schedule_itself() -> None:
+    rng = np.random.default_rng(46)
+    instance = contended_instance(rng, 10, False)
+    first = greedy_schedule(instance)
+    end = int(first.start.max()) + 1
+    terms = Terms.of(instance, "total_time")
+    best = improve_schedule(instance, terms, first, NO_LIMIT, rng, patience=2, fixed_before=end)
+    assert pieces(best) == pieces(first)
+
+
+def test_a_number_of_moves_limits_the_search() -> None:
+    instance = contended_instance(np.random.default_rng(47), 25, False)
+    terms = Terms.of(instance, "total_time")
+    first = greedy_schedule(instance)
+    values = [
+        terms.value(
+            completion_times(
+                improve_schedule(
+                    instance, terms, first, NO_LIMIT, np.random.default_rng(1), moves_per_task=moves
+                )
+            )
+        )
+        for moves in (0, 20, 2000)
+    ]
+    assert values == sorted(set(values), reverse=True)
