@@ -13,13 +13,13 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
-import torch
 from torch import Tensor
 
 from bench.errors import UserError
-from solvers.rl.rollouts import Rollout, log_probability_and_entropy
+from solvers.rl.rollouts import Rollout
 from solvers.rl.trainer import Trainer
 from solvers.rl.training import NetworkLearner
+from solvers.rl.weighted_likelihood import step_along
 
 ROUNDING = 1e-5  # relative: differences of returns below it may be rounding errors
 
@@ -58,30 +58,16 @@ class Reinforce(NetworkLearner):
         return trainer.collector.collect_episodes(self.group)
 
     def update(self, trainer: Trainer, rollout: Rollout) -> dict[str, float]:
-        """Make one step along the policy gradient; return the losses.
-
-        The gradient is summed over chunks of decisions, to bound the memory.
-        """
+        """Make one step along the policy gradient; return the losses."""
         returns = rollout.reward.sum(dim=0)
         advantage = leave_one_out_advantage(returns, self.group)
         # where all returns are equal but for rounding, no full step is made along the rounding
         noise = ROUNDING * returns.abs().mean() + 1e-8
         episodes = len(advantage) * trainer.group.size
         std = trainer.moments(advantage)[1] * math.sqrt(episodes / (episodes - 1))
-        weight = (advantage / (std + noise)).expand_as(rollout.taken).flatten()
-        taken = rollout.taken.flatten().nonzero().squeeze(1)
-        count = trainer.group.mean_(torch.tensor(float(len(taken))))
+        weight = advantage / (std + noise)
         entropy_weight = self.entropy * trainer.progress_remaining
-        losses = torch.zeros(2, device=weight.device)
-        for rows in taken.split(self.chunk):
-            logits, _ = trainer.network(rollout.features.at(rows))
-            logp, entropy = log_probability_and_entropy(logits, rollout.action[rows])
-            policy_loss = -(weight[rows] * logp).sum() / count
-            mean_entropy = entropy.sum() / count
-            trainer.backward(policy_loss - entropy_weight * mean_entropy)
-            losses += torch.stack([policy_loss, mean_entropy]).detach()
-        trainer.step()
-        trainer.group.mean_(losses)
+        losses = step_along(trainer, rollout, weight, entropy_weight, self.chunk)
         return dict(zip(("losses/policy", "losses/entropy"), losses.tolist(), strict=True))
 
 

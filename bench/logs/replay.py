@@ -28,7 +28,7 @@ class ScheduleReplay:
     Parameters
     ----------
     schedules
-        One complete schedule for each of the first instances of `simulator`.
+        One complete schedule for each of the first instances of `simulator`; `put` adds others.
     simulator
         Where the schedules are replayed.
 
@@ -39,26 +39,41 @@ class ScheduleReplay:
         behind the last task of an instance. In commit mode: the position in the order of service.
     agent
         (I, N) agent of each task, -1 behind the last task of an instance.
+    first_tick
+        (I,) from which tick on a schedule is to be followed; before it, it is what happened.
     """
 
     def __init__(self, schedules: Sequence[Schedule], simulator: TensorSimulator) -> None:
         self.simulator = simulator
         self.count = len(schedules)
-        order = simulator.tables.task[: self.count, :, ORDER].cpu().numpy()
-        start = np.full(order.shape, NEVER)
-        agent = np.full(order.shape, -1)
-        for i, schedule in enumerate(schedules):
-            instance = simulator.instances[i]
-            made = schedule
-            number = np.argsort(order[i, : instance.n_tasks])
-            if simulator.tables.commit:  # a queue cannot fill gaps: only the order matters
-                start[i, number[made.task]] = _service_order(instance, made).argsort()
-            else:
-                made = active(instance, schedule)
-                start[i, number[made.task]] = made.start
-            agent[i, number[made.task]] = made.agent
-        self.start = torch.from_numpy(start).to(simulator.device)
-        self.agent = torch.from_numpy(agent).to(simulator.device)
+        device = simulator.device
+        shape = simulator.tables.task.shape[:2]
+        self.start = torch.full(shape, NEVER, device=device)
+        self.agent = torch.full(shape, -1, device=device)
+        self.first_tick = torch.zeros(shape[:1], dtype=torch.int64, device=device)
+        for row, schedule in enumerate(schedules):
+            self.put(row, schedule)
+
+    def put(self, row: int, schedule: Schedule, first_tick: int = 0) -> None:
+        """Let a complete schedule be the one of instance `row`.
+
+        It is left-shifted, unless what starts before `first_tick` is what happened.
+        """
+        instance = self.simulator.instances[row]
+        order = self.simulator.tables.task[row, : instance.n_tasks, ORDER].cpu().numpy()
+        number = np.argsort(order)
+        start = np.full(self.start.shape[1], NEVER)
+        agent = np.full(self.start.shape[1], -1)
+        if self.simulator.tables.commit:  # a queue cannot fill gaps: only the order matters
+            start[number[schedule.task]] = _service_order(instance, schedule).argsort()
+        else:
+            if first_tick == 0:
+                schedule = active(instance, schedule)
+            start[number[schedule.task]] = schedule.start
+        agent[number[schedule.task]] = schedule.agent
+        self.start[row] = torch.from_numpy(start)
+        self.agent[row] = torch.from_numpy(agent)
+        self.first_tick[row] = first_tick
 
     def scheduled_actions(self) -> Tensor:
         """Return the legal actions that follow the schedules now.

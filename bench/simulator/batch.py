@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -81,6 +82,18 @@ class Simulator:
         killed = _most_killed(instances)
         self.state = allocate(self.tables, self.num_envs, self.window, max(killed, 1))
         self.reset(np.arange(self.num_envs), np.arange(self.num_envs) % len(instances))
+
+    def with_envs(self, num_envs: int) -> Simulator:
+        """Return other environments, of the same instances in the same tables.
+
+        An instance that `replace` replaces is replaced for both.
+        """
+        other = copy.copy(self)
+        other.num_envs = num_envs
+        killed = self.state.killed.shape[1]
+        other.state = allocate(self.tables, num_envs, self.window, killed)
+        other.reset(np.arange(num_envs), np.arange(num_envs) % len(self.instances))
+        return other
 
     def _tables(self, instances: Sequence[Instance]) -> InstanceTables:
         for instance in instances:

@@ -5,6 +5,7 @@ On the CPU the tensors share the memory of `Simulator`; on a GPU all data stays 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -77,11 +78,20 @@ class TensorSimulator:
         self.num_envs = self._host.num_envs
         self.window = self._host.window
         self.can_truncate = max_decisions != NO_LIMIT
-        backend, self.device = _backend(torch.device(device))
+        self._new_backend, self.device = _backend(torch.device(device))
         self.tables = self._to_tensors(self._host.tables)
         self.state = self._to_tensors(self._host.state)
-        self._backend = backend(self.tables, self.state)
+        self._backend = self._new_backend(self.tables, self.state)
         self.scale: Tensor = self.tables.reward_constants[:, SCALE]
+
+    def with_envs(self, num_envs: int) -> TensorSimulator:
+        """Return other environments, of the same instances in the same tables."""
+        other = copy.copy(self)
+        other._host = self._host.with_envs(num_envs)
+        other.num_envs = num_envs
+        other.state = self._to_tensors(other._host.state)
+        other._backend = self._new_backend(self.tables, other.state)
+        return other
 
     def _to_tensors(self, columns: Any) -> Any:
         """Return a named tuple with tensors in place of arrays, on the CPU over the same memory."""

@@ -32,7 +32,7 @@ from bench.rollout import as_solver, setting_of
 from bench.schedule import Schedule
 from bench.setting import Setting
 from bench.settings_hash import plugin_settings, settings_hash
-from bench.simulator.tables import NO_ACTION
+from bench.simulator.tables import INSTANCE, NO_ACTION, TIME
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_simulator
 from solvers.networks.base import Network
@@ -85,7 +85,7 @@ class DemonstrationReplay(ScheduleReplay):
         Returns
         -------
         Demonstration
-            The decisions at which some action follows the schedule.
+            The decisions at which some action follows the schedule, from `first_tick` on.
         """
         simulator = self.simulator
         steps = []
@@ -96,9 +96,11 @@ class DemonstrationReplay(ScheduleReplay):
             allowed = self.with_fallback(scheduled)
             uniform = torch.zeros(scheduled.shape, device=scheduled.device)
             action = sample(uniform.masked_fill(~allowed, -torch.inf), generator)
-            reward = simulator.step(torch.where(playing, action, NO_ACTION))
             unit = value_unit(simulator, features)
-            keep = playing & scheduled.any(dim=1)
+            first_tick = self.first_tick[simulator.state.env[:, INSTANCE]]
+            followed = simulator.state.env[:, TIME] >= first_tick
+            keep = playing & scheduled.any(dim=1) & followed
+            reward = simulator.step(torch.where(playing, action, NO_ACTION))
             steps.append((*features, scheduled, unit, keep, reward.float()))
         simulator.check()
         *columns, keep, reward = (torch.stack(column) for column in zip(*steps, strict=True))
@@ -235,7 +237,7 @@ class Imitation:
             trainer.update_return_std(batch.target)
             order = torch.randperm(len(batch.target), generator=generator, device=generator.device)
             for rows in order.split(self.minibatch):
-                loss = self.loss(trainer, batch.at(rows))
+                loss = cloning_loss(trainer, batch.at(rows))
                 if not torch.isfinite(loss):
                     raise UserError(
                         f"imitation: the loss became {loss.item()}; lower solver.imitation.lr"
@@ -262,16 +264,17 @@ class Imitation:
         )
         return DemonstrationReplay(list(schedules.values()), simulator)
 
-    def loss(self, trainer: Trainer, batch: Demonstration) -> Tensor:
-        """Return the cloning loss plus the value loss, a scalar.
 
-        The value loss is half the mean squared error in standard deviations of the returns.
-        """
-        logits, value = trainer.network(batch.features)
-        scheduled = logits.masked_fill(~batch.scheduled, -torch.inf)
-        logp = scheduled.logsumexp(dim=1) - logits.logsumexp(dim=1)
-        error = (value * batch.unit - batch.target) / trainer.return_std
-        return -logp.mean() + trainer.learner.value_weight * 0.5 * error.square().mean()
+def cloning_loss(trainer: Trainer, batch: Demonstration) -> Tensor:
+    """Return the cloning loss plus the value loss, a scalar.
+
+    The value loss is half the mean squared error in standard deviations of the returns.
+    """
+    logits, value = trainer.network(batch.features)
+    scheduled = logits.masked_fill(~batch.scheduled, -torch.inf)
+    logp = scheduled.logsumexp(dim=1) - logits.logsumexp(dim=1)
+    error = (value * batch.unit - batch.target) / trainer.return_std
+    return -logp.mean() + trainer.learner.value_weight * 0.5 * error.square().mean()
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

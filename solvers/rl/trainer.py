@@ -7,6 +7,8 @@ algorithm (`solvers.ppo`, `solvers.a2c`, `solvers.reinforce`).
 
 from __future__ import annotations
 
+import copy
+import re
 import time
 from collections.abc import Iterable
 from typing import Any, Protocol, cast
@@ -23,7 +25,7 @@ from solvers.rl.cuda_graphs import GpuRecorder, Recorder
 from solvers.rl.flat_weights import FlatWeights
 from solvers.rl.instance_pool import InstancePool
 from solvers.rl.process_group import ProcessGroup
-from solvers.rl.rollouts import Rollout, RolloutCollector
+from solvers.rl.rollouts import RolloutCollector
 
 
 class OnPolicyAlgorithm(Protocol):
@@ -42,11 +44,36 @@ class OnPolicyAlgorithm(Protocol):
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return a new optimizer of `parameters`."""
 
-    def collect(self, trainer: Trainer) -> Rollout:
-        """Return the decisions of one training iteration."""
+    def begin(self, trainer: Trainer) -> None:
+        """Set the `memory` of a new trainer, if the algorithm keeps one."""
 
-    def update(self, trainer: Trainer, rollout: Rollout) -> dict[str, float]:
-        """Change the network by what `rollout` holds; return the metrics to log."""
+    def collect(self, trainer: Trainer) -> Experience:
+        """Return what one training iteration learns from."""
+
+    def update(self, trainer: Trainer, experience: Any) -> dict[str, float]:
+        """Change the network by what `collect` returned; return the metrics to log."""
+
+
+class Experience(Protocol):
+    """What a `Trainer` counts of the decisions of one training iteration."""
+
+    @property
+    def taken(self) -> Tensor:
+        """Sums to the number of decisions."""
+
+    @property
+    def finished(self) -> Tensor:
+        """(2,) number of episodes that ended, and the sum of their returns."""
+
+
+class Memory(Protocol):
+    """What an algorithm keeps from iteration to iteration, and checkpoints keep with it."""
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs to go on."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
 
 
 class Workers(Protocol):
@@ -81,6 +108,10 @@ class Trainer:
         The processes that train together, and those that this one leads; at first it is alone.
     pool
         Renews the training instances; None where they stay.
+    memory
+        What the algorithm keeps from iteration to iteration; None: nothing.
+    best_weights
+        Those that were best on the validation split; where nothing is validated, the current ones.
     """
 
     def __init__(
@@ -112,10 +143,14 @@ class Trainer:
         self.return_unit = torch.ones((), device=simulator.device)
         self.progress = torch.ones((), device=simulator.device)
         self.minibatches: Any = None  # what PPO keeps from iteration to iteration
+        self.memory: Memory | None = None
+        self.best_weights = network.state_dict()
+        self._best_network: Network | None = None
         # sums over one training iteration
         self.loss_sum = torch.zeros((), device=simulator.device)
         self.grad_norm_sum = torch.zeros((), device=simulator.device)
         self.cpu_seconds_of_others = 0.0  # in the last iteration, of the other processes
+        learner.begin(self)
 
     @property
     def done(self) -> bool:
@@ -165,7 +200,7 @@ class Trainer:
     def check_finite(self) -> None:
         """Raise UserError if a loss or a gradient of this iteration is not finite."""
         if not torch.isfinite(self.loss_sum + self.grad_norm_sum):
-            name = type(self.learner).__name__.lower()
+            name = re.sub("(?<=[a-z])(?=[A-Z])", "_", type(self.learner).__name__).lower()
             raise UserError(
                 f"{name}: the loss became {self.loss_sum.item()} (gradient norm "
                 f"{self.grad_norm_sum.item()}) at decision {self.decisions}; lower solver.lr and "
@@ -176,6 +211,17 @@ class Trainer:
         """Return a seed for a worker process; a resumed training plays other episodes."""
         seed = self.generator.initial_seed() + self.decisions
         return int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])
+
+    def best_network(self) -> Network:
+        """Return a network with the `best_weights` of the leading process."""
+        if self._best_network is None:
+            self._best_network = copy.deepcopy(self.network).eval()
+        network = self._best_network
+        network.load_state_dict(self.best_weights)
+        for parameter in network.parameters() if self.group.size > 1 else ():
+            parameter.data *= self.group.size if self.group.rank == 0 else 0
+            self.group.mean_(parameter.data)
+        return network
 
     # -- called by `update` ------------------------------------------------------------------------
 
@@ -243,6 +289,7 @@ class Trainer:
             "generator": self.generator.get_state(),
             "environments": self._environments(),
             "pool": None if self.pool is None else self.pool.state(),
+            "memory": None if self.memory is None else self.memory.state(),
         }
 
     def restore_shared(self, state: dict[str, Any]) -> None:
@@ -268,6 +315,8 @@ class Trainer:
         self.generator.set_state(state["generator"].cpu())
         if self.pool is not None:
             self.pool.restore(state["pool"])
+        if self.memory is not None:
+            self.memory.restore(state["memory"])
         tensors, saved = self._environments(), state["environments"]
         if [one.shape for one in tensors] == [one.shape for one in saved]:
             for tensor, value in zip(tensors, saved, strict=True):

@@ -36,15 +36,16 @@ from solvers.rl.data_parallel import WorkerProcesses
 from solvers.rl.decoding import DECODINGS, DecodingPlanner
 from solvers.rl.imitation import Imitation
 from solvers.rl.instance_pool import InstancePool
-from solvers.rl.rollouts import Rollout
 from solvers.rl.settings import ABOVE_0, AT_LEAST_0, SHARE, check_settings
-from solvers.rl.trainer import Trainer
+from solvers.rl.trainer import Experience, Trainer
 
 RANGES = {
-    **dict.fromkeys(("temperature", "lr", "max_grad_norm", "clip", "clip_value"), ABOVE_0),
+    **dict.fromkeys(("temperature", "sampling_temperature"), ABOVE_0),
+    **dict.fromkeys(("lr", "max_grad_norm", "clip", "clip_value"), ABOVE_0),
     **dict.fromkeys(("episodes_per_instance", "max_seconds"), ABOVE_0),
     **dict.fromkeys(("entropy", "value_weight", "save_seconds", "max_kl"), AT_LEAST_0),
-    **dict.fromkeys(("gamma", "gae_lambda", "ema_decay"), SHARE),
+    **dict.fromkeys(("moves_per_task",), AT_LEAST_0),
+    **dict.fromkeys(("gamma", "gae_lambda", "ema_decay", "completions"), SHARE),
 }
 LEAST_DECISIONS = 100_000  # a shorter training runs in one process
 # settings that are younger than recorded logs: with their defaults they change no hash of one
@@ -145,13 +146,16 @@ class NetworkLearner(Learner):
         lr = torch.tensor(self.lr, device="cuda")
         return torch.optim.Adam(parameters, lr=lr, eps=1e-5, fused=True, capturable=True)
 
-    @abstractmethod
-    def collect(self, trainer: Trainer) -> Rollout:
-        """Return the decisions of one training iteration."""
+    def begin(self, trainer: Trainer) -> None:
+        """Set the `memory` of a new trainer, if the algorithm keeps one."""
 
     @abstractmethod
-    def update(self, trainer: Trainer, rollout: Rollout) -> dict[str, float]:
-        """Change the network by what `rollout` holds; return the metrics to log."""
+    def collect(self, trainer: Trainer) -> Experience:
+        """Return what one training iteration learns from."""
+
+    @abstractmethod
+    def update(self, trainer: Trainer, experience: Any) -> dict[str, float]:
+        """Change the network by what `collect` returned; return the metrics to log."""
 
     # -- the contract ------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from solvers.reinforce import Reinforce
 from solvers.rl.rollouts import play_greedily
 from solvers.rl.trainer import Trainer
 from solvers.rl.training import NetworkLearner
+from solvers.self_labelling import SelfLabelling
 
 CPU = torch.device("cpu")
 
@@ -177,6 +178,7 @@ ON_POLICY: Mapping[str, dict[str, Any]] = {  # name -> class and settings
     "ppo": {"kind": PPO, "steps": 8, "minibatch": 64},
     "a2c": {"kind": A2C, "steps": 4},
     "reinforce": {"kind": Reinforce, "group": 4},
+    "self_labelling": {"kind": SelfLabelling, "group": 4, "replays": 8, "updates": 2},
 }
 
 

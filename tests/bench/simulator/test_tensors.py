@@ -211,3 +211,24 @@ def test_the_cuda_kernels_compile(name, monkeypatch):
     ptx, _ = cuda.compile_ptx(getattr(kernels, name).py_func, types, cc=capability)
     assert ".target sm_90" in ptx
     assert ".entry" in ptx
+
+
+def test_other_environments_of_the_same_instances_follow_a_replacement():
+    drawn = list(instances(6))
+    largest = max(drawn, key=lambda one: one.n_tasks)
+    drawn.remove(largest)
+    first, second = [largest, *drawn[:2]], drawn[2:]
+    simulator = TensorSimulator(first, Setting(), 2)
+    other = simulator.with_envs(6)
+    simulator.step(simulator.state.mask.byte().argmax(dim=1))
+    assert torch.equal(other.state.env[:3], TensorSimulator(first, Setting()).state.env)
+    simulator.replace([0, 2], [second[0], second[2]])
+    now = [second[0], first[1], second[2]]
+    assert simulator.instances == other.instances
+    assert [one.hash() for one in other.instances] == [one.hash() for one in now]
+    rows = torch.arange(6) % 3
+    afresh = TensorSimulator(now, Setting(), 6)
+    for one in (other, afresh):
+        one.restart(rows, all_envs=True)
+    returns = [one.play_random(np.random.default_rng(1)) for one in (other, afresh)]
+    assert torch.equal(*returns)

@@ -105,9 +105,7 @@ def test_tasks_that_start_before_a_tick_keep_their_places(name: str, quotas: boo
     first = Schedule(slow.task, slow.agent, slow.start + 200, slow.end + 200)
     assert verify(instance, first) == []
     tick = int(np.median(first.start))
-    best = improve_schedule(
-        instance, terms, first, NO_LIMIT, rng, patience=2, fixed_before=tick
-    )
+    best = improve_schedule(instance, terms, first, NO_LIMIT, rng, patience=2, fixed_before=tick)
     assert verify(instance, best) == []
     assert terms.value(completion_times(best)) < terms.value(completion_times(first))
     before = {piece for piece in pieces(first) if piece[2] < tick}
