@@ -6,27 +6,38 @@ learning rate and entropy bonus annealed, gradient norm clipped, value loss clip
 in the first implementation), an update stopped early by the KL divergence. Two details are specific
 to this suite: the critic predicts in units of the visible load, and its errors are divided by the
 standard deviation of the returns.
+
+With `advantage=group` no critic is trained: whole episodes of the same instance are compared with
+one another, from the same tick on (`solvers.rl.advantages.group_advantages`).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
 
+from bench.errors import UserError
+from solvers.rl.advantages import group_advantages
 from solvers.rl.cuda_graphs import GraphedCall
 from solvers.rl.rollouts import Rollout, log_probability_and_entropy
+from solvers.rl.settings import check_group
 from solvers.rl.trainer import Trainer
 from solvers.rl.training import NetworkLearner
 
+ADVANTAGES = ("gae", "group")
 LOSSES = ("policy", "value", "entropy", "approx_kl", "clip_fraction")  # logged as `losses/...`
 
 
 @dataclass(kw_only=True)
 class PPO(NetworkLearner):
     """PPO on (task, agent) pairs; `conf/solver/ppo.yaml` describes each setting."""
+
+    young = (*NetworkLearner.young, "advantage", "group")
 
     steps: int = 32
     epochs: int = 3
@@ -36,9 +47,38 @@ class PPO(NetworkLearner):
     clip: float = 0.2
     clip_value: float | None = None
     max_kl: float = 0.03
+    advantage: str = "gae"
+    group: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.advantage not in ADVANTAGES:
+            raise UserError(
+                f"solver.advantage: value {self.advantage!r}: must be one of "
+                f"{', '.join(ADVANTAGES)}"
+            )
+        if self.advantage == "gae":
+            return
+        check_group(self.group, self.num_envs)
+        for name, needed in (("shaped", False), ("gamma", 1.0), ("cuda_graphs", False)):
+            if (value := getattr(self, name)) != needed:
+                raise UserError(
+                    f"solver.{name}: value {value}: solver.advantage=group compares rewards that "
+                    f"are paid as time passes, of whole episodes; set {str(needed).lower()}"
+                )
+        if self.decoding == "beam":
+            raise UserError(
+                "solver.decoding: value 'beam': needs a critic, and solver.advantage=group trains "
+                "none; set sample or multistart"
+            )
 
     def collect(self, trainer: Trainer) -> Rollout:
-        """Return `steps` decisions of every environment, from its current state."""
+        """Return `steps` decisions of every environment, from its current state.
+
+        With `advantage=group`: whole episodes.
+        """
+        if self.advantage == "group":
+            return trainer.collector.collect_episodes(self.group)
         return trainer.collector.collect(self.steps)
 
     def update(self, trainer: Trainer, rollout: Rollout) -> dict[str, float]:
@@ -46,31 +86,53 @@ class PPO(NetworkLearner):
 
         No epoch follows one in which the policy moved further than `max_kl`.
         """
-        advantage, target = rollout.advantages(self.gamma, self.gae_lambda)
-        trainer.update_return_std(target)
+        if self.advantage == "group":
+            advantage = group_advantages(rollout.reward, cast(Tensor, rollout.tick), self.group)
+            advantage = target = advantage.flatten()
+            taken = rollout.taken.flatten().nonzero().squeeze(1)
+        else:
+            advantage, target = rollout.advantages(self.gamma, self.gae_lambda)
+            trainer.update_return_std(target)
+            taken = torch.arange(len(target), device=target.device)
+        count = trainer.group.mean_(torch.tensor(float(len(taken))))
+        parts = max(1, math.ceil(float(count) / self.minibatch))  # as many in every process
         minibatches = trainer.minibatches
         if minibatches is None or not minibatches.is_of(rollout):
             minibatches = trainer.minibatches = Minibatches(self, trainer, rollout)
         minibatches.advantage.copy_(advantage)
         minibatches.target.copy_(target)
+        minibatches.count = len(taken)
         losses = torch.zeros(len(LOSSES))
         epoch = 0
         while epoch < self.epochs and losses[LOSSES.index("approx_kl")] <= self.max_kl:
             epoch += 1
-            order = torch.randperm(len(target), generator=trainer.generator, device=target.device)
+            order = torch.randperm(len(taken), generator=trainer.generator, device=taken.device)
             minibatches.losses.zero_()
-            for rows in order.split(self.minibatch):
+            for rows in self.split(taken[order], parts):
                 minibatches.update(rows)
             losses = trainer.group.mean_(minibatches.losses)
         logged = {
             f"losses/{name}": value for name, value in zip(LOSSES, losses.tolist(), strict=True)
         }
+        if self.advantage == "group":
+            del logged["losses/value"]
         return logged | {"charts/epochs": epoch}
+
+    def split(self, rows: Tensor, parts: int) -> Sequence[Tensor]:
+        """Return the minibatches (n,) of a permutation of the decisions of a rollout.
+
+        The number of decisions of whole episodes varies, so that they are shared evenly.
+        """
+        if self.advantage == "group":
+            return rows.tensor_split(parts)
+        return rows.split(self.minibatch)
 
     def share(self, processes: int) -> Self | None:
         """Return the settings of one of several processes."""
         share = super().share(processes)
         if share is None or self.minibatch % processes:
+            return None
+        if self.advantage == "group" and share.num_envs % self.group:
             return None
         return replace(share, minibatch=self.minibatch // processes)
 
@@ -110,7 +172,9 @@ class PPO(NetworkLearner):
         )
         mean_entropy = entropy.mean()
         bonus = self.entropy * trainer.progress * mean_entropy
-        loss = policy_loss + self.value_weight * value_loss - bonus
+        loss = policy_loss - bonus
+        if self.advantage == "gae":
+            loss = loss + self.value_weight * value_loss
         with torch.no_grad():
             approx_kl = ((ratio - 1) - log_ratio).mean()  # http://joschu.net/blog/kl-approx.html
             clip_fraction = ((ratio - 1).abs() > self.clip).float().mean()
@@ -156,6 +220,8 @@ class Minibatches:
         (S * B,) advantages, and returns to go that the critic is trained on.
     losses
         (5,) means, as named by `LOSSES`, so far in an epoch.
+    count
+        Number of decisions of an epoch; less than S * B where episodes ended early.
     """
 
     def __init__(self, learner: PPO, trainer: Trainer, rollout: Rollout) -> None:
@@ -165,6 +231,7 @@ class Minibatches:
         self.advantage = torch.empty_like(rollout.logp)
         self.target = torch.empty_like(rollout.logp)
         self.losses = rollout.logp.new_zeros(len(LOSSES))
+        self.count = len(rollout.logp)
         self.rows = torch.zeros_like(rollout.action[: learner.minibatch])
         self._update_rows = GraphedCall(lambda: self._update(self.rows), trainer.graphs)
 
@@ -187,7 +254,7 @@ class Minibatches:
         )
         self.trainer.backward(loss)
         self.trainer.step()
-        self.losses += values * (len(rows) / len(self.target))
+        self.losses += values * (len(rows) / self.count)
 
 
 def clipped_gain(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:

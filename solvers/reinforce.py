@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bench.errors import UserError
 from solvers.rl.rollouts import Rollout
+from solvers.rl.settings import check_group
 from solvers.rl.trainer import Trainer
 from solvers.rl.training import NetworkLearner
 from solvers.rl.weighted_likelihood import step_along
@@ -33,11 +34,7 @@ class Reinforce(NetworkLearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.group < 2 or self.num_envs % self.group:
-            raise UserError(
-                f"solver.group: value {self.group}: must be at least 2 and divide "
-                f"solver.num_envs={self.num_envs}"
-            )
+        check_group(self.group, self.num_envs)
         if self.gamma != 1.0:
             raise UserError(
                 f"solver.gamma: value {self.gamma}: must be 1, because reinforce weighs whole "

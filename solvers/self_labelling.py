@@ -33,6 +33,7 @@ from solvers.networks.base import Network
 from solvers.rl.imitation import Demonstration, cloning_loss
 from solvers.rl.labels import ScheduleLabels, improved
 from solvers.rl.rollouts import Rollout, sample, steps_to_the_end
+from solvers.rl.settings import check_group
 from solvers.rl.trainer import Trainer
 from solvers.rl.training import NetworkLearner
 from solvers.rl.weighted_likelihood import step_along
@@ -69,11 +70,7 @@ class SelfLabelling(NetworkLearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.group < 2 or self.num_envs % self.group:
-            raise UserError(
-                f"solver.group: value {self.group}: must be at least 2 and divide "
-                f"solver.num_envs={self.num_envs}"
-            )
+        check_group(self.group, self.num_envs)
         if self.loss not in LOSSES:
             raise UserError(f"solver.loss: value {self.loss!r}: must be one of {', '.join(LOSSES)}")
         if self.loss == "preference" and (self.moves_per_task or self.completions):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bench.logs.episodes import EpisodeRecorder
-from bench.simulator.tables import NO_ACTION
+from bench.simulator.tables import NO_ACTION, TIME
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_simulator, return_scale
 from solvers.networks.base import Network
@@ -54,6 +54,7 @@ class Rollout:
     truncated: Tensor  # (S, B) bool: the episode was cut off, what follows was not played
     taken: Tensor  # (S, B) bool: a decision was made
     finished: Tensor  # (2,) number of episodes that ended, and the sum of their returns
+    tick: Tensor | None = None  # (S + 1, B) of the steps and of the end, of whole episodes
 
     def advantages(self, gamma: float, gae_lambda: float) -> tuple[Tensor, Tensor]:
         """Return generalised advantage estimates and the critic's targets, (S * B,) each.
@@ -201,13 +202,14 @@ class RolloutCollector:
         self.buffer.begin(1)
         for _ in steps_to_the_end(simulator):
             self.buffer.begin_step()
-            playing = simulator.playing
+            playing, tick = simulator.playing, simulator.state.env[:, TIME].clone()
             output = self.policy_output()
             action = torch.where(playing, sample(output.logits, self.generator), NO_ACTION)
             reward = simulator.step(action)
             over = ~simulator.playing
             self._count_finished(reward, playing & over)
             columns = {"terminated": over, "truncated": torch.zeros_like(over), "taken": playing}
+            columns |= {"tick": tick, "next_tick": simulator.state.env[:, TIME]}
             self.buffer.write(output, action.clamp(min=0), reward, **columns)
         return self.buffer.rollout(torch.zeros_like(self.returns_so_far).float())
 
@@ -289,6 +291,9 @@ class RolloutBuffer:
         next_value = torch.cat([columns["value"][1:], last_value[None]])
         if "cut_value" in columns:
             next_value = torch.where(columns["truncated"], columns["cut_value"], next_value)
+        tick = None
+        if "tick" in columns:
+            tick = torch.cat([columns["tick"], columns["next_tick"][-1:]])
         return Rollout(
             features=Features(*(columns[name].flatten(0, 1) for name in Features._fields)),
             action=columns["action"].flatten(),
@@ -301,6 +306,7 @@ class RolloutBuffer:
             truncated=columns["truncated"],
             taken=columns["taken"],
             finished=self.finished,
+            tick=tick,
         )
 
 

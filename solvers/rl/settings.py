@@ -34,3 +34,17 @@ def check_settings(plugin: object, where: str, ranges: Mapping[str, Range]) -> N
             raise UserError(f"{where}.{name}: value {value}: must be at least 1")
         if name in ranges and value is not None and not ranges[name][1](value):
             raise UserError(f"{where}.{name}: value {value}: {ranges[name][0]}")
+
+
+def check_group(group: int, num_envs: int) -> None:
+    """Check the number of episodes of one instance that are compared with one another.
+
+    Raises
+    ------
+    UserError
+        If it is below 2, or does not divide the number of environments.
+    """
+    if group < 2 or num_envs % group:
+        raise UserError(
+            f"solver.group: value {group}: must be at least 2 and divide solver.num_envs={num_envs}"
+        )

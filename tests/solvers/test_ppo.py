@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from bench.errors import UserError
 from bench.instance import Instance
+from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from solvers.ppo import PPO, clipped_gain, normalised
-from solvers.rl.advantages import gae
+from solvers.rl.advantages import gae, group_advantages
 from solvers.rl.trainer import Trainer
 from tests.solvers.learning import (
     COMMIT,
@@ -22,6 +24,8 @@ from tests.solvers.learning import (
     take_gradient,
     three_tasks,
 )
+
+GROUP = {"advantage": "group", "shaped": False}
 
 
 def trainer_of(learner: PPO, network: torch.nn.Module) -> tuple[Trainer, list[Instance]]:
@@ -83,6 +87,29 @@ def test_the_gradient_is_that_of_the_expected_return():
     assert_unbiased(torch.stack(found), exact_gradient(instances, COMMIT, network))
 
 
+@pytest.mark.parametrize("setting", [Setting(), COMMIT], ids=["fit", "commit"])
+def test_the_gradient_by_groups_is_that_of_the_expected_return(setting):
+    network, found = confident_network(), []
+    instances = [three_tasks(0), three_tasks(1)]
+    learner = small_learner(
+        PPO, num_envs=512, group=8, epochs=1, minibatch=10**6, entropy=0.0, **GROUP
+    )
+    simulator = TensorSimulator(instances, setting, learner.num_envs)
+    trainer = Trainer(learner, network, simulator, seed=1, total_decisions=10**9)
+
+    def keep_gradient() -> None:
+        advantage = group_advantages(rollout.reward, rollout.tick, 8)[rollout.taken]
+        decisions_per_episode = len(advantage) / learner.num_envs
+        scale = decisions_per_episode * float(advantage.std(correction=0))
+        found.append(-take_gradient(trainer) * scale)
+
+    trainer.step = keep_gradient
+    for _ in range(16):
+        rollout = learner.collect(trainer)
+        learner.update(trainer, rollout)
+    assert_unbiased(torch.stack(found), exact_gradient(instances, setting, network))
+
+
 def test_the_policy_has_not_moved_when_an_update_begins():
     learner = small_learner(PPO, steps=6, epochs=1, minibatch=10**6)
     trainer, _ = trainer_of(learner, confident_network())
@@ -97,17 +124,33 @@ def test_an_update_stops_if_the_policy_has_moved_too_far():
     assert learner.update(trainer, learner.collect(trainer))["charts/epochs"] < 9
 
 
-def test_it_learns_what_no_untrained_network_can(tmp_path):
+@pytest.mark.parametrize("changes", [{"steps": 8}, {"group": 8, **GROUP}], ids=str)
+def test_it_learns_what_no_untrained_network_can(changes, tmp_path):
     assert lowest_untrained_regret() > 0.1
     learner = small_learner(
         PPO,
         num_envs=64,
         width=16,
-        steps=8,
         minibatch=128,
         lr=3e-3,
         validate_every=5,
         save_seconds=60.0,
+        **changes,
     )
     policy = fit(learner, LEARNABLE, MemoryLogger(tmp_path), 9_000, COMMIT)
     assert regret(policy.network) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"advantage": "td"}, r"solver\.advantage: value 'td': must be one of gae, group"),
+        ({"group": 5}, r"solver\.group: value 5: .*divide solver\.num_envs=16"),
+        ({"shaped": True}, r"solver\.shaped: value True: .*set false"),
+        ({"gamma": 0.9}, r"solver\.gamma: value 0\.9: .*set 1\.0"),
+        ({"decoding": "beam"}, r"solver\.decoding: value 'beam': .*set sample or multistart"),
+    ],
+)
+def test_settings_that_groups_cannot_serve_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        PPO(**({"device": "cpu", "num_envs": 16, "group": 4} | GROUP | changes))

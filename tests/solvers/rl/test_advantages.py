@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from solvers.rl.advantages import gae, returns_to_go
+from solvers.rl.advantages import gae, group_advantages, returns_to_go
 
 
 def flags(*steps: bool) -> torch.Tensor:
@@ -56,3 +56,23 @@ def test_returns_to_go_equal_a_hand_calculation():
     reward = torch.tensor([[1.0, 8.0], [2.0, 0.0], [4.0, 4.0]])
     expected = [[1 + 0.5 * (2 + 0.5 * 4), 8 + 0.25 * 4], [2 + 0.5 * 4, 0.5 * 4], [4.0, 4.0]]
     assert returns_to_go(reward, 0.5).tolist() == expected
+
+
+def test_an_episode_is_compared_with_others_of_its_group_from_the_same_tick():
+    # two groups of two; the costs of an episode are paid between its ticks
+    tick = torch.tensor([[0, 0, 0, 5], [4, 2, 0, 5], [10, 10, 8, 7], [20, 12, 8, 9]])
+    reward = -torch.tensor([[4.0, 2.0, 0.0, 0.0], [6.0, 8.0, 8.0, 2.0], [10.0, 2.0, 0.0, 2.0]])
+    found = group_advantages(reward, tick, 2)
+    # episode 0: 20 to pay from tick 0, 16 from 4, 10 from 10; episode 1: 12 from 0, 10 from 2, and
+    # 1 a tick later until tick 12, after which nothing is left to pay
+    assert found[:, 0].tolist() == [-20 + 12, -16 + 8, -10 + 2]
+    assert found[:, 1].tolist() == [-12 + 20, -10 + 18, -2 + 10]
+    # episode 2 pays 1 a tick until 8; episode 3 begins to decide at tick 5, with 4 to pay
+    assert found[:2, 2].tolist() == [-8 + 4, -8 + 4]
+    assert found[:, 3].tolist() == [-4 + 3, -4 + 3, -2 + 1]
+
+
+def test_what_all_episodes_of_a_group_pay_is_no_advantage():
+    tick = torch.arange(5)[:, None].expand(5, 6).contiguous()
+    reward = -torch.rand(4, 1).expand(4, 6).contiguous()
+    assert group_advantages(reward, tick, 3).abs().max() < 1e-6
