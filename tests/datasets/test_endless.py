@@ -9,7 +9,7 @@ from bench.errors import UserError
 from bench.protection import TrainingData
 from datasets._random import POOL
 
-NAMES = ("small", "gangs_20x3", "random", "gap_c")
+NAMES = ("small", "gangs_20x3", "unrelated_20x5", "random", "gap_c")
 
 
 @pytest.mark.parametrize("name", NAMES)
