@@ -15,6 +15,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
+from math import ceil
 
 import numpy as np
 from ortools.sat.python import cp_model
@@ -32,6 +34,7 @@ from solvers.exact.compile_kernels import compile_schedule_kernels
 from solvers.exact.cp_sat import WarmStart, create_solver, initial_schedule, search, warm_up
 from solvers.exact.deadline import OutOfTime
 from solvers.exact.objective_terms import Terms, completion_times
+from solvers.exact.parallel_machines import ParallelMachinesModel, is_parallel_machines
 from solvers.exact.schedule_model import ScheduleModel
 from solvers.exact.search_log import SearchLog
 
@@ -175,6 +178,8 @@ class _Solve:
             )
             if self.relaxation.schedule is not None:
                 self.best = search_log.keep_better(self.best, self.relaxation.schedule)
+        if self._is_parallel_machines:
+            return
         small = self.instance.n_tasks * self.instance.n_agents <= FIRST_RUN_PAIRS
         first_run = (options.bounds or options.local_search) and small
         if first_run and not search_log.optimum_proven:
@@ -185,6 +190,11 @@ class _Solve:
             self._anneal()
         if options.bounds and self._worthwhile(BOUNDS_SHARE):
             self._relax()
+
+    @cached_property
+    def _is_parallel_machines(self) -> bool:
+        """Whether CP-SAT has a model without starts, which needs no other stage."""
+        return self.options.bounds and is_parallel_machines(self.instance, self.search_log.terms)
 
     def _worthwhile(self, share: float) -> bool:
         """Return whether there is enough time for a stage, and something left to prove."""
@@ -256,7 +266,7 @@ class _Solve:
             self.best = search_log.keep_better(self.best, found)
         return status in (cp_model.OPTIMAL, cp_model.INFEASIBLE)
 
-    def _model(self, deadline: float) -> AssignmentModel | ScheduleModel:
+    def _model(self, deadline: float) -> AssignmentModel | ParallelMachinesModel | ScheduleModel:
         """Return the CP-SAT model with all that is known: bound, start windows, hint.
 
         Raises
@@ -264,16 +274,23 @@ class _Solve:
         OutOfTime
             If the clock passes `deadline` before the model is complete.
         """
-        model: AssignmentModel | ScheduleModel
+        model: AssignmentModel | ParallelMachinesModel | ScheduleModel
         if self.instance.sharing == "budget":
             model = AssignmentModel(self.instance, deadline=deadline)
+        elif self._is_parallel_machines:
+            bound = ceil(self.relaxation.best.value)
+            model = ParallelMachinesModel(self.instance, bound, deadline)
         else:
             incumbent = None if self.best is None else completion_times(self.best)
             windows = None if self.best is None else self.relaxation.windows
-            bound = self.relaxation.best.value
             terms = self.search_log.terms
             model = ScheduleModel(
-                self.instance, terms, incumbent, bound, windows, deadline=deadline
+                self.instance,
+                terms,
+                incumbent,
+                self.relaxation.best.value,
+                windows,
+                deadline=deadline,
             )
         if self.best is not None:
             model.hint(self.best)

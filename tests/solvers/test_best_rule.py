@@ -15,8 +15,9 @@ from bench.instance import Instance
 from bench.metrics import objective
 from bench.rollout import PolicySolver
 from bench.setting import OBJECTIVES, Setting
+from bench.simulator import Simulator
 from bench.verify import verify
-from solvers.best_rule import BestRule
+from solvers.best_rule import BestRule, RandomisedRule
 from solvers.cpsat import CpSat
 from solvers.matching import Sufferage
 from solvers.rules import FIFO, LJF, SJF
@@ -139,3 +140,42 @@ def test_cpsat_starts_from_its_schedule():
     first = result.trajectory[0][1]
     assert result.status == "optimal"
     assert first <= objective(instance, start, "total_time"), "first the left-shifted schedule"
+
+
+def test_a_randomised_rule_takes_its_choices_by_a_geometric_distribution():
+    instance = Instance([[1], [2], [3], [4]], np.ones((4, 1, 1), dtype=int), [[1]], [0])
+    observation = Simulator([instance], Setting()).observation(0)
+    rule, rng = RandomisedRule(SJF(), 0.4), np.random.default_rng(0)
+    ranks = np.array([rule.act(observation, rng) for _ in range(4000)])
+    share = np.bincount(ranks, minlength=4) / len(ranks)
+    expected = 0.6 * 0.4 ** np.arange(4)
+    expected[0] += 0.4**4  # where every task is overlooked, the rule decides among all
+    assert share == pytest.approx(expected, abs=4 * 0.5 / 4000**0.5)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_randomised_episodes_only_improve_the_best_rule(name):
+    rules, setting, better = [FIFO(), SJF(), Sufferage()], Setting(objective=name), 0
+    for instance in instances():
+        values = []
+        for rollouts in (0, 30):
+            solver = BestRule(rules, rollouts=rollouts, probability=0.2)
+            result = solver.solve(instance, setting, Budget(), np.random.default_rng(0))
+            assert not verify(instance, result.schedule)
+            values.append(objective(instance, result.schedule, name))
+            again = solver.solve(instance, setting, Budget(), np.random.default_rng(0))
+            assert again.schedule.to_dict() == result.schedule.to_dict()
+        assert values[1] <= values[0]
+        better += values[1] < values[0]
+    assert better or name != "total_time"
+
+
+def test_randomisation_counts_in_the_hash_only_where_there_is_any():
+    assert set(BestRule([SJF()], probability=0.3).hashed_settings()) == {"rules"}
+    assert BestRule([SJF()], rollouts=3).hashed_settings()["rollouts"] == 3
+
+
+@pytest.mark.parametrize("changes", [{"rollouts": -1}, {"probability": 1.0}], ids=str)
+def test_bad_settings_are_refused(changes):
+    with pytest.raises(UserError, match=f"solver.{next(iter(changes))}: value"):
+        BestRule([SJF()], **changes)
