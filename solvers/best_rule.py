@@ -87,7 +87,7 @@ class BestRule(Solver):
         first: Sequence[str] = (),
         exclude: Sequence[str] = (),
         rollouts: int = 0,
-        probability: float = 0.1,
+        probability: float = 0.2,
     ) -> None:
         if rollouts < 0:
             raise UserError(f"solver.rollouts: value {rollouts}: must not be negative")

@@ -22,7 +22,7 @@ LAYERS = (  # parts of bench, lowest first; a part imports its own layer and tho
     {"simulator", "verify", "metrics", "workload", "left_shift"},
     {
         *("analysis", "capabilities", "contracts", "instance_set", "logs", "non_anticipation"),
-        *("plugins", "protection", "rollout", "settings_hash"),
+        *("plugins", "pretrained", "protection", "rollout", "settings_hash"),
     },
     {"leaderboard", "offline_report", "references", "result_tables", "run", "tracking"},
     {"__main__", "cli", "gpu", "speed"},

@@ -6,13 +6,13 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 from bench.cli.value_types import NOT_NEGATIVE, check_value, unknown
 from bench.contracts import SPLITS
 from bench.errors import UserError
 from bench.paths import input_file
+from bench.pretrained import checkpoint_file
 
 # The directives of Hydra's `instantiate`. `_args_` is not among them: options have names.
 SPECIAL: Mapping[str, Any] = {
@@ -73,7 +73,7 @@ def _arguments(where: str, config: Mapping[str, Any], target: Callable[..., Any]
         if key in hints and not same:
             check_value(f"{where}.{key}", config[key], hints[key])
         if key in FILES and isinstance(config[key], str):
-            input_file(f"{where}.{key}", Path(config[key]).expanduser())
+            input_file(f"{where}.{key}", checkpoint_file(config[key]))
     for name, p in taken.items():
         optional = (
             p.default is not p.empty

@@ -16,6 +16,7 @@ from typing import Any
 from bench import plugins
 from bench.contracts import Dataset, Learner, Plugin
 from bench.instance_set import split_hash
+from bench.pretrained import checkpoint_file
 from bench.protection import TRAINING_SPLITS
 from bench.settings_hash import foreign_sources, loaded, plugin_settings, settings_hash
 
@@ -85,7 +86,7 @@ def _content(text: str, option: str) -> str | None:
     if not 0 < len(text) <= MAX_PATH or "\0" in text:
         return None
     try:
-        path = Path(text).expanduser()
+        path = checkpoint_file(text)
         if path.is_file():
             return file_hash(path)
         folder = os.sep in text or text[0] == "~" or any(word in option for word in FOLDER_WORDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from bench.contracts import CHECKPOINT, Policy, TrainingLogger
 from bench.errors import UserError
 from bench.files import write_bytes
 from bench.observation import Observation
+from bench.pretrained import checkpoint_file, file_digest
 from bench.simulator.view import BatchView, from_observation
 from solvers.networks.base import Network
 from solvers.networks.checkpoint import serialised
@@ -125,14 +125,14 @@ def deployed_policy(
     What the file does not carry, as those of earlier versions, is logged as None.
     """
     policy = load_policy(path, device)
-    content = hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest()
+    content = file_digest(checkpoint_file(path))
     unknown = dict.fromkeys(TRAINING_COST)
     logger.summary({CHECKPOINT: content[:16], **unknown, **policy.training})
     return policy
 
 
 def load_policy(path: str | Path, device: torch.device) -> NetworkPolicy:
-    """Return the policy that `NetworkPolicy.save` wrote to `path`.
+    """Return the policy that `NetworkPolicy.save` wrote to `path`, or `pretrained/NAME`.
 
     Files of schema 4, in which layers and the number of message passing rounds have former names,
     are read too.
@@ -142,8 +142,9 @@ def load_policy(path: str | Path, device: torch.device) -> NetworkPolicy:
     UserError
         Naming the file, if it does not exist or cannot be read.
     """
+    file = checkpoint_file(path)
     try:
-        state = torch.load(Path(path).expanduser(), map_location=device, weights_only=True)
+        state = torch.load(file, map_location=device, weights_only=True)
         if state["schema"] not in READABLE:
             raise ValueError(
                 f"its schema is {state['schema']}, this version reads "

@@ -1,0 +1,75 @@
+"""Policies that come with the suite: `solver.checkpoint=pretrained/NAME`.
+
+A policy is two files in `policies/`: NAME.pt, which a learner's `checkpoint` reads (weights only,
+no code), and NAME.json, its card: how it was trained, what it may observe, its measured gaps, and
+the SHA-256 of NAME.pt, which is checked before every use. `python -m bench.pretrained` lists them,
+adds the policy of a finished run and measures gaps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError
+from bench.instance import read_json
+
+FOLDER = Path(__file__).parent / "policies"
+PREFIX = "pretrained/"  # of a `checkpoint` that names a policy of this folder
+
+
+def names() -> list[str]:
+    """Return the names of all policies."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def read_card(name: str) -> dict[str, Any]:
+    """Return the card of a policy.
+
+    Raises
+    ------
+    UserError
+        If there is none of that name; it lists those there are.
+    """
+    if name not in names():
+        known = ", ".join(names()) or "none yet"
+        raise UserError(f"checkpoint: value {PREFIX}{name}: no such policy; there are: {known}")
+    card: dict[str, Any] = read_json(FOLDER / f"{name}.json")
+    return card
+
+
+def checkpoint_file(checkpoint: str | Path) -> Path:
+    """Return the file that a checkpoint option names.
+
+    Raises
+    ------
+    UserError
+        If a pretrained policy does not exist, or its file is not the one of its card.
+    """
+    text = str(checkpoint)
+    if not text.startswith(PREFIX):
+        return Path(text).expanduser()
+    name = text.removeprefix(PREFIX)
+    path, expected = FOLDER / f"{name}.pt", read_card(name)["sha256"]
+    if not path.is_file() or file_digest(path) != expected:
+        raise UserError(
+            f"checkpoint: value {text}: {path.name} is missing or not the file of its card "
+            f"(SHA-256 {expected[:12]}...); restore both files"
+        )
+    return path
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def of_dataset(dataset: str, observe: str) -> list[str]:
+    """Return the policies that were trained on a data set and observe the same."""
+    cards = {name: read_card(name) for name in names()}
+    return [
+        name
+        for name, card in cards.items()
+        if card["training"]["dataset"] == dataset and card["training"]["observe"] == observe
+    ]

@@ -1,0 +1,146 @@
+"""`python -m bench.pretrained`: list the pretrained policies, add one, measure its gaps.
+
+| command | |
+|---|---|
+| (none) | list the policies with their gaps |
+| `add RUN NAME` | copy the policy of a finished run and write its card |
+| `evaluate NAME [OPTION ...]` | measure the greedy gap with more options of `python -m bench` |
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from bench.analysis.stats import student_interval
+from bench.errors import UserError
+from bench.files import write_bytes, write_text
+from bench.instance import read_json
+from bench.pretrained import FOLDER, PREFIX, file_digest, names, read_card
+from bench.programs import ArgumentParser, program
+
+MAX_BYTES = 15_000_000
+TABLE = "instances.parquet"
+TRAINING = ("solver", "dataset", "seed", "track", "objective", "mode", "observe", "git_commit")
+GAP = ("dataset", "split", "track", "objective", "n_instances", "gap_mean", "objective_mean")
+
+
+@program
+def main(arguments: Sequence[str] | None = None) -> int:
+    """List, add or evaluate pretrained policies."""
+    parser = ArgumentParser(prog="python -m bench.pretrained", description=__doc__)
+    commands = parser.add_subparsers(dest="command")
+    add_parser = commands.add_parser("add", help="add the policy of a finished run")
+    add_parser.add_argument("run", type=Path, help="the run's folder")
+    add_parser.add_argument("name", help="the name of the policy")
+    evaluate_parser = commands.add_parser("evaluate", help="measure gaps")
+    evaluate_parser.add_argument("name", help=f"of {', '.join(names())}")
+    evaluate_parser.add_argument("options", nargs="*", help="such as dataset=medium track=online")
+    options = parser.parse_args(arguments)
+    if options.command == "add":
+        add(options.run, options.name)
+    elif options.command == "evaluate":
+        evaluate(options.name, options.options)
+    for name in names():
+        print(summary(name))
+    return 0
+
+
+def summary(name: str) -> str:
+    """Return a policy, how it was trained and its gaps, as lines."""
+    card = read_card(name)
+    training = card["training"]
+    lines = [
+        f"{PREFIX}{name}: {training['solver']} on {training['dataset']} "
+        f"({training['track']}, {training['objective']}, observes {training['observe']}), "
+        f"{training['decisions']:,} decisions, {training['cpu_seconds']:,.0f} CPU seconds"
+    ]
+    for one in card["gaps"]:
+        low, high = one["interval"]
+        lines.append(
+            f"  {one['dataset']} ({one['split']}, {one['track']}): gap {one['gap_mean']:.2%} "
+            f"[{low:.2%}, {high:.2%}] over {one['n_instances']} instances"
+        )
+    return "\n".join(lines)
+
+
+def add(run: Path, name: str) -> None:
+    """Copy the policy of a finished run and write a card without gaps.
+
+    Raises
+    ------
+    UserError
+        Naming what the run lacks.
+    """
+    policy, record_file = run / "policy.pt", run / "result.json"
+    for path in (policy, record_file):
+        if not path.is_file():
+            raise UserError(f"run: {path} does not exist; name the folder of a finished training")
+    if policy.stat().st_size > MAX_BYTES:
+        raise UserError(f"run: {policy}: larger than {MAX_BYTES} bytes")
+    if not name.replace("-", "_").isidentifier():
+        raise UserError(f"name: value {name!r}: must be letters, digits, - and _")
+    record: Any = read_json(record_file)
+    if record.get("learning/decisions") is None:
+        raise UserError(f"run: {run}: trained nothing; name the folder of the training itself")
+    training = {key: record[key] for key in TRAINING} | {
+        "decisions": record["learning/decisions"],
+        "cpu_seconds": record["learning/cpu_seconds"],
+        "seconds": record["learning/seconds"],
+        "hardware": record["hardware"],
+        "options": read_options(run),
+    }
+    content = policy.read_bytes()
+    FOLDER.mkdir(exist_ok=True)
+    write_bytes(FOLDER / f"{name}.pt", content)
+    card = {"schema": 1, "sha256": file_digest(policy), "training": training, "gaps": []}
+    write_card(name, card)
+
+
+def read_options(run: Path) -> dict[str, Any]:
+    """Return the configuration of the solver and the data set of a run."""
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
+    assert isinstance(config, dict)
+    return {key: config[key] for key in ("solver", "dataset", "budget") if key in config}
+
+
+def evaluate(name: str, options: Sequence[str]) -> None:
+    """Measure the greedy gap of a policy and keep it in the card, with its interval."""
+    card = read_card(name)
+    training = card["training"]
+    given = {option.partition("=")[0] for option in options}
+    defaults = {"dataset": training["dataset"], "track": training["track"]}
+    chosen = [f"{key}={value}" for key, value in defaults.items() if key not in given]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "bench", "+solver=ppo_greedy"]
+        command += [f"solver.checkpoint={PREFIX}{name}", "baselines=[]", "tracking=off"]
+        status = subprocess.run([*command, *chosen, *options, f"runs={folder}"], check=False)
+        records = sorted(Path(folder).glob("*/*/result.json"))
+        if status.returncode or not records:
+            raise UserError(f"evaluate: {name}: the run failed, see above")
+        record: Any = read_json(records[0])
+        table = pandas.read_parquet(records[0].with_name(TABLE))
+    entry = {key: record[key] for key in GAP}
+    entry["interval"] = list(student_interval(table[["gap"]])[1:])  # over the instances
+    key = ("dataset", "split", "track", "objective")
+    others = [one for one in card["gaps"] if any(one[part] != entry[part] for part in key)]
+    card["gaps"] = sorted([*others, entry], key=lambda one: [one[part] for part in key])
+    write_card(name, card)
+
+
+def write_card(name: str, card: dict[str, Any]) -> None:
+    """Write the card of a policy."""
+    write_text(FOLDER / f"{name}.json", json.dumps(card, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Pretrained policies: a run becomes one, and their files are checked."""
+
+import json
+import shutil
+
+import pytest
+
+from bench import pretrained
+from bench.__main__ import main as bench
+from bench.cli.options import check
+from bench.errors import UserError
+from bench.pretrained import __main__ as program
+from bench.run.inputs import named_content
+from solvers.networks.policy import choose_device, load_policy
+
+CPU = choose_device("cpu")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Let the policies be in an empty folder."""
+    place = tmp_path / "policies"
+    place.mkdir()
+    monkeypatch.setattr(pretrained, "FOLDER", place)
+    monkeypatch.setattr(program, "FOLDER", place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Return the folder of a short training at `tiny`."""
+    runs = tmp_path_factory.mktemp("runs")
+    line = "+solver=ppo_greedy dataset=tiny budget.decisions=2000 solver.width=8 baselines=[]"
+    options = f"tracking=off runs={runs} cache={runs}/cache reference.seconds=0 isolate=false"
+    assert bench([*line.split(), *options.split()]) == 0
+    (found,) = runs.glob("tiny/*/policy.pt")
+    return found.parent
+
+
+def test_a_finished_run_becomes_a_policy_with_a_card(run, folder, capsys):
+    assert program.main(["add", str(run), "tiny-short"]) == 0
+    card = pretrained.read_card("tiny-short")
+    assert card["training"]["dataset"] == "tiny"
+    assert card["training"]["options"]["solver"]["width"] == 8
+    assert card["training"]["decisions"] >= 2000
+    assert "pretrained/tiny-short: ppo_greedy on tiny" in capsys.readouterr().out
+    weights = load_policy("pretrained/tiny-short", CPU).network.state_dict()
+    for name, tensor in load_policy(run / "policy.pt", CPU).network.state_dict().items():
+        assert tensor.equal(weights[name])
+    assert pretrained.of_dataset("tiny", "all") == ["tiny-short"]
+    assert pretrained.of_dataset("tiny", "arrived") == []
+
+
+def test_a_file_that_is_not_the_one_of_its_card_is_refused(run, folder):
+    program.add(run, "tiny-short")
+    (folder / "tiny-short.pt").write_bytes(b"other")
+    with pytest.raises(UserError, match=r"pretrained/tiny-short: .*not the file of its card"):
+        load_policy("pretrained/tiny-short", CPU)
+
+
+def test_an_unknown_name_lists_those_there_are(run, folder):
+    program.add(run, "tiny-short")
+    config = {"_target_": "solvers.ppo.PPO", "checkpoint": "pretrained/tiny"}
+    with pytest.raises(UserError, match=r"pretrained/tiny: no such policy.*tiny-short"):
+        check("solver", config, lambda name: __import__("solvers.ppo").ppo.PPO)
+
+
+def test_a_policy_counts_in_a_run_by_its_content(run, folder):
+    program.add(run, "tiny-short")
+    found = dict(named_content({"checkpoint": "pretrained/tiny-short"}))
+    assert found == {"pretrained/tiny-short": pretrained.read_card("tiny-short")["sha256"]}
+
+
+def test_a_run_that_trained_nothing_is_no_policy(run, folder, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    record = json.loads((copy / "result.json").read_text())
+    del record["learning/decisions"]
+    (copy / "result.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="trained nothing"):
+        program.add(copy, "tiny")
+    (copy / "policy.pt").unlink()
+    with pytest.raises(UserError, match=r"policy\.pt does not exist"):
+        program.add(copy, "tiny")
+    with pytest.raises(UserError, match="letters, digits"):
+        program.add(run, "../tiny")
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_each_policy_is_the_file_of_its_card_and_has_a_gap(name):
+    card = pretrained.read_card(name)
+    assert pretrained.checkpoint_file(f"pretrained/{name}").is_file()
+    assert card["gaps"], "measure them: python -m bench.pretrained evaluate NAME"
+    assert len(card["training"]["git_commit"]) >= 40
