@@ -40,12 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_parser = commands.add_parser("add", help="add the policy of a finished run")
     add_parser.add_argument("run", type=Path, help="the run's folder")
     add_parser.add_argument("name", help="the name of the policy")
+    add_parser.add_argument("--note", default="", help="a sentence for the card")
     evaluate_parser = commands.add_parser("evaluate", help="measure gaps")
     evaluate_parser.add_argument("name", help=f"of {', '.join(names())}")
     evaluate_parser.add_argument("options", nargs="*", help="such as dataset=medium track=online")
     options = parser.parse_args(arguments)
     if options.command == "add":
-        add(options.run, options.name)
+        add(options.run, options.name, options.note)
     elif options.command == "evaluate":
         evaluate(options.name, options.options)
     for name in names():
@@ -71,7 +72,7 @@ def summary(name: str) -> str:
     return "\n".join(lines)
 
 
-def add(run: Path, name: str) -> None:
+def add(run: Path, name: str, note: str = "") -> None:
     """Copy the policy of a finished run and write a card without gaps.
 
     Raises
@@ -100,8 +101,8 @@ def add(run: Path, name: str) -> None:
     content = policy.read_bytes()
     FOLDER.mkdir(exist_ok=True)
     write_bytes(FOLDER / f"{name}.pt", content)
-    card = {"schema": 1, "sha256": file_digest(policy), "training": training, "gaps": []}
-    write_card(name, card)
+    card = {"schema": 1, "sha256": file_digest(policy), "note": note}
+    write_card(name, card | {"training": training, "gaps": []})
 
 
 def read_options(run: Path) -> dict[str, Any]:
