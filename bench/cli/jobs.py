@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, cast
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from bench import instance_set
+from bench import instance_set, pretrained
 from bench.cli import report
 from bench.cli.configuration import (
     BAD_INPUT,
@@ -44,6 +45,7 @@ SETTING = ("objective", "mode", "backfill", "event_order")
 def run_alone(config: DictConfig) -> int:
     """Run one job and print its table; return the exit status."""
     setup = JobSetup.of(config, name_of_solver(config, config.hydra.runtime.choices))
+    setup.name_pretrained()
     with report.Bars() as bars:
         setup.compare(bars)
         record = setup.run(bars)
@@ -109,6 +111,18 @@ class JobSetup:
             reference.shipped,
         )
         return cls(config, job, references, tracker)
+
+    def name_pretrained(self) -> None:
+        """Print which policies that come along a training could be spared by."""
+        learner = self.config.solver
+        if "checkpoint" not in learner or learner.checkpoint is not None:
+            return
+        setting = self.job.setting
+        for name in pretrained.of_dataset(
+            self.job.dataset.name, setting.observe, setting.objective, setting.mode
+        ):
+            text = f"a trained policy comes along: solver.checkpoint={pretrained.PREFIX}{name}"
+            print(text, file=sys.stderr)
 
     @property
     def runs(self) -> Path:

@@ -65,11 +65,17 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def of_dataset(dataset: str, observe: str) -> list[str]:
-    """Return the policies that were trained on a data set and observe the same."""
-    cards = {name: read_card(name) for name in names()}
-    return [
-        name
-        for name, card in cards.items()
-        if card["training"]["dataset"] == dataset and card["training"]["observe"] == observe
-    ]
+def of_dataset(dataset: str, *setting: str) -> list[str]:
+    """Return the policies that were trained on a data set in the same setting.
+
+    Parameters
+    ----------
+    dataset
+        Its name.
+    setting
+        What a policy observes, the objective and the mode.
+    """
+    wanted = [dataset, *setting]
+    cards = {name: read_card(name)["training"] for name in names()}
+    keys = ("dataset", "observe", "objective", "mode")
+    return [name for name, card in cards.items() if [card[key] for key in keys] == wanted]

@@ -47,8 +47,8 @@ def test_a_finished_run_becomes_a_policy_with_a_card(run, folder, capsys):
     weights = load_policy("pretrained/tiny-short", CPU).network.state_dict()
     for name, tensor in load_policy(run / "policy.pt", CPU).network.state_dict().items():
         assert tensor.equal(weights[name])
-    assert pretrained.of_dataset("tiny", "all") == ["tiny-short"]
-    assert pretrained.of_dataset("tiny", "arrived") == []
+    assert pretrained.of_dataset("tiny", "all", "total_time", "fit") == ["tiny-short"]
+    assert pretrained.of_dataset("tiny", "arrived", "total_time", "fit") == []
 
 
 def test_a_file_that_is_not_the_one_of_its_card_is_refused(run, folder):
@@ -63,6 +63,17 @@ def test_an_unknown_name_lists_those_there_are(run, folder):
     config = {"_target_": "solvers.ppo.PPO", "checkpoint": "pretrained/tiny"}
     with pytest.raises(UserError, match=r"pretrained/tiny: no such policy.*tiny-short"):
         check("solver", config, lambda name: __import__("solvers.ppo").ppo.PPO)
+
+
+def test_a_training_names_the_policy_that_it_could_be_spared_by(run, folder, tmp_path, capsys):
+    program.add(run, "tiny-short")
+    line = "+solver=ppo_greedy dataset=tiny budget.decisions=100 solver.width=8 baselines=[]"
+    options = f"tracking=off runs={tmp_path} cache={tmp_path}/cache reference.seconds=0"
+    checkpoint = "solver.checkpoint=pretrained/tiny-short"
+    for given, named in ([], True), ([checkpoint], False), (["objective=makespan"], False):
+        assert bench([*line.split(), *options.split(), *given]) == 0
+        shown = capsys.readouterr().err
+        assert (f"a trained policy comes along: {checkpoint}" in shown) == named
 
 
 def test_a_policy_counts_in_a_run_by_its_content(run, folder):
