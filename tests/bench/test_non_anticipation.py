@@ -176,6 +176,7 @@ def test_no_decision_of_a_learned_policy_depends_on_future_tasks(name, tmp_path)
         small |= {"logs": logs, "steps": 4, "candidates": 2, "fqe_steps": 2, "batch": 16}
     else:
         small |= {"num_envs": 16}
+        small |= {"group": 4} if hasattr(learner, "group") else {}
     learner = replace(learner, **small)
     rng = np.random.default_rng(0)
     policy = learner.fit(data, SETTINGS["fit"], budget, rng, SilentLogger(tmp_path))
