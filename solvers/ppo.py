@@ -129,10 +129,10 @@ class PPO(NetworkLearner):
 
     def share(self, processes: int) -> Self | None:
         """Return the settings of one of several processes."""
+        if self.advantage == "group" and self.num_envs // self.group % processes:
+            return None
         share = super().share(processes)
         if share is None or self.minibatch % processes:
-            return None
-        if self.advantage == "group" and share.num_envs % self.group:
             return None
         return replace(share, minibatch=self.minibatch // processes)
 

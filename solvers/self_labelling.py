@@ -31,7 +31,7 @@ from bench.simulator.view import from_simulator
 from solvers.exact.compile_kernels import compile_assignment_kernels, compile_schedule_kernels
 from solvers.networks.base import Network
 from solvers.rl.imitation import Demonstration, cloning_loss
-from solvers.rl.labels import ScheduleLabels, improved
+from solvers.rl.labels import LabelMemory, improved
 from solvers.rl.rollouts import Rollout, sample, steps_to_the_end
 from solvers.rl.settings import check_group
 from solvers.rl.trainer import Trainer
@@ -39,6 +39,7 @@ from solvers.rl.training import NetworkLearner
 from solvers.rl.weighted_likelihood import step_along
 
 LOSSES = ("cross_entropy", "preference")
+ROUNDING = 1e-5  # relative: differences of objectives below it may be rounding errors
 LARGEST_RATIO = 10.0  # of two objectives, in the preference loss
 
 
@@ -78,6 +79,8 @@ class SelfLabelling(NetworkLearner):
                 "solver.loss: value preference: compares samples of the policy alone; set "
                 "solver.moves_per_task=0 solver.completions=0, or solver.loss=cross_entropy"
             )
+        if self.ranks < 2:
+            raise UserError(f"solver.ranks: value {self.ranks}: must be at least 2")
         if self.completions and not self.moves_per_task:
             raise UserError(
                 f"solver.completions: value {self.completions}: local search completes the "
@@ -91,18 +94,33 @@ class SelfLabelling(NetworkLearner):
 
     def share(self, processes: int) -> Self | None:
         """Return the settings of one of several processes: whole groups, and whole replays."""
-        share = super().share(processes)
-        if share is None or share.num_envs % self.group or self.replays % processes:
+        if self.num_envs // self.group % processes or self.replays % processes:
             return None
-        return replace(share, replays=self.replays // processes)
+        share = super().share(processes)
+        return None if share is None else replace(share, replays=self.replays // processes)
 
     def begin(self, trainer: Trainer) -> None:
         """Let the trainer keep labels, where any are used."""
         if self.loss == "cross_entropy":
-            trainer.memory = ScheduleLabels(trainer.collector.simulator, self.replays)
+            simulator = trainer.collector.simulator
+            self._check_improvements(simulator)
+            trainer.memory = LabelMemory(simulator, self.replays, self.completions)
         if self.moves_per_task:
             compile_schedule_kernels()
             compile_assignment_kernels()
+
+    def _check_improvements(self, simulator: TensorSimulator) -> None:
+        """Raise UserError where local search cannot do what the settings say."""
+        if self.moves_per_task and simulator.setting.mode == "commit":
+            raise UserError(
+                f"solver.moves_per_task: value {self.moves_per_task}: local search cannot keep to "
+                "the order of a queue (mode=commit); set 0, and solver.completions=0"
+            )
+        if self.completions and simulator.tables.budget_sharing:
+            raise UserError(
+                f"solver.completions: value {self.completions}: with budget sharing nothing has a "
+                "time, and no assignment would stay; set 0"
+            )
 
     # -- collecting --------------------------------------------------------------------------------
 
@@ -113,7 +131,7 @@ class SelfLabelling(NetworkLearner):
         simulator = trainer.collector.simulator
         trainer.collector.begin_episodes(self.group)
         returns, decisions = self.play(trainer.best_network(), simulator, trainer.generator)
-        labels = cast(ScheduleLabels, trainer.memory)
+        labels = cast(LabelMemory, trainer.memory)
         self.label(labels, simulator, returns, trainer.generator)
         by_instance = returns.view(-1, self.group)
         count = torch.tensor(float(len(returns)), dtype=torch.float64, device=returns.device)
@@ -149,7 +167,7 @@ class SelfLabelling(NetworkLearner):
 
     def label(
         self,
-        labels: ScheduleLabels,
+        labels: LabelMemory,
         simulator: TensorSimulator,
         returns: Tensor,
         generator: torch.Generator,
@@ -168,18 +186,23 @@ class SelfLabelling(NetworkLearner):
         host = simulator.host()
         seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
         rng = np.random.default_rng(seed)
+        setting, moves = simulator.setting, self.moves_per_task
         for g, chosen in enumerate(returns.view(-1, self.group).argmax(dim=1).tolist()):
+            first = g * self.group
+            row = int(host.state.env[first, INSTANCE])
+            instance = simulator.instances[row]
             inside = rng.random() < self.completions
-            b = g * self.group + (0 if inside else chosen)
-            row = int(host.state.env[b, INSTANCE])
-            instance, schedule = simulator.instances[row], host.schedule(b)
+            schedule = host.schedule(first if inside else first + chosen)
             if len(set(schedule.task.tolist())) < instance.n_tasks:
                 continue  # a dead end
-            first_tick = int(rng.choice(schedule.start)) if inside else 0
-            best = improved(
-                instance, simulator.setting, schedule, self.moves_per_task, rng, first_tick
-            )
-            labels.offer(row, best, first_tick)
+            if inside and labels.completions is not None:
+                if len(schedule.task) == instance.n_tasks:  # no task was killed
+                    tick = int(rng.choice(schedule.start))
+                    best = improved(instance, setting, schedule, moves, rng, tick)
+                    labels.completions.offer(row, best, tick)
+            elif labels.whole is not None:
+                best = improved(instance, setting, schedule, moves, rng)
+                labels.whole.offer(row, best)
 
     # -- updating ----------------------------------------------------------------------------------
 
@@ -232,7 +255,8 @@ def preference_weights(rollout: Rollout, group: int, ranks: int) -> Tensor:
     least = cost[:, :1].abs().clamp(min=1e-6)
     ratio = (1.0 + (cost - cost[:, :1]) / least).clamp(max=LARGEST_RATIO)
     push = ratio * torch.sigmoid(-ratio * (chosen[:, :1] - chosen))  # of -loss along l_best
-    push = push * (cost > cost[:, :1])  # equal episodes are not compared
+    # equal episodes, but for rounding, are not compared
+    push = push * (cost - cost[:, :1] > ROUNDING * least)
     pairs = max(1, order.numel() - len(order))
     weight = torch.zeros_like(returns).scatter_add_(1, order, -push)
     weight.scatter_add_(1, order[:, :1], push.sum(dim=1, keepdim=True))

@@ -34,7 +34,10 @@ def read_card(name: str) -> dict[str, Any]:
     """
     if name not in names():
         known = ", ".join(names()) or "none yet"
-        raise UserError(f"checkpoint: value {PREFIX}{name}: no such policy; there are: {known}")
+        raise UserError(
+            f"checkpoint: value {PREFIX}{name}: no such policy; there are: "
+            f"{known}; write ./{PREFIX}{name} for a file of your own"
+        )
     card: dict[str, Any] = read_json(FOLDER / f"{name}.json")
     return card
 

@@ -21,6 +21,7 @@ from bench.protection import TRAINING_SPLITS
 from bench.settings_hash import foreign_sources, loaded, plugin_settings, settings_hash
 
 MAX_PATH = 4096  # characters; no file system takes more
+POLICIES = ("checkpoint", "init_policy")  # options that may name a pretrained policy
 FOLDER_WORDS = ("path", "folder", "dir", "file", "checkpoint")  # in the names of options
 
 
@@ -86,7 +87,7 @@ def _content(text: str, option: str) -> str | None:
     if not 0 < len(text) <= MAX_PATH or "\0" in text:
         return None
     try:
-        path = checkpoint_file(text)
+        path = checkpoint_file(text) if option in POLICIES else Path(text).expanduser()
         if path.is_file():
             return file_hash(path)
         folder = os.sep in text or text[0] == "~" or any(word in option for word in FOLDER_WORDS)

@@ -116,6 +116,8 @@ def improve_schedule(
         then or later.
     """
     deadline = time.perf_counter() + seconds
+    if fixed_before == 0:
+        first = active(instance, first)
     problem = _annealing_problem(instance, terms, first, fixed_before)
     state = _annealing_state(problem, first)
     decode_all(problem, state)

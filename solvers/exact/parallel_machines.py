@@ -77,9 +77,12 @@ class ParallelMachinesModel:
             for a in agents:
                 self.x[j, a] = self.model.new_bool_var(f"x[{j},{a}]")
             self.model.add_exactly_one([self.x[j, a] for a in agents])
-        for a in range(instance.n_agents):
-            load = sum(self._duration(j, a) * x for (j, b), x in self.x.items() if b == a)
-            self.model.add(self.release + load <= self.makespan)
+        loads: list[list[cp_model.LinearExprT]] = [[] for _ in range(instance.n_agents)]
+        for (j, a), x in self.x.items():
+            loads[a].append(self._duration(j, a) * x)
+        for load in loads:
+            clock.check(deadline)
+            self.model.add(self.release + cp_model.LinearExpr.sum(load) <= self.makespan)
         self.model.minimize(self.makespan)
 
     def _duration(self, task: int, agent: int) -> int:

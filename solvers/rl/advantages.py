@@ -75,7 +75,8 @@ def group_advantages(reward: Tensor, tick: Tensor, group: int) -> Tensor:
     reward
         (S, B) reward of each step, paid as time passes; 0 after the end of an episode.
     tick
-        (S + 1, B) tick of each step, and of the end; after the end of an episode it stays.
+        (S + 1, B) ascending tick of each step, and of the end. Where there is no clock (`budget`
+        sharing): the number of decisions before it.
     group
         Environments g * group to (g + 1) * group - 1 play the same instance, one episode each.
 

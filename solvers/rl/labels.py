@@ -16,6 +16,7 @@ from solvers.exact.annealing import improve_schedule
 from solvers.exact.assignment import annealing
 from solvers.exact.objective_terms import Terms
 from solvers.networks.base import Network
+from solvers.networks.features import Features
 from solvers.rl.imitation import Demonstration, DemonstrationReplay
 
 
@@ -52,9 +53,10 @@ class ScheduleLabels:
         instance = simulator.instances[row]
         value = objective(instance, schedule, simulator.setting.objective)
         known = self._labels.get(row)
-        if known is None or known.instance is not instance or known.first_tick != first_tick:
-            known = None
-        if known is None or value < known.value:
+        comparable = (
+            known is not None and known.instance is instance and known.first_tick == first_tick
+        )
+        if known is None or not comparable or value < known.value:
             self._labels[row] = Label(instance, schedule, first_tick, value)
             self.replay.put(row, schedule, first_tick)
 
@@ -78,21 +80,60 @@ class ScheduleLabels:
         chosen = torch.randint(len(rows), (count,), generator=generator, device=generator.device)
         return self.replay.replay(rows[chosen], network, gamma, generator)
 
-    def state(self) -> dict[str, Any]:
-        """Return what `restore` needs to go on."""
+    def state(self) -> list[dict[str, Any]]:
+        """Return what `restore` needs to resume."""
         kept = [(row, self._labels[row]) for row in self.rows]
-        return {
-            "labels": [
-                {"row": row, "first_tick": one.first_tick, "schedule": one.schedule.to_dict()}
-                for row, one in kept
-            ]
-        }
+        return [
+            {"row": row, "first_tick": one.first_tick, "schedule": one.schedule.to_dict()}
+            for row, one in kept
+        ]
+
+    def restore(self, state: list[dict[str, Any]]) -> None:
+        """Label the instances, which are those of the state, as they were."""
+        self._labels.clear()
+        for one in state:
+            self.offer(one["row"], Schedule.from_dict(one["schedule"]), one["first_tick"])
+
+
+class LabelMemory:
+    """Labels of whole schedules, and labels that begin inside an episode.
+
+    Parameters
+    ----------
+    simulator
+        The training environments.
+    num_envs
+        Number of labels that are replayed at once.
+    completions
+        Share of them that begin inside an episode.
+    """
+
+    def __init__(self, simulator: TensorSimulator, num_envs: int, completions: float) -> None:
+        inside = round(completions * num_envs)
+        self.whole = ScheduleLabels(simulator, num_envs - inside) if inside < num_envs else None
+        self.completions = ScheduleLabels(simulator, inside) if inside else None
+        self.kinds = [kind for kind in (self.whole, self.completions) if kind is not None]
+
+    def draw(
+        self, network: Network, gamma: float, generator: torch.Generator
+    ) -> Demonstration | None:
+        """Return the decisions of random labels of both kinds; None if there are none."""
+        drawn = [kind.draw(network, gamma, generator) for kind in self.kinds]
+        found = [one for one in drawn if one is not None]
+        if not found:
+            return None
+        features = Features(*map(torch.cat, zip(*(one.features for one in found), strict=True)))
+        others = map(torch.cat, zip(*(one[1:] for one in found), strict=True))
+        return Demonstration(features, *others)
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restore` needs to resume."""
+        return {"kinds": [kind.state() for kind in self.kinds]}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Label the instances, which are those of the state, as they were."""
-        self._labels.clear()
-        for one in state["labels"]:
-            self.offer(one["row"], Schedule.from_dict(one["schedule"]), one["first_tick"])
+        for kind, labels in zip(self.kinds, state["kinds"], strict=True):
+            kind.restore(labels)
 
 
 def improved(

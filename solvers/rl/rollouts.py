@@ -200,16 +200,21 @@ class RolloutCollector:
         simulator = self.simulator
         self.begin_episodes(group)
         self.buffer.begin(1)
+        time = simulator.state.env[:, TIME]
+        if simulator.tables.budget_sharing:  # there is no clock: decisions are counted
+            time = torch.zeros_like(time)
         for _ in steps_to_the_end(simulator):
             self.buffer.begin_step()
-            playing, tick = simulator.playing, simulator.state.env[:, TIME].clone()
+            playing, tick = simulator.playing, time.clone()
             output = self.policy_output()
             action = torch.where(playing, sample(output.logits, self.generator), NO_ACTION)
             reward = simulator.step(action)
+            if simulator.tables.budget_sharing:
+                time += 1
             over = ~simulator.playing
             self._count_finished(reward, playing & over)
             columns = {"terminated": over, "truncated": torch.zeros_like(over), "taken": playing}
-            columns |= {"tick": tick, "next_tick": simulator.state.env[:, TIME]}
+            columns |= {"tick": tick, "next_tick": time}
             self.buffer.write(output, action.clamp(min=0), reward, **columns)
         return self.buffer.rollout(torch.zeros_like(self.returns_so_far).float())
 

@@ -1,5 +1,6 @@
 """PPO: its loss, its gradient against the exact one, and a problem that it learns."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from tests.solvers.learning import (
     LEARNABLE,
     MemoryLogger,
     assert_unbiased,
+    budget_instance,
     confident_network,
     exact_gradient,
     fit,
@@ -108,6 +110,20 @@ def test_the_gradient_by_groups_is_that_of_the_expected_return(setting):
         rollout = learner.collect(trainer)
         learner.update(trainer, rollout)
     assert_unbiased(torch.stack(found), exact_gradient(instances, setting, network))
+
+
+def test_groups_compare_decisions_where_there_is_no_clock():
+    """With budget sharing all episodes of equal costs have no advantage over one another."""
+    instances = [budget_instance(np.random.default_rng(seed)) for seed in range(4)]
+    learner = small_learner(PPO, num_envs=64, group=16, **GROUP)
+    trainer = learner.trainer(instances, Setting(track="assign"))
+    rollout = learner.collect(trainer)
+    advantage = group_advantages(rollout.reward, rollout.tick, 16)
+    returns = rollout.reward.sum(dim=0)
+    others = (returns.view(-1, 16).sum(dim=1, keepdim=True) - returns.view(-1, 16)) / 15
+    torch.testing.assert_close(advantage[0], returns - others.flatten())
+    assert learner.share(3) is None
+    assert small_learner(PPO, num_envs=48, group=16, **GROUP).share(2) is None
 
 
 def test_the_policy_has_not_moved_when_an_update_begins():

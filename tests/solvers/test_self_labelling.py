@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from bench.contracts import Budget
 from bench.errors import UserError
 from bench.metrics import objective
 from bench.setting import Setting
 from bench.simulator.tables import INSTANCE
 from bench.simulator.tensors import TensorSimulator
 from bench.verify import verify
-from solvers.rl.labels import ScheduleLabels, improved
+from solvers.rl.labels import LabelMemory, improved
 from solvers.rl.rollouts import log_probability, play_greedily
 from solvers.self_labelling import SelfLabelling, preference_weights
 from tests.solvers.learning import (
@@ -42,7 +43,7 @@ def trainer_of(make, setting=SCHEDULE, count=4, **changes):
 
 def labels_of(trainer):
     """Return row -> label of the instances that have one."""
-    return {row: trainer.memory._labels[row] for row in trainer.memory.rows}
+    return {row: kind._labels[row] for kind in trainer.memory.kinds for row in kind.rows}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_the_first_episode_of_a_group_is_greedy_and_the_others_are_drawn():
 
 def test_a_better_label_stays_and_a_replaced_instance_has_none():
     trainer = trainer_of(random_instance)
-    simulator, labels = trainer.collector.simulator, trainer.memory
+    simulator, labels = trainer.collector.simulator, trainer.memory.whole
     rng = np.random.default_rng(0)
     bad = schedule_of(simulator, 0, 0)
     labels.offer(0, bad)
@@ -131,7 +132,7 @@ def test_a_completion_follows_the_policy_and_is_learned_from_its_tick_on():
         assert started_before(label.schedule, tick) == started_before(greedy, tick)
         assert verify(label.instance, label.schedule) == []
         assert label.value <= objective(label.instance, greedy, "total_time")
-        batch = trainer.memory.replay.replay(
+        batch = trainer.memory.completions.replay.replay(
             torch.full((4,), row), trainer.network, 1.0, trainer.generator
         )
         # it teaches every start from the tick on, and waiting in between
@@ -151,7 +152,7 @@ def test_restored_labels_teach_the_same():
     trainer = trainer_of(complex_instance, moves_per_task=20, completions=0.5)
     trainer.learner.collect(trainer)
     instances = trainer.collector.simulator.instances
-    other = ScheduleLabels(TensorSimulator(instances, SCHEDULE), 8)
+    other = LabelMemory(TensorSimulator(instances, SCHEDULE), 8, 0.5)
     other.restore(trainer.memory.state())
     one, two = (
         labels.draw(trainer.network, 1.0, torch.Generator().manual_seed(3))
@@ -231,8 +232,43 @@ def test_every_objective_is_served(name, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("setting", "make", "changes", "message"),
+    [
+        (COMMIT, random_instance, {"completions": 0.0}, r"solver\.moves_per_task: .*mode=commit"),
+        (ASSIGN, budget_instance, {"completions": 0.5}, r"solver\.completions: .*budget sharing"),
+    ],
+    ids=["commit", "assign"],
+)
+def test_improvements_that_a_track_does_not_allow_are_refused(setting, make, changes, message):
+    with pytest.raises(UserError, match=message):
+        trainer_of(make, setting, moves_per_task=10, **changes)
+
+
+def test_a_completion_does_not_replace_the_best_schedule():
+    trainer = trainer_of(random_instance, completions=0.5, moves_per_task=100)
+    simulator, memory = trainer.collector.simulator, trainer.memory
+    bad = schedule_of(simulator, 0, 0)
+    good = improved(simulator.instances[0], SCHEDULE, bad, 100, np.random.default_rng(0))
+    memory.whole.offer(0, good)
+    memory.completions.offer(0, bad, int(bad.start.max()))
+    memory.whole.offer(0, bad)
+    assert memory.whole._labels[0].schedule is good
+    assert memory.completions._labels[0].schedule is bad
+    batch = memory.draw(trainer.network, 1.0, GENERATOR)
+    assert len(batch.target) == len(batch.features.task) > 4
+
+
+@pytest.mark.parametrize(("group", "processes"), [(256, 1), (128, 2), (64, 4)])
+def test_whole_groups_are_shared_by_processes(group, processes):
+    learner = small_learner(SelfLabelling, num_envs=256, group=group)
+    budget = Budget(decisions=10**6, threads=4)
+    assert learner.process_count(budget, torch.device("cpu")) == processes
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"ranks": 1}, r"solver\.ranks: value 1: must be at least 2"),
         ({"group": 5}, r"solver\.group: value 5: .*divide solver\.num_envs=16"),
         ({"loss": "mse"}, r"solver\.loss: value 'mse': must be one of cross_entropy, preference"),
         ({"loss": "preference", "moves_per_task": 9}, r"solver\.loss: .*solver\.moves_per_task=0"),
