@@ -25,7 +25,7 @@ from bench.setting import Setting
 
 
 class RandomisedRule(Policy):
-    """A rule that overlooks every task with the same probability, anew at each decision.
+    """A rule that masks every task with the same probability, anew at each decision.
 
     So it takes the task that the rule ranks i-th (from 0) with probability (1 - p) p^i: biased
     randomisation by a geometric distribution (Grasas et al. 2017, doi:10.1016/j.cie.2017.06.019).
@@ -69,7 +69,7 @@ class BestRule(Solver):
     rollouts
         Further episodes of the best rule, as a `RandomisedRule`; the best episode is kept.
     probability
-        With which a task is overlooked in them.
+        With which a task is masked in them.
 
     Raises
     ------

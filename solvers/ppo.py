@@ -37,7 +37,7 @@ LOSSES = ("policy", "value", "entropy", "approx_kl", "clip_fraction")  # logged 
 class PPO(NetworkLearner):
     """PPO on (task, agent) pairs; `conf/solver/ppo.yaml` describes each setting."""
 
-    young = (*NetworkLearner.young, "advantage", "group")
+    hash_exempt = (*NetworkLearner.hash_exempt, "advantage", "group")
 
     steps: int = 32
     epochs: int = 3

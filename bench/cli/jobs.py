@@ -113,15 +113,15 @@ class JobSetup:
         return cls(config, job, references, tracker)
 
     def name_pretrained(self) -> None:
-        """Print which policies that come along a training could be spared by."""
-        learner = self.config.solver
-        if "checkpoint" not in learner or learner.checkpoint is not None:
+        """Print the pretrained policies for the instances of a training."""
+        solver, setting = self.config.solver, self.job.setting
+        trains = "checkpoint" in solver and solver.checkpoint is None
+        if not trains or self.job.plugin.logs is not None:
             return
-        setting = self.job.setting
-        for name in pretrained.of_dataset(
-            self.job.dataset.name, setting.observe, setting.objective, setting.mode
+        for name in pretrained.trained_for(
+            self.job.set_hash, setting.observe, setting.objective, setting.mode
         ):
-            text = f"a trained policy comes along: solver.checkpoint={pretrained.PREFIX}{name}"
+            text = f"pretrained policy available: solver.checkpoint={pretrained.PREFIX}{name}"
             print(text, file=sys.stderr)
 
     @property

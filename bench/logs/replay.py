@@ -40,7 +40,7 @@ class ScheduleReplay:
     agent
         (I, N) agent of each task, -1 behind the last task of an instance.
     first_tick
-        (I,) from which tick on a schedule is to be followed; before it, it is what happened.
+        (I,) from which tick on a schedule is to be followed; before it, its starts are recorded.
     """
 
     def __init__(self, schedules: Sequence[Schedule], simulator: TensorSimulator) -> None:
@@ -57,7 +57,7 @@ class ScheduleReplay:
     def put(self, row: int, schedule: Schedule, first_tick: int = 0) -> None:
         """Let a complete schedule be the one of instance `row`.
 
-        It is left-shifted, unless what starts before `first_tick` is what happened.
+        It is left-shifted, unless starts before `first_tick` are recorded ones.
         """
         instance = self.simulator.instances[row]
         order = self.simulator.tables.task[row, : instance.n_tasks, ORDER].cpu().numpy()

@@ -1,4 +1,4 @@
-"""Policies that come with the suite: `solver.checkpoint=pretrained/NAME`.
+"""Pretrained policies, which the suite includes: `solver.checkpoint=pretrained/NAME`.
 
 A policy is two files in `policies/`: NAME.pt, which a learner's `checkpoint` reads (weights only,
 no code), and NAME.json, its card: how it was trained, what it may observe, its measured gaps, and
@@ -68,17 +68,17 @@ def file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def of_dataset(dataset: str, *setting: str) -> list[str]:
-    """Return the policies that were trained on a data set in the same setting.
+def trained_for(set_hash: str, *setting: str) -> list[str]:
+    """Return the policies that were trained for some test instances in the same setting.
 
     Parameters
     ----------
-    dataset
-        Its name.
+    set_hash
+        Of the test instances.
     setting
         What a policy observes, the objective and the mode.
     """
-    wanted = [dataset, *setting]
+    wanted = [set_hash, *setting]
     cards = {name: read_card(name)["training"] for name in names()}
-    keys = ("dataset", "observe", "objective", "mode")
+    keys = ("set_hash", "observe", "objective", "mode")
     return [name for name, card in cards.items() if [card[key] for key in keys] == wanted]

@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,8 +30,10 @@ from bench.programs import ArgumentParser, program
 
 MAX_BYTES = 15_000_000
 TABLE = "instances.parquet"
-TRAINING = ("solver", "dataset", "seed", "track", "objective", "mode", "observe", "git_commit")
-GAP = ("dataset", "split", "track", "objective", "n_instances", "gap_mean", "objective_mean")
+SETTING = ("track", "objective", "mode", "backfill", "event_order")
+PROBLEM = ("dataset", "split", *SETTING)  # what a gap is of
+TRAINING = ("solver", *PROBLEM, "observe", "seed", "set_hash", "git_commit")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 @program
@@ -64,10 +68,12 @@ def summary(name: str) -> str:
         f"{training['decisions']:,} decisions, {training['cpu_seconds']:,.0f} CPU seconds"
     ]
     for one in card["gaps"]:
-        low, high = one["interval"]
+        interval = ""
+        if one["interval"] is not None:
+            interval = " [{:.2%}, {:.2%}]".format(*one["interval"])
         lines.append(
-            f"  {one['dataset']} ({one['split']}, {one['track']}): gap {one['gap_mean']:.2%} "
-            f"[{low:.2%}, {high:.2%}] over {one['n_instances']} instances"
+            f"  {one['dataset']} ({one['split']}, {one['track']}): gap {one['gap_mean']:.2%}"
+            f"{interval} over {one['n_instances']} instances"
         )
     return "\n".join(lines)
 
@@ -86,11 +92,15 @@ def add(run: Path, name: str, note: str = "") -> None:
             raise UserError(f"run: {path} does not exist; name the folder of a finished training")
     if policy.stat().st_size > MAX_BYTES:
         raise UserError(f"run: {policy}: larger than {MAX_BYTES} bytes")
-    if not name.replace("-", "_").isidentifier():
+    if not NAME.fullmatch(name):
         raise UserError(f"name: value {name!r}: must be letters, digits, - and _")
+    if name in names():
+        raise UserError(f"name: value {name!r}: exists; remove its two files first, or rename it")
     record: Any = read_json(record_file)
     if record.get("learning/decisions") is None:
         raise UserError(f"run: {run}: trained nothing; name the folder of the training itself")
+    if missing := [key for key in TRAINING if key not in record]:
+        raise UserError(f"run: {record_file}: no {missing[0]}: made by an earlier version")
     training = {key: record[key] for key in TRAINING} | {
         "decisions": record["learning/decisions"],
         "cpu_seconds": record["learning/cpu_seconds"],
@@ -106,12 +116,28 @@ def add(run: Path, name: str, note: str = "") -> None:
 
 
 def read_options(run: Path) -> dict[str, Any]:
-    """Return the configuration of the solver and the data set of a run."""
+    """Return the configuration of the solver, the data set and the budget of a run.
+
+    Of a file only the name is kept.
+    """
     from omegaconf import OmegaConf
 
     config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
     assert isinstance(config, dict)
-    return {key: config[key] for key in ("solver", "dataset", "budget") if key in config}
+    found = {key: config[key] for key in ("solver", "dataset", "budget") if key in config}
+    shown: dict[str, Any] = without_folders(found)
+    return shown
+
+
+def without_folders(value: Any) -> Any:
+    """Return nested options in which absolute paths are file names."""
+    if isinstance(value, dict):
+        return {key: without_folders(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [without_folders(one) for one in value]
+    if isinstance(value, str) and Path(value).expanduser().is_absolute():
+        return Path(value).name
+    return value
 
 
 def evaluate(name: str, options: Sequence[str]) -> None:
@@ -119,7 +145,7 @@ def evaluate(name: str, options: Sequence[str]) -> None:
     card = read_card(name)
     training = card["training"]
     given = {option.partition("=")[0] for option in options}
-    defaults = {"dataset": training["dataset"], "track": training["track"]}
+    defaults = {"dataset": training["dataset"]} | {key: training[key] for key in SETTING}
     chosen = [f"{key}={value}" for key, value in defaults.items() if key not in given]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "bench", "+solver=ppo_greedy"]
@@ -130,17 +156,19 @@ def evaluate(name: str, options: Sequence[str]) -> None:
             raise UserError(f"evaluate: {name}: the run failed, see above")
         record: Any = read_json(records[0])
         table = pandas.read_parquet(records[0].with_name(TABLE))
-    entry = {key: record[key] for key in GAP}
-    entry["interval"] = list(student_interval(table[["gap"]])[1:])  # over the instances
-    key = ("dataset", "split", "track", "objective")
-    others = [one for one in card["gaps"] if any(one[part] != entry[part] for part in key)]
-    card["gaps"] = sorted([*others, entry], key=lambda one: [one[part] for part in key])
+    if record["gap_mean"] is None or not math.isfinite(record["gap_mean"]):
+        raise UserError(f"evaluate: {name}: no gap on {record['dataset']}: it has no bounds")
+    entry = {key: record[key] for key in (*PROBLEM, "n_instances", "gap_mean", "objective_mean")}
+    _, low, high = student_interval(table[["gap"]])  # over the instances
+    entry["interval"] = [low, high] if math.isfinite(low) else None
+    others = [one for one in card["gaps"] if any(one[key] != entry[key] for key in PROBLEM)]
+    card["gaps"] = sorted([*others, entry], key=lambda one: [one[key] for key in PROBLEM])
     write_card(name, card)
 
 
 def write_card(name: str, card: dict[str, Any]) -> None:
     """Write the card of a policy."""
-    write_text(FOLDER / f"{name}.json", json.dumps(card, indent=1) + "\n")
+    write_text(FOLDER / f"{name}.json", json.dumps(card, indent=1, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -70,10 +70,10 @@ class Memory(Protocol):
     """What an algorithm keeps from iteration to iteration, and checkpoints keep with it."""
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` needs to go on."""
+        """Return what `restore` needs to resume."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Resume from a state."""
 
 
 class Workers(Protocol):

@@ -89,8 +89,8 @@ class NetworkLearner(Learner):
     threads: int | None = None
     cuda_graphs: bool = False
 
-    # settings that are younger than recorded logs: with their defaults they change no hash of one
-    young: ClassVar[tuple[str, ...]] = ("episodes_per_instance", "max_seconds", "cuda_graphs")
+    # settings that recorded logs were made without: with their defaults they change no hash of one
+    hash_exempt: ClassVar[tuple[str, ...]] = ("episodes_per_instance", "max_seconds", "cuda_graphs")
     uses_rules = True  # the training cost compares with them
     recorder: ClassVar[EpisodeRecorder | None] = None  # set on an instance by `record_episodes`
 
@@ -117,7 +117,7 @@ class NetworkLearner(Learner):
     def hashed_settings(self) -> dict[str, Any]:
         """Return the settings that decide what the learner computes."""
         settings = super().hashed_settings()
-        defaults = [name for name in self.young if settings[name] == getattr(type(self), name)]
+        defaults = [x for x in self.hash_exempt if settings[x] == getattr(type(self), x)]
         kept = {name: value for name, value in settings.items() if name not in defaults}
         # recorded logs were made when one thread was the default; recording takes one process still
         return kept | ({"threads": 1} if self.threads is None else {})

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -47,8 +48,9 @@ def test_a_finished_run_becomes_a_policy_with_a_card(run, folder, capsys):
     weights = load_policy("pretrained/tiny-short", CPU).network.state_dict()
     for name, tensor in load_policy(run / "policy.pt", CPU).network.state_dict().items():
         assert tensor.equal(weights[name])
-    assert pretrained.of_dataset("tiny", "all", "total_time", "fit") == ["tiny-short"]
-    assert pretrained.of_dataset("tiny", "arrived", "total_time", "fit") == []
+    tests = card["training"]["set_hash"]
+    assert pretrained.trained_for(tests, "all", "total_time", "fit") == ["tiny-short"]
+    assert pretrained.trained_for(tests, "arrived", "total_time", "fit") == []
 
 
 def test_a_file_that_is_not_the_one_of_its_card_is_refused(run, folder):
@@ -65,15 +67,48 @@ def test_an_unknown_name_lists_those_there_are(run, folder):
         check("solver", config, lambda name: __import__("solvers.ppo").ppo.PPO)
 
 
-def test_a_training_names_the_policy_that_it_could_be_spared_by(run, folder, tmp_path, capsys):
+def test_a_training_names_the_pretrained_policies_for_its_instances(run, folder, tmp_path, capsys):
     program.add(run, "tiny-short")
     line = "+solver=ppo_greedy dataset=tiny budget.decisions=100 solver.width=8 baselines=[]"
     options = f"tracking=off runs={tmp_path} cache={tmp_path}/cache reference.seconds=0"
     checkpoint = "solver.checkpoint=pretrained/tiny-short"
-    for given, named in ([], True), ([checkpoint], False), (["objective=makespan"], False):
+    smaller = ["dataset.test=2", "~dataset.hashes"]
+    for given, named in ([], True), ([checkpoint], False), (smaller, False):
         assert bench([*line.split(), *options.split(), *given]) == 0
         shown = capsys.readouterr().err
-        assert (f"a trained policy comes along: {checkpoint}" in shown) == named
+        assert (f"pretrained policy available: {checkpoint}" in shown) == named
+
+
+def test_gaps_are_kept_per_problem_and_the_card_holds_no_folder(
+    run, folder, tmp_path, capfd, monkeypatch
+):
+    program.add(run, "tiny-short")
+    here = SimpleNamespace(  # another process would not know the folder of this test
+        run=lambda command, check: SimpleNamespace(returncode=bench(command[3:]))
+    )
+    monkeypatch.setattr(program, "subprocess", here)
+    options = [f"cache={tmp_path}/cache", "isolate=false"]
+    for more in ([], ["objective=makespan"], []):
+        program.evaluate("tiny-short", [*options, *more])
+    card = pretrained.read_card("tiny-short")
+    assert [one["objective"] for one in card["gaps"]] == ["makespan", "total_time"]
+    for one in card["gaps"]:
+        assert one["interval"][0] <= one["gap_mean"] <= one["interval"][1]
+    kept = program.without_folders({"a": ["/home/me/x.pt", "pretrained/y", 3]})
+    assert kept == {"a": ["x.pt", "pretrained/y", 3]}
+    with pytest.raises(UserError, match="exists; remove"):
+        program.add(run, "tiny-short")
+    assert program.main([]) == 0
+    assert "tiny (test, schedule): gap" in capfd.readouterr().out
+
+
+def test_other_options_that_begin_like_one_are_no_policies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pretrained").mkdir()
+    (tmp_path / "pretrained" / "trace.csv").write_text("1")
+    ((name, digest),) = named_content({"path": "pretrained/trace.csv"})
+    assert name == "pretrained/trace.csv"
+    assert len(digest) == 64
 
 
 def test_a_policy_counts_in_a_run_by_its_content(run, folder):

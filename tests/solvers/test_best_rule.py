@@ -149,7 +149,7 @@ def test_a_randomised_rule_takes_its_choices_by_a_geometric_distribution():
     ranks = np.array([rule.act(observation, rng) for _ in range(4000)])
     share = np.bincount(ranks, minlength=4) / len(ranks)
     expected = 0.6 * 0.4 ** np.arange(4)
-    expected[0] += 0.4**4  # where every task is overlooked, the rule decides among all
+    expected[0] += 0.4**4  # where every task is masked, the rule decides among all
     assert share == pytest.approx(expected, abs=4 * 0.5 / 4000**0.5)
 
 
