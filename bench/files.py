@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -56,6 +57,12 @@ def write_bytes(path: str | Path, data: bytes, keep: Path | None = None) -> None
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file as `write_bytes` does; what UTF-8 cannot encode is escaped."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's content, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def append_line(path: str | Path, line: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.contracts import Plugin
+from bench.files import file_hash
 from bench.renamed import current_plugin
 
 OWN = ("bench", "datasets", "solvers")  # the suite's packages
@@ -108,7 +109,7 @@ def _source(module: str) -> str:
     file = getattr(sys.modules.get(module), "__file__", None)
     if file is None or not Path(file).is_file():
         return ""
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return file_hash(Path(file))
 
 
 def plugin_settings(value: Any) -> Any:

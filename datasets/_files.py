@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import NoReturn
 
 from bench.contracts import SPLITS
 from bench.errors import UserError
+from bench.files import file_hash
 from bench.paths import CACHE
 
 # Endings of names that editors, backup programs and downloads give to copies of a file.
@@ -144,7 +144,7 @@ def equal_files(files: Sequence[Path]) -> list[tuple[Path, Path]]:
     """Return each file whose content an earlier one has too, after that one."""
     sizes = Counter(file.stat().st_size for file in files)
     candidates = [file for file in files if sizes[file.stat().st_size] > 1]
-    return _pairs(candidates, lambda file: hashlib.sha256(file.read_bytes()).hexdigest())
+    return _pairs(candidates, file_hash)
 
 
 def _compressed_twins(files: Sequence[Path]) -> list[tuple[Path, Path]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
-from bench.files import write_bytes, write_text
+from bench.files import file_hash, write_bytes, write_text
 from bench.gpu.parts import MAX_BYTES, RESULTS
 from bench.instance import read_json
 from bench.programs import ArgumentParser
@@ -67,7 +66,7 @@ def checked(folder: Path) -> dict[str, Any]:
                 raise UserError(f"adopt: parts.{name}.files: {file!r} is no file of {folder}")
             if (folder / file).stat().st_size > MAX_BYTES:
                 raise UserError(f"adopt: {folder / file}: larger than {MAX_BYTES} bytes")
-            if hashlib.sha256((folder / file).read_bytes()).hexdigest() != digest:
+            if file_hash(folder / file) != digest:
                 raise UserError(f"adopt: {folder / file}: its content is not what {RESULTS} says")
     found: dict[str, Any] = results
     return found

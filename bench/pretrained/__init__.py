@@ -8,11 +8,11 @@ adds the policy of a finished run and measures gaps.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
+from bench.files import file_hash
 from bench.instance import read_json
 
 FOLDER = Path(__file__).parent / "policies"
@@ -55,17 +55,12 @@ def checkpoint_file(checkpoint: str | Path) -> Path:
         return Path(text).expanduser()
     name = text.removeprefix(PREFIX)
     path, expected = FOLDER / f"{name}.pt", read_card(name)["sha256"]
-    if not path.is_file() or file_digest(path) != expected:
+    if not path.is_file() or file_hash(path) != expected:
         raise UserError(
             f"checkpoint: value {text}: {path.name} is missing or not the file of its card "
             f"(SHA-256 {expected[:12]}...); restore both files"
         )
     return path
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def trained_for(set_hash: str, *setting: str) -> list[str]:

@@ -20,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas
+from omegaconf import OmegaConf
 
 from bench.analysis.stats import student_interval
 from bench.errors import UserError
-from bench.files import write_bytes, write_text
+from bench.files import file_hash, write_bytes, write_text
 from bench.instance import read_json
-from bench.pretrained import FOLDER, PREFIX, file_digest, names, read_card
+from bench.pretrained import FOLDER, PREFIX, names, read_card
 from bench.programs import ArgumentParser, program
 
 MAX_BYTES = 15_000_000
@@ -108,10 +109,9 @@ def add(run: Path, name: str, note: str = "") -> None:
         "hardware": record["hardware"],
         "options": read_options(run),
     }
-    content = policy.read_bytes()
     FOLDER.mkdir(exist_ok=True)
-    write_bytes(FOLDER / f"{name}.pt", content)
-    card = {"schema": 1, "sha256": file_digest(policy), "note": note}
+    write_bytes(FOLDER / f"{name}.pt", policy.read_bytes())
+    card = {"schema": 1, "sha256": file_hash(policy), "note": note}
     write_card(name, card | {"training": training, "gaps": []})
 
 
@@ -120,8 +120,6 @@ def read_options(run: Path) -> dict[str, Any]:
 
     Of a file only the name is kept.
     """
-    from omegaconf import OmegaConf
-
     config = OmegaConf.to_container(OmegaConf.load(run / "config.yaml"))
     assert isinstance(config, dict)
     found = {key: config[key] for key in ("solver", "dataset", "budget") if key in config}

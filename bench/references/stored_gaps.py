@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.analysis import stats
+from bench.files import file_hash
 from bench.instance import read_json
 from bench.references import SHIPPED, shipped_file, shipped_reference
 
@@ -35,7 +35,7 @@ def shipped_gaps(
 def shipped_source(hashes: Sequence[str], objective: str) -> Source:
     """Return which shipped file holds the references of the instances of one data set."""
     file = SHIPPED / shipped_file(hashes[0])
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = file_hash(file)
     proved = np.mean([shipped_reference(one, objective).proved for one in hashes])
     facts = f"{read_json(file)['date']}, SHA-256 {digest[:16]}, {proved:.0%} proven optima"
     return Source(file.name, facts)

@@ -15,6 +15,7 @@ from typing import Any
 
 from bench import plugins
 from bench.contracts import Dataset, Learner, Plugin
+from bench.files import file_hash
 from bench.instance_set import split_hash
 from bench.pretrained import checkpoint_file
 from bench.protection import TRAINING_SPLITS
@@ -94,12 +95,6 @@ def _content(text: str, option: str) -> str | None:
         return folder_hash(path) if folder and path.is_dir() else None
     except (OSError, RuntimeError, ValueError):  # no such user, a name that is too long
         return None
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file's content, read piece by piece."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_hash(folder: Path) -> str:

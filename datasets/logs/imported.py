@@ -11,7 +11,6 @@ unknown.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -23,6 +22,7 @@ import torch
 
 from bench.contracts import Progress, no_progress
 from bench.errors import UserError
+from bench.files import file_hash
 from bench.instance import Instance
 from bench.left_shift import active
 from bench.limits import MAX_INTEGER
@@ -179,8 +179,7 @@ class ImportedLogs(StoredLogs):
 
     def content(self) -> Any:
         """Return the SHA-256 of the file."""
-        with self.path.expanduser().open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_hash(self.path.expanduser())
 
     def rejection_reasons(self) -> str:
         """Return the first rejected rows and their reasons in one line."""

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from bench.contracts import CHECKPOINT, Policy, TrainingLogger
 from bench.errors import UserError
-from bench.files import write_bytes
+from bench.files import file_hash, write_bytes
 from bench.observation import Observation
-from bench.pretrained import checkpoint_file, file_digest
+from bench.pretrained import checkpoint_file
 from bench.simulator.view import BatchView, from_observation
 from solvers.networks.base import Network
 from solvers.networks.checkpoint import serialised
@@ -125,7 +125,7 @@ def deployed_policy(
     What the file does not carry, as those of earlier versions, is logged as None.
     """
     policy = load_policy(path, device)
-    content = file_digest(checkpoint_file(path))
+    content = file_hash(checkpoint_file(path))
     unknown = dict.fromkeys(TRAINING_COST)
     logger.summary({CHECKPOINT: content[:16], **unknown, **policy.training})
     return policy

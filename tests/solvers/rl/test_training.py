@@ -12,8 +12,8 @@ import torch
 
 from bench.contracts import CHECKPOINT, Budget, Solver
 from bench.errors import UserError
+from bench.files import file_hash
 from bench.instance import Instance
-from bench.run.inputs import file_hash
 from bench.setting import Setting
 from solvers.networks.pairwise import PairwiseNetwork
 from solvers.networks.policy import NetworkPolicy, load_policy
