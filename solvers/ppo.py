@@ -25,7 +25,7 @@ from bench.errors import UserError
 from solvers.rl.advantages import group_advantages
 from solvers.rl.cuda_graphs import GraphedCall
 from solvers.rl.rollouts import Rollout, log_probability_and_entropy
-from solvers.rl.settings import check_group
+from solvers.rl.settings import check_choice, check_decoding_without_critic, check_group
 from solvers.rl.trainer import Trainer
 from solvers.rl.training import NetworkLearner
 
@@ -52,11 +52,7 @@ class PPO(NetworkLearner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.advantage not in ADVANTAGES:
-            raise UserError(
-                f"solver.advantage: value {self.advantage!r}: must be one of "
-                f"{', '.join(ADVANTAGES)}"
-            )
+        check_choice("solver.advantage", self.advantage, ADVANTAGES)
         if self.advantage == "gae":
             return
         check_group(self.group, self.num_envs)
@@ -66,11 +62,7 @@ class PPO(NetworkLearner):
                     f"solver.{name}: value {value}: solver.advantage=group compares rewards that "
                     f"are paid as time passes, of whole episodes; set {str(needed).lower()}"
                 )
-        if self.decoding == "beam":
-            raise UserError(
-                "solver.decoding: value 'beam': needs a critic, and solver.advantage=group trains "
-                "none; set sample or multistart"
-            )
+        check_decoding_without_critic(self.decoding, "solver.advantage=group")
 
     def collect(self, trainer: Trainer) -> Rollout:
         """Return `steps` decisions of every environment, from its current state.

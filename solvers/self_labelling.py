@@ -25,15 +25,14 @@ import torch
 from torch import Tensor
 
 from bench.errors import UserError
-from bench.simulator.tables import INSTANCE, NO_ACTION
+from bench.simulator.tables import INSTANCE
 from bench.simulator.tensors import TensorSimulator
-from bench.simulator.view import from_simulator
 from solvers.exact.compile_kernels import compile_assignment_kernels, compile_schedule_kernels
 from solvers.networks.base import Network
 from solvers.rl.imitation import Demonstration, cloning_loss
 from solvers.rl.labels import LabelMemory, improved
-from solvers.rl.rollouts import Rollout, sample, steps_to_the_end
-from solvers.rl.settings import check_group
+from solvers.rl.rollouts import Rollout, play_to_the_end, sample
+from solvers.rl.settings import check_choice, check_decoding_without_critic, check_group
 from solvers.rl.trainer import Trainer
 from solvers.rl.training import NetworkLearner
 from solvers.rl.weighted_likelihood import step_along
@@ -72,8 +71,7 @@ class SelfLabelling(NetworkLearner):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_group(self.group, self.num_envs)
-        if self.loss not in LOSSES:
-            raise UserError(f"solver.loss: value {self.loss!r}: must be one of {', '.join(LOSSES)}")
+        check_choice("solver.loss", self.loss, LOSSES)
         if self.loss == "preference" and (self.moves_per_task or self.completions):
             raise UserError(
                 "solver.loss: value preference: compares samples of the policy alone; set "
@@ -86,11 +84,8 @@ class SelfLabelling(NetworkLearner):
                 f"solver.completions: value {self.completions}: local search completes the "
                 "schedules; set solver.moves_per_task above 0"
             )
-        if self.loss == "preference" and self.decoding == "beam":
-            raise UserError(
-                "solver.decoding: value 'beam': needs a critic, and solver.loss=preference trains "
-                "none; set sample or multistart"
-            )
+        if self.loss == "preference":
+            check_decoding_without_critic(self.decoding, "solver.loss=preference")
 
     def share(self, processes: int) -> Self | None:
         """Return the settings of one of several processes: whole groups, and whole replays."""
@@ -142,7 +137,6 @@ class SelfLabelling(NetworkLearner):
             torch.stack([by_instance[:, 0].mean(), by_instance.amax(dim=1).mean()]),
         )
 
-    @torch.no_grad()
     def play(
         self, network: Network, simulator: TensorSimulator, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
@@ -151,19 +145,15 @@ class SelfLabelling(NetworkLearner):
         Returns
         -------
         tuple
-            Returns (B,) float64, and the number of decisions, a scalar.
+            See `play_to_the_end`.
         """
         first = torch.arange(simulator.num_envs, device=simulator.device) % self.group == 0
-        returns = torch.zeros(simulator.num_envs, dtype=torch.float64, device=simulator.device)
-        decisions = torch.zeros((), dtype=torch.int64, device=simulator.device)
-        for _ in steps_to_the_end(simulator):
-            logits, _ = network(network.featurize(from_simulator(simulator)))
+
+        def choose(logits: Tensor, _: int) -> Tensor:
             drawn = sample(logits / self.sampling_temperature, generator)
-            action = torch.where(first, logits.argmax(dim=1), drawn)
-            playing = simulator.playing
-            decisions += playing.sum()
-            returns += simulator.step(torch.where(playing, action, NO_ACTION))
-        return returns, decisions
+            return torch.where(first, logits.argmax(dim=1), drawn)
+
+        return play_to_the_end(network, simulator, choose)
 
     def label(
         self,

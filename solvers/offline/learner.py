@@ -22,7 +22,7 @@ from solvers.networks.policy import NetworkPolicy, choose_device, deployed_polic
 from solvers.offline.algorithm import OfflineAlgorithm
 from solvers.offline.buffer import OfflineBuffer
 from solvers.offline.training import OfflineTraining
-from solvers.rl.settings import ABOVE_0, AT_LEAST_0, SHARE, Range, check_settings
+from solvers.rl.settings import ABOVE_0, AT_LEAST_0, SHARE, Range, check_choice, check_settings
 
 SELECTIONS = ("fqe", "oracle", "last")
 RANGES: dict[str, Range] = {
@@ -71,11 +71,7 @@ class OfflineLearner(Learner):
     def __post_init__(self) -> None:
         choose_device(self.device)
         check_settings(self, "solver", RANGES)
-        if self.selection not in SELECTIONS:
-            raise UserError(
-                f"solver.selection: value {self.selection!r}: must be one of "
-                f"{', '.join(SELECTIONS)}"
-            )
+        check_choice("solver.selection", self.selection, SELECTIONS)
         if self.logs is not None and self.logs.setting.observe == "arrived":
             self.observe = "arrived"
         if self.steps % (2 * self.candidates):

@@ -28,13 +28,11 @@ from bench.contracts import Budget, Result, Solver
 from bench.instance import Instance
 from bench.setting import Setting
 from bench.simulator import ends_are_certain
-from bench.simulator.tables import NO_ACTION
 from bench.simulator.tensors import TensorSimulator
-from bench.simulator.view import from_simulator
 from solvers.networks.policy import NetworkPolicy
 from solvers.rl.beam import EXPANSION, BeamSearch
 from solvers.rl.incumbent import Incumbent
-from solvers.rl.rollouts import steps_to_the_end
+from solvers.rl.rollouts import play_to_the_end
 
 DECODINGS = ("greedy", "sample", "multistart", "beam")
 GROWTH = 8  # a chunk has at most GROWTH times as many episodes as were played before it
@@ -160,11 +158,10 @@ class SampledEpisodes:
         """Play the episodes `first` to `first` + B - 1, one in each of B new environments."""
         num_envs = simulator.num_envs
         episode = torch.arange(first, first + num_envs, device=simulator.device)  # (B,)
-        total = torch.zeros(num_envs, dtype=torch.float64, device=simulator.device)
-        decisions = torch.zeros((), dtype=torch.int64, device=simulator.device)
         first_actions = torch.zeros(1)
-        for step in steps_to_the_end(simulator):
-            logits, _ = self.network(self.network.featurize(from_simulator(simulator)))
+
+        def choose(logits: Tensor, step: int) -> Tensor:
+            nonlocal first_actions
             if step == 0:
                 first_actions = self.first_actions(logits[0])
             action = logits.argmax(dim=1)
@@ -173,8 +170,9 @@ class SampledEpisodes:
                 action = torch.where(episode < len(first_actions), action, drawn)
             if step == 0 and self.multistart:
                 action = first_actions[episode % len(first_actions)]
-            decisions += simulator.playing.sum()
-            total += simulator.step(torch.where(simulator.playing, action, NO_ACTION))
+            return action
+
+        total, decisions = play_to_the_end(self.network, simulator, choose)
         incumbent.episodes_played += num_envs
         incumbent.decisions += int(decisions)
         incumbent.offer(simulator, total, first)

@@ -5,7 +5,7 @@ No step waits for the device, so that a GPU is never idle. S is the number of st
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -214,9 +214,8 @@ class RolloutCollector:
             over = ~simulator.playing
             self._count_finished(reward, playing & over)
             columns = {"terminated": over, "truncated": torch.zeros_like(over), "taken": playing}
-            columns |= {"tick": tick, "next_tick": time}
-            self.buffer.write(output, action.clamp(min=0), reward, **columns)
-        return self.buffer.rollout(torch.zeros_like(self.returns_so_far).float())
+            self.buffer.write(output, action.clamp(min=0), reward, **columns, tick=tick)
+        return self.buffer.rollout(torch.zeros_like(self.returns_so_far).float(), time)
 
     def _count_finished(self, reward: Tensor, over: Tensor) -> None:
         self.returns_so_far += reward
@@ -284,21 +283,20 @@ class RolloutBuffer:
             self._columns[name].index_copy_(0, self.step, value[None])
         self.step += 1
 
-    def rollout(self, last_value: Tensor) -> Rollout:
+    def rollout(self, last_value: Tensor, end: Tensor | None = None) -> Rollout:
         """Return the steps that have been written.
 
         Parameters
         ----------
         last_value
             (B,) predicted return of the state after the last one.
+        end
+            (B,) the tick then, where the ticks of the steps have been written.
         """
         columns = {name: column[: self._written] for name, column in self._columns.items()}
         next_value = torch.cat([columns["value"][1:], last_value[None]])
         if "cut_value" in columns:
             next_value = torch.where(columns["truncated"], columns["cut_value"], next_value)
-        tick = None
-        if "tick" in columns:
-            tick = torch.cat([columns["tick"], columns["next_tick"][-1:]])
         return Rollout(
             features=Features(*(columns[name].flatten(0, 1) for name in Features._fields)),
             action=columns["action"].flatten(),
@@ -311,7 +309,7 @@ class RolloutBuffer:
             truncated=columns["truncated"],
             taken=columns["taken"],
             finished=self.finished,
-            tick=tick,
+            tick=None if end is None else torch.cat([columns["tick"], end[None]]),
         )
 
 
@@ -366,9 +364,34 @@ def play_greedily(network: Network, simulator: TensorSimulator) -> Tensor:
     """
     everyone = torch.arange(simulator.num_envs, device=simulator.device)
     simulator.restart(everyone % len(simulator.instances), all_envs=True)
+    returns, _ = play_to_the_end(network, simulator, lambda logits, _: logits.argmax(dim=1))
+    return returns
+
+
+@torch.no_grad()
+def play_to_the_end(
+    network: Network, simulator: TensorSimulator, choose: Callable[[Tensor, int], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Play the episodes that have begun in B environments.
+
+    Parameters
+    ----------
+    network, simulator
+        The policy, and the environments.
+    choose
+        Return the actions (B,) of step s, given the logits (B, A) and s.
+
+    Returns
+    -------
+    tuple
+        Returns (B,) float64, and the number of decisions, a scalar.
+    """
     network.reset()
-    total = torch.zeros(simulator.num_envs, dtype=torch.float64, device=simulator.device)
-    for _ in steps_to_the_end(simulator):
+    returns = torch.zeros(simulator.num_envs, dtype=torch.float64, device=simulator.device)
+    decisions = torch.zeros((), dtype=torch.int64, device=simulator.device)
+    for step in steps_to_the_end(simulator):
         logits, _ = network(network.featurize(from_simulator(simulator)))
-        total += simulator.step(torch.where(simulator.playing, logits.argmax(dim=1), NO_ACTION))
-    return total
+        playing = simulator.playing
+        decisions += playing.sum()
+        returns += simulator.step(torch.where(playing, choose(logits, step), NO_ACTION))
+    return returns, decisions

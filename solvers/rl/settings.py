@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from bench.errors import UserError
 
@@ -34,6 +34,22 @@ def check_settings(plugin: object, where: str, ranges: Mapping[str, Range]) -> N
             raise UserError(f"{where}.{name}: value {value}: must be at least 1")
         if name in ranges and value is not None and not ranges[name][1](value):
             raise UserError(f"{where}.{name}: value {value}: {ranges[name][0]}")
+
+
+def check_choice(where: str, value: str, choices: Iterable[str]) -> None:
+    """Raise UserError where the option `where` has a value that is none of the choices."""
+    known = list(choices)
+    if value not in known:
+        raise UserError(f"{where}: value {value!r}: must be one of {', '.join(known)}")
+
+
+def check_decoding_without_critic(decoding: str, trained_by: str) -> None:
+    """Raise UserError where the decoding needs the critic that `trained_by` does not train."""
+    if decoding == "beam":
+        raise UserError(
+            f"solver.decoding: value 'beam': needs a critic, and {trained_by} trains none; set "
+            "sample or multistart"
+        )
 
 
 def check_group(group: int, num_envs: int) -> None:

@@ -36,7 +36,7 @@ from solvers.rl.data_parallel import WorkerProcesses
 from solvers.rl.decoding import DECODINGS, DecodingPlanner
 from solvers.rl.imitation import Imitation
 from solvers.rl.instance_pool import InstancePool
-from solvers.rl.settings import ABOVE_0, AT_LEAST_0, SHARE, check_settings
+from solvers.rl.settings import ABOVE_0, AT_LEAST_0, SHARE, check_choice, check_settings
 from solvers.rl.trainer import Experience, Trainer
 
 RANGES = {
@@ -97,18 +97,12 @@ class NetworkLearner(Learner):
     def __post_init__(self) -> None:
         choose_device(self.device)
         check_settings(self, "solver", RANGES)
-        if self.decoding not in DECODINGS:
-            raise UserError(
-                f"solver.decoding: value {self.decoding!r}: must be one of {', '.join(DECODINGS)}"
-            )
+        check_choice("solver.decoding", self.decoding, DECODINGS)
         if self.cuda_graphs and self.network != "pairs":
             raise UserError(
                 f"solver.cuda_graphs: value true: not for solver.network={self.network}; set false"
             )
-        if self.network not in (kinds := trainable_kinds()):
-            raise UserError(
-                f"solver.network: value {self.network!r}: must be one of {', '.join(kinds)}"
-            )
+        check_choice("solver.network", self.network, trainable_kinds())
 
     def record_episodes(self, recorder: EpisodeRecorder) -> None:
         """Record all episodes that the training plays (by `RolloutCollector.collect`)."""

@@ -135,9 +135,9 @@ def test_a_completion_follows_the_policy_and_is_learned_from_its_tick_on():
         batch = trainer.memory.completions.replay.replay(
             torch.full((4,), row), trainer.network, 1.0, trainer.generator
         )
-        # it teaches every start from the tick on, and waiting in between
-        taught = int(batch.scheduled[:, :-1].any(dim=1).sum())
-        assert taught == 4 * int((label.schedule.start >= tick).sum())
+        # it demonstrates every start from the tick on, and waiting in between
+        demonstrated = int(batch.scheduled[:, :-1].any(dim=1).sum())
+        assert demonstrated == 4 * int((label.schedule.start >= tick).sum())
 
 
 def started_before(schedule, tick):
@@ -148,7 +148,7 @@ def started_before(schedule, tick):
     return {row for row in rows if row[2] < tick}
 
 
-def test_restored_labels_teach_the_same():
+def test_restored_labels_give_the_same_demonstrations():
     trainer = trainer_of(complex_instance, moves_per_task=20, completions=0.5)
     trainer.learner.collect(trainer)
     instances = trainer.collector.simulator.instances
