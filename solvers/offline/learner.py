@@ -26,10 +26,10 @@ from solvers.rl.settings import ABOVE_0, AT_LEAST_0, SHARE, Range, check_choice,
 
 SELECTIONS = ("fqe", "oracle", "last")
 RANGES: dict[str, Range] = {
-    **dict.fromkeys(("lr", "reward_scale", "inverse_temperature"), ABOVE_0),
-    **dict.fromkeys(("gamma", "expectile", "target_return_quantile"), SHARE),
+    **dict.fromkeys(("lr", "actor_lr", "reward_scale", "inverse_temperature"), ABOVE_0),
+    **dict.fromkeys(("gamma", "expectile", "tau", "target_return_quantile"), SHARE),
     "held_out": ("must lie between 0 and 1, both excluded", lambda x: 0 < x < 1),
-    "alpha": AT_LEAST_0,
+    **dict.fromkeys(("alpha", "entropy"), AT_LEAST_0),
     "flexibility": ("must be above 0 and at most 1", lambda x: 0 < x <= 1),
 }
 SAME_SETTING = ("objective", "mode", "backfill", "event_order", "observe")  # of a run and its log

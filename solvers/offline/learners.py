@@ -228,6 +228,44 @@ class IQL(_PolicyLearner):
 
 
 @dataclass(kw_only=True)
+class CDQAC(_PolicyLearner):
+    """Conservative discrete quantile actor-critic (van Remmerden et al. 2026, arXiv:2509.10303).
+
+    Two critics estimate quantiles of the return; their minimum counts. The policy is updated every
+    `actor_update_interval` steps, with the learning rate `actor_lr`.
+    """
+
+    alpha: float = 0.05
+    quantiles: int = 64
+    tau: float = 0.005
+    entropy: float = 0.005
+    actor_lr: float = 1e-3
+    actor_update_interval: int = 4
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.quantiles < 2:
+            raise UserError(
+                f"solver.quantiles: value {self.quantiles}: must be at least 2; cql learns the mean"
+            )
+
+    def make_algorithm(self, buffer: OfflineBuffer) -> Any:
+        """Return the implementation of this package: d3rlpy has none."""
+        from solvers.offline.d3rlpy_adapter import cdqac
+
+        return cdqac.CDQAC.create(
+            buffer,
+            self.common_settings(),
+            self.quantiles,
+            actor_learning_rate=self.actor_lr,
+            alpha=self.alpha,
+            tau=self.tau,
+            entropy=self.entropy,
+            actor_update_interval=self.actor_update_interval,
+        )
+
+
+@dataclass(kw_only=True)
 class DecisionTransformer(_D3rlpyLearner):
     """Decision transformer (Chen et al. 2021, arXiv:2106.01345).
 

@@ -77,7 +77,7 @@ class PairAlgorithm(TrainsFromOfflineBuffer):
         for prefix in cls.network_prefixes:
             values[f"{prefix}optim_factory"] = optimizer
             values[f"{prefix}encoder_factory"] = encoder
-            values[f"{prefix}learning_rate"] = settings.lr
+            values.setdefault(f"{prefix}learning_rate", settings.lr)
         config = cls.config_class(
             batch_size=settings.batch, gamma=settings.gamma, **cls.constants, **values
         )

@@ -31,6 +31,7 @@ TRANSITION_LEARNERS: dict[str, tuple[Any, dict[str, Any]]] = {  # those that tra
     "bcq": (learners.BCQ, {}),
     "sac": (learners.SAC, {}),
     "iql": (learners.IQL, {}),
+    "cdqac": (learners.CDQAC, {"quantiles": 4}),
 }
 LEARNERS = {
     **TRANSITION_LEARNERS,

@@ -220,6 +220,91 @@ def test_the_target_entropy_of_sac_counts_legal_actions_only():
     assert float(modules.log_temp._parameter.detach()) < before
 
 
+def test_cdqac_takes_the_quantiles_of_the_critic_that_values_an_action_less():
+    from solvers.offline.d3rlpy_adapter.cdqac import smaller_quantiles
+
+    first = torch.tensor([[[0.0, 9.0], [1.0, 2.0]]])  # (B, A, n), means 4.5 and 1.5
+    second = torch.tensor([[[4.0, 4.0], [-9.0, 99.0]]])  # means 4 and 45
+    taken = smaller_quantiles(torch.stack([first, second]))
+    assert taken.tolist() == [[[4.0, 4.0], [1.0, 2.0]]]
+
+
+def quantile_huber(quantiles, target):
+    """Return the loss of QR-DQN (arXiv:1710.10044, eq. 10), by its definition."""
+    count = len(quantiles)
+    total = 0.0
+    for i, quantile in enumerate(quantiles):
+        tau = (i + 0.5) / count
+        for value in target:
+            error = float(value - quantile)
+            huber = 0.5 * error**2 if abs(error) <= 1 else abs(error) - 0.5
+            total += abs(tau - (error < 0)) * huber
+    return total / len(target)
+
+
+def test_the_losses_of_cdqac_follow_their_definitions():
+    torch.manual_seed(0)
+    buffer = OfflineBuffer(LOG, CPU)
+    algorithm = make_algorithm("cdqac", buffer)
+    impl = algorithm.impl
+    sampler = make_learner("cdqac", LOG).make_sampler(buffer)
+    for _ in range(20):  # critics and targets differ, and the policy is not uniform
+        algorithm.update(sampler.sample_transition_batch(32))
+    batch = buffer.transitions(torch.arange(16))
+
+    def quantiles(q_funcs, state):
+        return torch.stack([q_values(q.encoder.network, state).detach() for q in q_funcs])
+
+    now = quantiles(impl.modules.q_funcs, batch.state)
+    later = quantiles(impl.modules.targ_q_funcs, batch.next_state)
+    logits = algorithm.policy_network(batch.state.features)[0].detach().double()
+    next_logits = algorithm.policy_network(batch.next_state.features)[0].detach().double()
+    td = conservative = policy = 0.0
+    for b in range(16):
+        target = torch.zeros(now.shape[3], dtype=torch.float64)
+        if not batch.terminal[b]:
+            for action, share in enumerate(next_logits[b].softmax(0)):
+                if batch.next_state.mask[b, action]:
+                    smaller = later[:, b, action].mean(dim=1).argmin()
+                    target += share * later[smaller, b, action].double()
+        target += batch.reward[b]
+        mask = batch.state.mask[b]
+        for critic in now:
+            taken = critic[b, batch.action[b]]
+            td += quantile_huber(taken.double(), target)
+            means = critic[b][mask].double().mean(dim=1)
+            conservative += float(means.logsumexp(0) - taken.double().mean())
+        logp = logits[b][mask].log_softmax(0)
+        q = now[:, b].double().mean(dim=2).amin(dim=0)[mask]
+        policy -= float((logp.exp() * (q - 0.005 * logp)).sum())
+    losses = impl.critic_losses(to_mini_batch(batch, CPU))
+    assert float(losses[0].detach()) == pytest.approx(td / 16, rel=1e-4)
+    assert float(losses[1].detach()) == pytest.approx(conservative / 16, rel=1e-4)
+    assert float(impl.policy_loss(batch.state).detach()) == pytest.approx(policy / 16, rel=1e-4)
+
+
+def test_cdqac_updates_its_policy_every_fourth_step_and_its_targets_at_each():
+    torch.manual_seed(0)
+    buffer = OfflineBuffer(LOG, CPU)
+    learner = make_learner("cdqac", LOG)
+    algorithm = learner.make_algorithm(buffer)
+    modules = algorithm.impl.modules
+    sampler = learner.make_sampler(buffer)
+
+    def weights(network):
+        return torch.cat([p.detach().flatten() for p in network.parameters()])
+
+    policy_changed, target_error = [], []
+    for _ in range(8):
+        policy, targets = weights(modules.policy), weights(modules.targ_q_funcs)
+        algorithm.update(sampler.sample_transition_batch(16))
+        policy_changed.append(not torch.equal(policy, weights(modules.policy)))
+        expected = targets + 0.005 * (weights(modules.q_funcs) - targets)
+        target_error.append(float((weights(modules.targ_q_funcs) - expected).abs().max()))
+    assert policy_changed == [False, False, False, True] * 2
+    assert max(target_error) < 1e-6
+
+
 @pytest.mark.parametrize("name", slow(LEARNERS, *VARIANTS))
 def test_a_restored_algorithm_trains_on_to_the_same_weights(name):
     learner = make_learner(name, LOG)

@@ -139,6 +139,8 @@ def test_conservative_q_learning_on_noisy_play_beats_the_behaviour_policy(tmp_pa
             "solver.inverse_temperature: value .*: must be above 0",
         ),
         ("cql", {"alpha": -1.0}, "solver.alpha: value .*: must not be negative"),
+        ("cdqac", {"quantiles": 1}, "solver.quantiles: value 1: must be at least 2"),
+        ("cdqac", {"actor_lr": 0.0}, "solver.actor_lr: value .*: must be above 0"),
         (
             "decision_transformer",
             {"heads": 3},
