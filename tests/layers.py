@@ -24,7 +24,10 @@ LAYERS = (  # parts of bench, lowest first; a part imports its own layer and tho
         *("analysis", "capabilities", "contracts", "instance_set", "logs", "non_anticipation"),
         *("plugins", "pretrained", "protection", "rollout", "settings_hash"),
     },
-    {"leaderboard", "offline_report", "references", "result_tables", "run", "tracking"},
+    {
+        *("leaderboard", "learning_curves", "offline_report", "references", "result_tables"),
+        *("run", "tracking"),
+    },
     {"__main__", "cli", "gpu", "speed"},
 )
 APART = 1  # the layer whose parts import only themselves and what is below

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +108,55 @@ def learning_curve(
         np.atleast_1d(panels)[-1].set_xlabel("simulator decisions")
 
 
+class CostCurve(NamedTuple):
+    """The quality that a kind of training reaches, over what it costs: (n,) each, means of seeds.
+
+    Low and high limit its confidence interval; NaN with one seed.
+    """
+
+    label: str
+    seeds: int
+    decisions: Floats
+    cpu_seconds: Floats
+    mean: Floats
+    low: Floats
+    high: Floats
+
+
+def learning_costs(problems: Mapping[str, Sequence[CostCurve]], path: str | Path) -> None:
+    """Draw for each problem its curves over decisions and over CPU seconds, with intervals.
+
+    Parameters
+    ----------
+    problems
+        Problem and what is drawn of it -> its curves.
+    """
+    from matplotlib.ticker import EngFormatter, NullFormatter
+
+    colours = (BLUE, ORANGE, GREEN, VERMILION, SKY)
+    with _figure(path, 10, 0.6 + 3.2 * len(problems), rows=len(problems), columns=2) as panels:
+        for row, (title, curves) in zip(panels, problems.items(), strict=True):
+            for i, curve in enumerate(curves):
+                style: dict[str, Any] = {
+                    "color": colours[i % len(colours)],
+                    "ls": ("-", "--", ":")[i // len(colours) % 3],
+                }
+                seeds = f"{curve.label} ({curve.seeds} seed{'s' * (curve.seeds > 1)})"
+                for axes, cost in zip(row, (curve.decisions, curve.cpu_seconds), strict=True):
+                    axes.plot(cost, curve.mean, label=seeds, **style)
+                    axes.fill_between(
+                        cost, curve.low, curve.high, color=style["color"], alpha=0.2, lw=0
+                    )
+            row[0].set_title(title, loc="left", fontsize=9)
+            row[1].legend(frameon=False, fontsize=8)
+            for axes, unit in zip(row, ("decisions", "CPU seconds"), strict=True):
+                axes.set_xscale("log")
+                axes.xaxis.set_major_formatter(EngFormatter())
+                axes.xaxis.set_minor_formatter(NullFormatter())
+                axes.set_xlabel(f"{unit} of training")
+                axes.grid(alpha=0.3)
+
+
 def bound_trajectories(
     trajectories: Sequence[Trajectory],
     path: str | Path,
@@ -166,10 +215,13 @@ def comparison(rows: Sequence[Mapping[str, Any]], path: str | Path, title: str =
 
 
 @contextmanager
-def _figure(path: str | Path, width: float, height: float, rows: int = 1) -> Iterator[Any]:
+def _figure(
+    path: str | Path, width: float, height: float, rows: int = 1, columns: int = 1
+) -> Iterator[Any]:
     """Yield the axes of a picture that is written to `path` afterwards.
 
-    With rows > 1 they are an array of axes that share x. Names of solvers and data appear as they
+    With rows > 1 they are an array of axes that share x, with columns > 1 a table of axes that do
+    not. Names of solvers and data appear as they
     are: a $ does not begin a formula.
     """
     import matplotlib
@@ -180,8 +232,8 @@ def _figure(path: str | Path, width: float, height: float, rows: int = 1) -> Ite
     with matplotlib.rc_context({"text.parse_math": False}):
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(rows, sharex=True)
-        for each in np.atleast_1d(axes):
+        axes = figure.subplots(rows, columns, sharex=columns == 1, squeeze=columns == 1)
+        for each in np.atleast_1d(axes).flat:
             each.spines[["top", "right"]].set_visible(False)
         yield axes
         for text in figure.findobj(Text):

@@ -134,7 +134,7 @@ class CheckpointedTrainer(Trainer):
             imitation.clone(self, schedules, logger)
         self.pretrained = True
         self.ema.module.load_state_dict(self.network.state_dict())
-        logger.metrics(0, {"validation/return": self.validate()})
+        logger.metrics(0, self.validation_metrics())
         self.save()
 
     def train_iteration(self) -> dict[str, float]:
@@ -179,12 +179,20 @@ class CheckpointedTrainer(Trainer):
         self.iteration += 1
         due = self.iteration % self.learner.validate_every == 0
         if due or self.done or self.iteration == 1:
-            values = values | {"validation/return": self.validate()}
+            values = values | self.validation_metrics()
         logger.metrics(self.decisions, values)
         done = min(self.decisions, self.total_decisions)
         logger.progress(done, self.total_decisions, f"validation {self.best_return:.4f}")
         if time.monotonic() - self.saved > self.learner.save_seconds or self.done:
             self.save()
+
+    def validation_metrics(self) -> dict[str, float]:
+        """Validate and return the metrics to log: the return, and what training cost until now."""
+        return {
+            "validation/return": self.validate(),
+            "learning/cpu_seconds": self.learning_cost.cpu_seconds,
+            "learning/seconds": self.learning_cost.seconds,
+        }
 
     def validate(self) -> float:
         """Return the mean greedy return of the EMA on the validation split; keep the best one."""

@@ -16,6 +16,7 @@ import numpy as np
 from bench import metrics
 from bench.contracts import Budget, Policy
 from bench.instance import Instance
+from bench.instance_set import set_hash
 from bench.plugins import rules
 from bench.rollout import PolicySolver, setting_of
 from bench.setting import Setting
@@ -72,6 +73,8 @@ class LearningCost:
     def summary(self, scale: Sequence[float]) -> dict[str, Any]:
         """Return facts for the record: totals, and the cost until each goal was first reached.
 
+        Beside them the identity of the validation instances.
+
         The goals are to beat SJF, to beat the best rule in hindsight, and to come within
         `NEAR_FINAL` of the best value of the whole training. None: the goal was never reached.
 
@@ -93,6 +96,7 @@ class LearningCost:
         facts: dict[str, Any] = {
             "cpu_seconds": self.cpu_seconds,
             "seconds": self.seconds,
+            "validation_hash": set_hash(self.instances),
             "best_rule": type(policies[best_rule]).__name__,
         }
         for goal, rows in reached.items():
