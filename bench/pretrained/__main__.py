@@ -5,6 +5,8 @@
 | (none) | list the policies with their gaps |
 | `add RUN NAME` | copy the policy of a finished run and write its card |
 | `evaluate NAME [OPTION ...]` | measure the greedy gap with more options of `python -m bench` |
+| `export NAME FOLDER` | write it as a Hugging Face model folder |
+| `import FOLDER NAME` | add the policy of such a folder |
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,8 @@ from bench.analysis.stats import student_interval
 from bench.errors import UserError
 from bench.files import file_hash, write_bytes, write_text
 from bench.instance import read_json
-from bench.pretrained import FOLDER, PREFIX, names, read_card
+from bench.paths import output_folder
+from bench.pretrained import FOLDER, PREFIX, hugging_face, names, read_card
 from bench.programs import ArgumentParser, program
 
 MAX_BYTES = 15_000_000
@@ -49,9 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evaluate_parser = commands.add_parser("evaluate", help="measure gaps")
     evaluate_parser.add_argument("name", help=f"of {', '.join(names())}")
     evaluate_parser.add_argument("options", nargs="*", help="such as dataset=medium track=online")
+    export_parser = commands.add_parser("export", help="write a Hugging Face model folder")
+    export_parser.add_argument("name", help=f"of {', '.join(names())}")
+    export_parser.add_argument("folder", type=Path, help="the folder to write")
+    import_parser = commands.add_parser("import", help="add the policy of such a folder")
+    import_parser.add_argument("folder", type=Path, help="the folder to read")
+    import_parser.add_argument("name", help="the name of the policy")
     options = parser.parse_args(arguments)
     if options.command == "add":
         add(options.run, options.name, options.note)
+    elif options.command == "export":
+        hugging_face.export(options.name, output_folder("folder", options.folder))
+    elif options.command == "import":
+        keep(options.name, *hugging_face.read(options.folder))
     elif options.command == "evaluate":
         evaluate(options.name, options.options)
     for name in names():
@@ -91,12 +104,6 @@ def add(run: Path, name: str, note: str = "") -> None:
     for path in (policy, record_file):
         if not path.is_file():
             raise UserError(f"run: {path} does not exist; name the folder of a finished training")
-    if policy.stat().st_size > MAX_BYTES:
-        raise UserError(f"run: {policy}: larger than {MAX_BYTES} bytes")
-    if not NAME.fullmatch(name):
-        raise UserError(f"name: value {name!r}: must be letters, digits, - and _")
-    if name in names():
-        raise UserError(f"name: value {name!r}: exists; remove its two files first, or rename it")
     record: Any = read_json(record_file)
     if record.get("learning/decisions") is None:
         raise UserError(f"run: {run}: trained nothing; name the folder of the training itself")
@@ -109,10 +116,26 @@ def add(run: Path, name: str, note: str = "") -> None:
         "hardware": record["hardware"],
         "options": read_options(run),
     }
+    keep(name, policy.read_bytes(), {"note": note, "training": training, "gaps": []})
+
+
+def keep(name: str, policy: bytes, card: Mapping[str, Any]) -> None:
+    """Write a policy's file, and its card with the file's hash.
+
+    Raises
+    ------
+    UserError
+        For a name that cannot be one or is taken, or a file that is too large.
+    """
+    if len(policy) > MAX_BYTES:
+        raise UserError(f"run: its policy is larger than {MAX_BYTES} bytes")
+    if not NAME.fullmatch(name):
+        raise UserError(f"name: value {name!r}: must be letters, digits, - and _")
+    if name in names():
+        raise UserError(f"name: value {name!r}: exists; remove its two files first, or rename it")
     FOLDER.mkdir(exist_ok=True)
-    write_bytes(FOLDER / f"{name}.pt", policy.read_bytes())
-    card = {"schema": 1, "sha256": file_hash(policy), "note": note}
-    write_card(name, card | {"training": training, "gaps": []})
+    write_bytes(FOLDER / f"{name}.pt", policy)
+    write_card(name, {"schema": 1, "sha256": file_hash(FOLDER / f"{name}.pt"), **card})
 
 
 def read_options(run: Path) -> dict[str, Any]:

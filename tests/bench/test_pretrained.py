@@ -102,6 +102,59 @@ def test_gaps_are_kept_per_problem_and_the_card_holds_no_folder(
     assert "tiny (test, schedule): gap" in capfd.readouterr().out
 
 
+def test_a_policy_survives_the_form_of_hugging_face(run, folder, tmp_path):
+    program.add(run, "tiny-short", "A note.")
+    card = pretrained.read_card("tiny-short")
+    card["gaps"] = [
+        {key: card["training"][key] for key in program.PROBLEM}
+        | {"n_instances": 32, "gap_mean": 0.05, "objective_mean": 7.0, "interval": [0.04, 0.06]}
+    ]
+    program.write_card("tiny-short", card)
+    model = tmp_path / "model"
+    assert program.main(["export", "tiny-short", str(model)]) == 0
+    assert {path.name for path in model.iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    }
+    _, header, body = (model / "README.md").read_text().split("---\n", 2)
+    (index,) = json.loads(header)["model-index"]  # JSON is YAML
+    assert index["results"][0]["metrics"][0]["value"] == 0.05
+    assert "| tiny | test | schedule | total_time | 32 | 5.00% | [4.00%, 6.00%] |" in body
+    assert program.main(["import", str(model), "again"]) == 0
+    again = pretrained.read_card("again")
+    assert {**again, "sha256": None} == {**card, "sha256": None}
+    first, second = (load_policy(f"pretrained/{name}", CPU) for name in ("tiny-short", "again"))
+    assert first.network.shape == second.network.shape
+    assert [first.window, first.shaped, first.training] == [
+        second.window,
+        second.shaped,
+        second.training,
+    ]
+    for name, tensor in first.network.state_dict().items():
+        assert tensor.equal(second.network.state_dict()[name])
+
+
+def test_a_damaged_model_folder_is_one_error(run, folder, tmp_path):
+    program.add(run, "tiny-short")
+    model = tmp_path / "model"
+    program.main(["export", "tiny-short", str(model)])
+    with pytest.raises(UserError, match="exists; remove"):
+        program.keep("tiny-short", *program.hugging_face.read(model))
+    weights = model / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    with pytest.raises(UserError, match=r"safetensors is not the file of config\.json"):
+        program.hugging_face.read(model)
+    weights.unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors does not exist; download"):
+        program.hugging_face.read(model)
+    weights.write_bytes(whole)
+    (model / "config.json").write_text('{"schema": 1}')
+    with pytest.raises(UserError, match=r"config\.json was not written by this suite"):
+        program.hugging_face.read(model)
+
+
 def test_other_options_that_begin_like_one_are_no_policies(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pretrained").mkdir()
