@@ -1,9 +1,6 @@
 """Rolling horizon: CP-SAT plans the arrived tasks, again at every event the plan did not foresee.
 
-A plan treats the visible state as certain: the tasks in the queue with their visible durations, the
-running tasks until their visible ends (a task that outlives its end is assumed to end at the next
-tick), no arrivals. The length of an outage is unknown, so an agent that is away, or will be by an
-announced outage, is assumed to return after all other work could be done.
+A plan treats the visible state as certain (`solvers.dispatch.visible`).
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from ortools.sat.python import cp_model
 
 from bench.contracts import Budget, Policy
 from bench.errors import UserError
-from bench.instance import NOT_ELIGIBLE, Instance, Ints, Outage
+from bench.instance import Instance, Ints
 from bench.left_shift import active, fits_alone
 from bench.observation import Observation
 from bench.rollout import PolicySolver, one_task
@@ -26,6 +23,7 @@ from bench.setting import OBJECTIVES, Setting
 from solvers.dispatch.plan import PlannedTask, ReplanningPolicy
 from solvers.dispatch.quantities import runnable
 from solvers.dispatch.rule import Rule
+from solvers.dispatch.visible import visible_instance
 from solvers.exact.objective_terms import Terms, by_task, completion_times
 from solvers.exact.schedule_model import ScheduleModel
 
@@ -151,51 +149,6 @@ class RunningTasksFirst(Policy):
         if observation.time == observation.release[0] and started < len(self.running):
             return observation.flat(0, self.running[started])
         return self.rule.act(observation, rng)
-
-
-def visible_instance(observation: Observation, planned: Ints) -> Instance:
-    """Return the visible state as an instance, on the agents as they are known.
-
-    Its tasks are the Q running ones, then those at the queue positions `planned` (K,), all released
-    now.
-    """
-    now = observation.time
-    agent = observation.running_agent
-    held = np.arange(len(agent))
-    until = np.minimum(observation.running_end, observation.next_outage[agent])
-    duration = np.full((len(agent), observation.duration.shape[1]), NOT_ELIGIBLE)
-    duration[held, observation.agent_type[agent]] = np.maximum(until - now, 1)
-    duration = np.concatenate([duration, observation.duration[planned]])
-    demand = np.repeat(observation.running_demand[:, None], duration.shape[1], axis=1)
-    tenant, quota = None, None
-    if (
-        observation.tenant is not None
-        and observation.running_tenant is not None
-        and observation.tenant_free is not None
-    ):
-        tenant = np.concatenate([observation.running_tenant, observation.tenant[planned]])
-        quota = observation.tenant_free.copy()
-        np.add.at(quota, observation.running_tenant, observation.running_demand)
-    due = None
-    if observation.due is not None:
-        due = np.concatenate([0 * held, observation.due[planned]])
-    back = now + int(duration.max(axis=1).sum())
-    away = np.where(observation.up, observation.next_outage, now)
-    return Instance(
-        duration=duration,
-        demand=np.concatenate([demand, observation.demand[planned]]),
-        capacity=observation.capacity,
-        agent_type=observation.agent_type,
-        release=np.full(len(duration), now),
-        weight=np.concatenate([0 * held, observation.weight[planned]]),
-        due=due,
-        tenant=tenant,
-        quota=quota,
-        outages=tuple(
-            Outage(a, start, back) for a, start in enumerate(away.tolist()) if start < back
-        ),
-        tick_seconds=observation.tick_seconds,
-    )
 
 
 def _terms(objective: str, instance: Instance, observation: Observation, planned: Ints) -> Terms:

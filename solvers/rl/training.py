@@ -36,6 +36,7 @@ from solvers.rl.data_parallel import WorkerProcesses
 from solvers.rl.decoding import DECODINGS, DecodingPlanner
 from solvers.rl.imitation import Imitation
 from solvers.rl.instance_pool import InstancePool
+from solvers.rl.lookahead import LOOKAHEAD, LookaheadPolicy
 from solvers.rl.settings import ABOVE_0, AT_LEAST_0, SHARE, check_choice, check_settings
 from solvers.rl.trainer import Experience, Trainer
 
@@ -97,7 +98,7 @@ class NetworkLearner(Learner):
     def __post_init__(self) -> None:
         choose_device(self.device)
         check_settings(self, "solver", RANGES)
-        check_choice("solver.decoding", self.decoding, DECODINGS)
+        check_choice("solver.decoding", self.decoding, (*DECODINGS, LOOKAHEAD))
         if self.cuda_graphs and self.network != "pairs":
             raise UserError(
                 f"solver.cuda_graphs: value true: not for solver.network={self.network}; set false"
@@ -168,12 +169,19 @@ class NetworkLearner(Learner):
         An interrupted run resumes from its last checkpoint in `logger.folder`, on the CPU to the
         same network. Where the future is known, the result plans with the policy (`decoding`).
         """
+        if self.decoding == LOOKAHEAD and setting.observe == "all":
+            raise UserError(
+                "solver.decoding: value lookahead: is for decisions that do not know the future "
+                "(track=online); set sample"
+            )
         torch.set_num_threads(1)  # processes use further cores
         device = choose_device(self.device)
         if self.checkpoint is not None:
             policy = deployed_policy(self.checkpoint, device, logger)
         else:
             policy = self.train(data, setting, budget, rng, logger, device)
+        if self.decoding == LOOKAHEAD:
+            return LookaheadPolicy(policy, setting, self.rollouts)
         if self.decoding == "greedy" or setting.observe != "all":
             return policy
         return DecodingPlanner(policy, self.decoding, self.rollouts, self.temperature)

@@ -1,0 +1,119 @@
+"""Looking ahead before each decision: better actions, nothing of the future, any valid problem."""
+
+import numpy as np
+import pytest
+import torch
+
+from bench.__main__ import main as bench
+from bench.contracts import Budget
+from bench.errors import UserError
+from bench.instance import Instance, Outage
+from bench.metrics import objective
+from bench.rollout import PolicySolver
+from bench.setting import OBJECTIVES, Setting
+from bench.simulator import Simulator
+from bench.verify import verify
+from solvers.networks.mlp import MLPNetwork
+from solvers.networks.pairwise import PairwiseNetwork
+from solvers.networks.policy import NetworkPolicy
+from solvers.ppo import PPO
+from solvers.rl.lookahead import LookaheadPolicy
+from tests.solvers.learning import CPU, complex_fields
+
+ONLINE = Setting(track="online", observe="arrived")
+
+
+def untrained(seed, window=16):
+    torch.manual_seed(seed)
+    return NetworkPolicy(PairwiseNetwork(8, 1), window, CPU)
+
+
+def played(policy, instance, setting=ONLINE, seed=0):
+    result = PolicySolver(policy).solve(instance, setting, Budget(), np.random.default_rng(seed))
+    assert verify(instance, result.schedule) == []
+    return result.schedule
+
+
+def one_agent(duration, release=None):
+    n = len(duration)
+    return Instance(np.reshape(duration, (n, 1)), np.ones((n, 1, 1)), [[1]], [0], release=release)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_of_two_tasks_the_best_order_is_found_whatever_the_policy_prefers(seed):
+    instance = one_agent([7, 2], [0, 0])
+    policy = LookaheadPolicy(untrained(seed), ONLINE, least_probability=0.0)
+    assert objective(instance, played(policy, instance), "total_time") == 2 + 9
+
+
+def test_what_runs_already_keeps_its_agent_until_its_end():
+    """The second agent is slower, but free: waiting for the first one costs more, then less."""
+    for slow, expected in ((5, 0), (9, None)):
+        duration = [[4, 100], [2, slow]]
+        instance = Instance(duration, np.ones((2, 2, 1)), [[1], [1]], [0, 1], release=[0, 1])
+        simulator = Simulator([instance], ONLINE)
+        simulator.step(np.array([0]))  # task 0 on agent 0 until tick 4
+        policy = LookaheadPolicy(untrained(0), ONLINE, least_probability=0.0)
+        observation = simulator.observation(0)
+        assert observation.time == 1
+        actions = torch.tensor([observation.flat(0, 1), observation.wait])
+        cost = -policy.look_ahead(observation, actions, np.random.default_rng(0))
+        # on agent 1 from tick 1; or on agent 0 from tick 4: the sum of both tasks' ends, from 1 on
+        on_1, on_0 = slow, 3 + 2
+        difference = float(cost[0] - cost[1])
+        assert np.sign(difference) == np.sign(on_1 - on_0)
+        if expected is not None:
+            assert difference == pytest.approx(expected)
+
+
+def test_more_rollouts_never_judge_an_action_worse():
+    instance = one_agent([7, 2, 4, 1], [0, 0, 0, 0])
+    simulator = Simulator([instance], ONLINE)
+    observation = simulator.observation(0)
+    actions = torch.arange(4)
+    better = False
+    for seed in range(4):  # some untrained network plays the best order by chance
+        few, many = (
+            LookaheadPolicy(untrained(seed), ONLINE, rollouts).look_ahead(
+                observation, actions, np.random.default_rng(0)
+            )
+            for rollouts in (1, 32)
+        )
+        assert (many >= few).all()
+        better |= bool((many > few).any())
+    assert better
+
+
+@pytest.mark.parametrize("mode", ["fit", "commit"])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_problem_is_played_to_its_end_and_the_same_way_again(name, mode):
+    """With outages, quotas, wrong estimates, unfit types, and a queue longer than the window."""
+    setting = Setting(track="online", observe="arrived", objective=name, mode=mode)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        fields = complex_fields(rng, 12, rng.integers(0, 20, 12))
+        instance = Instance(
+            **fields,
+            capacity=[[4, 4], [5, 4], [4, 6]],
+            agent_type=[0, 1, 0],
+            quota=[[8, 8], [9, 9]],
+            outages=(Outage(1, 10, 14), Outage(2, 3, 9)),
+        )
+        policy = LookaheadPolicy(untrained(seed, window=5), setting, 2, least_probability=0.0)
+        first, again = (played(policy, instance, setting) for _ in range(2))
+        assert first.to_dict() == again.to_dict()
+
+
+def test_a_policy_that_cannot_look_ahead_is_refused():
+    network = MLPNetwork(2, 2, 8)
+    with pytest.raises(UserError, match=r"value lookahead: needs a network for any number"):
+        LookaheadPolicy(NetworkPolicy(network, 2, CPU), ONLINE)
+    with pytest.raises(UserError, match=r"decoding: value lookahead: .*\(track=online\)"):
+        PPO(decoding="lookahead", device="cpu").fit(None, Setting(), None, None, None)
+
+
+def test_a_run_sees_nothing_of_the_future(tmp_path):
+    line = "+solver=ppo_lookahead solver.checkpoint=pretrained/small-online dataset=small"
+    options = f"track=online dataset.test=2 ~dataset.hashes baselines=[] runs={tmp_path}"
+    quick = f"tracking=off reference.seconds=0 cache={tmp_path}/cache"
+    assert bench([*line.split(), *options.split(), *quick.split()]) == 0
