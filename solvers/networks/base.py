@@ -17,14 +17,15 @@ from bench.simulator.view import BatchView
 from solvers.networks.features import Features, featurize
 
 
-def linear(inputs: int, outputs: int, gain: float = 2**0.5) -> nn.Linear:
-    """Return a layer with orthogonal weights, scaled by `gain`, and zero bias.
+def linear(inputs: int, outputs: int, gain: float = 2**0.5, bias: bool = True) -> nn.Linear:
+    """Return a layer with orthogonal weights, scaled by `gain`, and zero bias, or none.
 
     Source: Andrychowicz et al. 2021, arXiv:2006.05990.
     """
-    layer = nn.Linear(inputs, outputs)
+    layer = nn.Linear(inputs, outputs, bias)
     nn.init.orthogonal_(layer.weight, gain)
-    nn.init.zeros_(layer.bias)
+    if bias:
+        nn.init.zeros_(layer.bias)
     return layer
 
 

@@ -66,6 +66,7 @@ class PairwiseNetwork(Network):
 
     kind = "pairs"
     trainable_by_play = True
+    layer_type: ClassVar[type[nn.Module]] = MessagePassingLayer
     former_names: ClassVar = {
         "task": "embed_task",
         "agent": "embed_agent",
@@ -84,9 +85,7 @@ class PairwiseNetwork(Network):
         self.outputs = outputs
         self.embed_task = linear(TASK_FEATURES, width)
         self.embed_agent = linear(AGENT_FEATURES, width)
-        self.layers = nn.ModuleList(
-            MessagePassingLayer(width) for _ in range(message_passing_rounds)
-        )
+        self.layers = nn.ModuleList(self.layer_type(width) for _ in range(message_passing_rounds))
         self.embed_state = linear(3 * width, width)
         self.project_pair = linear(PAIR_FEATURES, width, 1.0)
         self.project_task = linear(width, width, 1.0)
@@ -118,10 +117,15 @@ class PairwiseNetwork(Network):
 
     def forward(self, f: Features) -> tuple[Tensor, Tensor]:
         """Return logits (B, K * M + 1), -inf where illegal, and values (B,)."""
-        graph = TaskAgentGraph.of(f)
+        graph = self.graph_of(f)
         scores, value = self.score_actions(*self.encode(graph), graph)
         legal = f.mask if self.outputs == 1 else f.mask[..., None]
         return scores.masked_fill(~legal, -torch.inf), -1.0 - value
+
+    @staticmethod
+    def graph_of(f: Features) -> TaskAgentGraph:
+        """Return the graph on which `encode` computes."""
+        return TaskAgentGraph.of(f)
 
     def encode(self, graph: TaskAgentGraph) -> tuple[Tensor, Tensor, Tensor]:
         """Return the embeddings of tasks (n, W), agents (B * M, W) and the whole state (B, W)."""

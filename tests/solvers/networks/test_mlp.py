@@ -98,7 +98,7 @@ def test_a_larger_problem_is_an_error_that_says_so(tasks, agents):
 # the last two learn from logs only
 @pytest.mark.parametrize("network", ["mpl", "constrained", "transformer"])
 def test_a_network_that_cannot_be_trained_is_an_error_that_names_the_others(network):
-    message = rf"solver\.network: value '{network}': must be one of mlp, pairs$"
+    message = rf"solver\.network: value '{network}': must be one of attention, mlp, pairs$"
     with pytest.raises(UserError, match=message):
         PPO(network=network)
 

@@ -1,4 +1,4 @@
-"""The pairwise network depends on no index, padding or size, and its gradients are right."""
+"""The networks over pairs depend on no index, padding or size, and their gradients are right."""
 
 import subprocess
 import sys
@@ -7,22 +7,28 @@ import numpy as np
 import pytest
 import torch
 
+from bench.errors import UserError
 from bench.instance import Instance
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import from_simulator
 from solvers.networks import graph
-from solvers.networks.features import CAN_RUN, Features, featurize
+from solvers.networks.attention import AttentionNetwork, CrossAttention
+from solvers.networks.features import CAN_RUN, PAIR_FEATURES, Features, featurize
 from solvers.networks.graph import CompiledGraph, PaddedGraph
 from solvers.networks.pairwise import PairwiseNetwork
 from solvers.rl.rollouts import play_greedily
 from tests.solvers.learning import complex_instance, random_instance
 
+NETWORKS = [PairwiseNetwork, AttentionNetwork]
 
-def with_biases(width: int = 8, message_passing_rounds: int = 3) -> PairwiseNetwork:
+
+def with_biases(
+    width: int = 8, message_passing_rounds: int = 3, kind: type[PairwiseNetwork] = PairwiseNetwork
+) -> PairwiseNetwork:
     """Return a network whose biases are not zero, so that padding could change its output."""
     torch.manual_seed(0)
-    network = PairwiseNetwork(width, message_passing_rounds)
+    network = kind(width, message_passing_rounds)
     for name, weight in network.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(weight)
@@ -36,8 +42,9 @@ def features_at_start(
     return featurize(from_simulator(simulator))
 
 
+@pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("message_passing_rounds", [1, 3])
-def test_scores_follow_a_permutation_of_tasks_and_agents(message_passing_rounds):
+def test_scores_follow_a_permutation_of_tasks_and_agents(message_passing_rounds, kind):
     rng = np.random.default_rng(1)
     f = features_at_start([random_instance(rng, 6, 3)])
     tasks, agents = torch.from_numpy(rng.permutation(6)), torch.from_numpy(rng.permutation(3))
@@ -51,7 +58,7 @@ def test_scores_follow_a_permutation_of_tasks_and_agents(message_passing_rounds)
         mask=torch.cat([mask, f.mask[:, -1:]], dim=1),
         load=f.load,
     )
-    network = with_biases(8, message_passing_rounds)
+    network = with_biases(8, message_passing_rounds, kind)
     logits, value = network(f)
     permuted_logits, permuted_value = network(permuted)
     torch.testing.assert_close(
@@ -86,10 +93,11 @@ def test_features_follow_a_permutation_of_tasks_and_agents():
     )
 
 
-def test_padding_in_a_batch_changes_no_score():
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_padding_in_a_batch_changes_no_score(kind):
     rng = np.random.default_rng(2)
     instances = [random_instance(rng, n, m) for n, m in ((3, 1), (9, 4), (5, 2))]
-    network, window = with_biases(), 9
+    network, window = with_biases(kind=kind), 9
     batch, values = network(features_at_start(instances, window=window))
     for row, instance in enumerate(instances):
         n, m = instance.n_tasks, instance.n_agents
@@ -101,10 +109,11 @@ def test_padding_in_a_batch_changes_no_score():
         assert torch.isinf(pairs[:, m:]).all()
 
 
+@pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (40, 9), (3, 20)])
-def test_it_plays_at_any_size(n, m):
+def test_it_plays_at_any_size(n, m, kind):
     simulator = TensorSimulator([random_instance(np.random.default_rng(6), n, m)], Setting())
-    returns = play_greedily(with_biases(), simulator)
+    returns = play_greedily(with_biases(kind=kind), simulator)
     assert simulator.terminated.all()
     assert torch.isfinite(returns).all()
     assert (returns < 0).all()
@@ -129,8 +138,9 @@ def actor_and_critic_loss(network: PairwiseNetwork, f: Features) -> torch.Tensor
     return value.square().mean() - logits.log_softmax(dim=1).gather(1, action).mean()
 
 
-def test_every_parameter_has_a_gradient_that_is_not_zero():
-    network = with_biases()
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_every_parameter_has_a_gradient_that_is_not_zero(kind):
+    network = with_biases(kind=kind)
     actor_and_critic_loss(network, decisions_in_play()).backward()
     norms = {name: weight.grad.norm().item() for name, weight in network.named_parameters()}
     assert all(1e-6 < norm < float("inf") for norm in norms.values()), norms
@@ -182,6 +192,26 @@ grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 assert observation.mask[action]
 print(seconds, grown / 2**20)  # ru_maxrss is in kibibytes on Linux
 """
+
+
+def test_attention_shares_what_is_received_among_those_who_are_joined():
+    """Equal keys: the mean over the joined; nobody joined: nothing but the bias."""
+    torch.manual_seed(0)
+    attention = CrossAttention(8)
+    with torch.no_grad():
+        for part in (attention.key, attention.pair_score, attention.pair_value):
+            part.weight.zero_()
+    x, other = torch.randn(1, 2, 8), torch.randn(1, 3, 8)
+    joined = torch.tensor([[[True, False, True], [False, False, False]]])
+    received = attention(x, other, torch.randn(1, 2, 3, PAIR_FEATURES), joined)[0]
+    mean = attention.value(other)[0, [0, 2]].mean(dim=0)
+    torch.testing.assert_close(received[0], attention.out(mean))
+    torch.testing.assert_close(received[1], attention.out.bias.data)
+
+
+def test_the_width_of_attention_is_a_multiple_of_its_heads():
+    with pytest.raises(UserError, match=r"solver\.width: value 10: must be a multiple of 4"):
+        AttentionNetwork(10)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="units of ru_maxrss")

@@ -48,15 +48,15 @@ def new_kind(tmp_path, monkeypatch):
 
 def test_every_network_of_the_package_is_found_by_its_kind():
     kinds = network_kinds()
-    assert set(kinds) >= {"constrained", "mlp", "pairs", "transformer"}
+    assert set(kinds) >= {"attention", "constrained", "mlp", "pairs", "transformer"}
     assert all(issubclass(network, Network) for network in kinds.values())
     assert all(network.kind == kind for kind, network in kinds.items())
-    assert trainable_kinds() == ["mlp", "pairs"]
+    assert trainable_kinds() == ["attention", "mlp", "pairs"]
 
 
 def test_a_new_module_is_all_that_a_new_kind_needs(new_kind, tmp_path):
     new_kind("new")
-    assert trainable_kinds() == ["mlp", "new", "pairs"]
+    assert trainable_kinds() == ["attention", "mlp", "new", "pairs"]
     learner = small_learner(PPO, network="new", steps=4, minibatch=64)
     policy = fit(learner, FixedDataset(random_instance, 2), MemoryLogger(tmp_path), 100)
     assert type(policy.network).__name__ == "NewNetwork"
