@@ -67,8 +67,8 @@ class LookaheadPolicy(Policy):
                 f"decides by what it observes; this one is {policy.network.kind}; set greedy"
             )
         self.policy = policy
-        # no task of a visible state lies in the future
-        self.setting = replace(setting, track="schedule", observe="all")
+        # no task of a visible state lies in the future, and all of them have arrived at once
+        self.setting = replace(setting, track="schedule", observe="all", event_order="batched")
         self.window = policy.window
         self.rollouts = rollouts
         self.candidates = candidates

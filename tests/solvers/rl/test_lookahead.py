@@ -1,5 +1,7 @@
 """Looking ahead before each decision: better actions, nothing of the future, any valid problem."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -39,11 +41,30 @@ def one_agent(duration, release=None):
     return Instance(np.reshape(duration, (n, 1)), np.ones((n, 1, 1)), [[1]], [0], release=release)
 
 
+@pytest.mark.parametrize("mode", ["fit", "commit"])
+@pytest.mark.parametrize("order", ["batched", "sequential"])
 @pytest.mark.parametrize("seed", range(4))
-def test_of_two_tasks_the_best_order_is_found_whatever_the_policy_prefers(seed):
-    instance = one_agent([7, 2], [0, 0])
-    policy = LookaheadPolicy(untrained(seed), ONLINE, least_probability=0.0)
-    assert objective(instance, played(policy, instance), "total_time") == 2 + 9
+def test_the_best_order_is_found_whatever_the_policy_prefers(seed, order, mode):
+    """The first task is alone when it is decided on; the two others wait for its end."""
+    instance = one_agent([3, 7, 2], [0, 1, 1])
+    setting = replace(ONLINE, mode=mode, event_order=order)
+    policy = LookaheadPolicy(untrained(seed), setting, least_probability=0.0)
+    if mode == "fit" or order == "batched":
+        assert objective(instance, played(policy, instance, setting), "total_time") == 3 + 4 + 11
+
+
+@pytest.mark.parametrize("order", ["batched", "sequential"])
+def test_every_action_is_followed_where_events_come_one_at_a_time_too(order):
+    setting = replace(ONLINE, mode="commit", event_order=order)
+    simulator = Simulator([one_agent([9, 7, 2, 4], [0, 0, 0, 0])], setting)
+    observation = simulator.observation(0)
+    while len(observation.release) < 2 or not len(observation.running_agent):
+        simulator.step(np.array([0]))
+        observation = simulator.observation(0)
+    actions = torch.arange(len(observation.release))
+    policy = LookaheadPolicy(untrained(0), setting)
+    returns = policy.look_ahead(observation, actions, np.random.default_rng(0))
+    assert len(set(returns.tolist())) == len(actions)
 
 
 def test_what_runs_already_keeps_its_agent_until_its_end():
