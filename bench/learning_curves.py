@@ -6,8 +6,9 @@ as data (`--data`, to which further trainings are added) and as a picture (`--fi
 
 The quality at a point is that of the policy that the training would have returned there: the best
 one so far on the validation split, on these same instances, which is slightly optimistic. With
-`--reference RUN`, a run with `split=validation`, it is the gap to that run's mean cost; otherwise
-the mean cost itself. The cost of an instance is objective / its trivial bound on total time.
+`--reference RUN`, a run with `split=validation`, it is by how many per cent the mean cost exceeds
+that of the run; otherwise the mean cost itself. The cost of an instance is objective / its trivial
+bound on total time.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ SCHEMA = 1
 RETURN = "validation/return"
 COSTS = ("learning/cpu_seconds", "learning/seconds")  # logged at every validation
 PROBLEM = ("dataset", "split", "track", "objective", "mode", "observe")  # of a training
-NOT_COMPARED = {"solver.save_seconds", "solver.threads", "solver.device", "budget.threads"}
+NOT_COMPARED = {  # options that do not change what is validated: greedy episodes
+    *("solver.save_seconds", "solver.threads", "solver.device", "budget.threads"),
+    *("budget.seconds", "solver.decoding", "solver.rollouts", "solver.temperature"),
+}
 ROUND_NUMBERS = (1, 2, 5)  # times powers of ten: the decisions of the printed table
 
 Floats = NDArray[np.float64]
@@ -235,7 +239,7 @@ def curves(data: Mapping[str, Any]) -> dict[str, list[figures.CostCurve]]:
             if [other[0][name] for name in ("solver", *PROBLEM)]
             == [first[name] for name in ("solver", *PROBLEM)]
         ]
-        quality = f"gap to {known['solver']} (%)" if known else "cost / trivial bound"
+        quality = f"% above {known['solver']}" if known else "cost / trivial bound"
         title = f"{problem_name(first)}, {first['track']}: {quality}"
         found.setdefault(title, []).append(
             curve(members, label(first["solver"], first["options"], rivals), known)

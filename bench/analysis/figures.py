@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import io
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ KIND_COLOURS = dict(zip(KINDS, (SKY, BLUE, ORANGE, GREEN), strict=True))
 OUTAGE_STYLE: dict[str, Any] = {"facecolor": "#DDDDDD", "edgecolor": "#666666", "hatch": "////"}
 NUMBERED_WIDTH = 0.012  # smallest width, as a fraction of the axis, of a bar with a number on it
 NUMBERED_TASKS = 100  # largest number of tasks at which bars have numbers
+LEGEND_WIDTH = 40  # characters of a line in the legend of learning curves
 MANY_POINTS = 60  # a learning curve with more points is pale, below its running mean
 
 Floats = NDArray[np.float64]
@@ -142,6 +144,7 @@ def learning_costs(problems: Mapping[str, Sequence[CostCurve]], path: str | Path
                     "ls": ("-", "--", ":")[i // len(colours) % 3],
                 }
                 seeds = f"{curve.label} ({curve.seeds} seed{'s' * (curve.seeds > 1)})"
+                seeds = textwrap.fill(seeds, LEGEND_WIDTH)
                 for axes, cost in zip(row, (curve.decisions, curve.cpu_seconds), strict=True):
                     axes.plot(cost, curve.mean, label=seeds, **style)
                     axes.fill_between(

@@ -49,7 +49,7 @@ def test_a_curve_is_the_mean_of_the_best_so_far_where_every_seed_has_begun_and_n
     assert found.high[2] - found.mean[2] == pytest.approx(half, rel=1e-3)
 
 
-def test_with_a_reference_a_curve_is_the_gap_in_percent() -> None:
+def test_with_a_reference_a_curve_is_in_percent_above_it() -> None:
     found = curve([training(0, [10, 20], [3.0, 1.2])], "ppo", {"cost": 1.0})
     assert found.mean.tolist() == pytest.approx([200.0, 20.0])
     assert np.isnan(found.low).all(), "one seed has no interval"
@@ -58,7 +58,7 @@ def test_with_a_reference_a_curve_is_the_gap_in_percent() -> None:
 def test_a_reference_counts_for_its_own_instances_only() -> None:
     known = {"small total_time": {"solver": "cpsat", "set_hash": "ab", "cost": 1.0}}
     one = {"references": known, "trainings": [training(0, [10], [1.5])]}
-    assert list(curves(one)) == ["small total_time, schedule: gap to cpsat (%)"]
+    assert list(curves(one)) == ["small total_time, schedule: % above cpsat"]
     other = {"references": known, "trainings": [training(0, [10], [1.5], validation_hash=None)]}
     assert list(curves(other)) == ["small total_time, schedule: cost / trivial bound"]
 
