@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import pretrained
 from bench.errors import UserError
 from bench.files import file_hash, write_bytes, write_text
 from bench.gpu.parts import MAX_BYTES, RESULTS
 from bench.instance import read_json
+from bench.plugins import pinned_hashes
 from bench.programs import ArgumentParser
+from bench.setting import Setting
 
 FIGURES = Path(__file__).parents[1] / "results" / "gpu.json"
-POLICIES = Path(__file__).parents[1] / "results" / "policies"
+SETTING = ("track", "objective", "mode", "backfill", "event_order", "observe")
+STATES = Path(__file__).parents[1] / "results" / "gpu"
+POLICY = ".policy.pt"  # after the name of a training
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Adopt a run; the policies keep their names, the figures replace those of the same parts."""
+    """Adopt a run: policies become NAME-gpu, figures replace those of the same parts."""
     parser = ArgumentParser(prog="python -m bench.gpu adopt", description=__doc__)
     parser.add_argument("folder", type=Path, help="the --out of a run")
     parser.add_argument("--figures", type=Path, default=FIGURES, help="default %(default)s")
-    parser.add_argument("--policies", type=Path, default=POLICIES, help="default %(default)s")
+    parser.add_argument(
+        "--states",
+        type=Path,
+        default=STATES,
+        help="of trainings, for --resume; default %(default)s",
+    )
     options = parser.parse_args(arguments)
     results = checked(options.folder)
     figures: dict[str, Any] = {"schema": 1, "parts": {}}
@@ -35,11 +45,37 @@ def main(arguments: Sequence[str]) -> int:
             continue
         figures["parts"][name] = part | {"environment": environment}
         for file in part.get("files", {}):
-            options.policies.mkdir(parents=True, exist_ok=True)
-            write_bytes(options.policies / file, (options.folder / file).read_bytes())
+            content = (options.folder / file).read_bytes()
+            if file.endswith(POLICY):
+                pretrained_name = f"{file.removesuffix(POLICY)}-gpu"
+                pretrained.keep(pretrained_name, content, card(part, environment), replace=True)
+                print(f"measure its gap: python -m bench.pretrained evaluate {pretrained_name}")
+            else:
+                options.states.mkdir(parents=True, exist_ok=True)
+                write_bytes(options.states / file, content)
+    write_text(options.states / RESULTS, json.dumps(results))
     write_text(options.figures, json.dumps(figures, indent=1) + "\n")
     print(f"{options.figures}: {', '.join(figures['parts'])}")
     return 0
+
+
+def card(part: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the card of a trained policy, without gaps."""
+    config, facts = part["config"], part["facts"]
+    setting = Setting(**config.get("setting", {}))
+    training = {
+        "solver": config["solver"],
+        "dataset": config["dataset"],
+        "split": "test",
+        "seed": config["seed"],
+        "set_hash": pinned_hashes(config["dataset"]).get("test"),
+        "git_commit": environment["commit"],
+        "hardware": environment.get("hardware", {}),
+        "options": config["options"],
+        **{name: facts[f"learning/{name}"] for name in ("decisions", "cpu_seconds", "seconds")},
+        **{name: getattr(setting, name) for name in SETTING},
+    }
+    return {"note": "Trained by python -m bench.gpu.", "training": training, "gaps": []}
 
 
 def checked(folder: Path) -> dict[str, Any]:

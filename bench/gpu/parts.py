@@ -267,7 +267,7 @@ def train(name: str, options: argparse.Namespace, until: float) -> Result:
     logger = CurveLogger(folder)
     learner.fit(
         data,
-        Setting(),
+        Setting(**config.get("setting", {})),
         Budget(decisions=config["decisions"], threads=1),
         np.random.default_rng(config["seed"]),
         logger,

@@ -8,14 +8,19 @@ adds the policy of a finished run and measures gaps.
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
-from bench.files import file_hash
+from bench.files import file_hash, write_bytes, write_text
 from bench.instance import read_json
 
 FOLDER = Path(__file__).parent / "policies"
+MAX_BYTES = 15_000_000
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 PREFIX = "pretrained/"  # of a `checkpoint` that names a policy of this folder
 
 
@@ -77,3 +82,38 @@ def trained_for(set_hash: str, *setting: str) -> list[str]:
     cards = {name: read_card(name)["training"] for name in names()}
     keys = ("set_hash", "observe", "objective", "mode")
     return [name for name, card in cards.items() if [card[key] for key in keys] == wanted]
+
+
+def keep(name: str, policy: bytes, card: Mapping[str, Any], replace: bool = False) -> None:
+    """Write a policy's file, and its card with the file's hash.
+
+    Parameters
+    ----------
+    name
+        Of the policy.
+    policy
+        The content of its file.
+    card
+        Its note, training and gaps.
+    replace
+        Whether a policy of that name gives way to it.
+
+    Raises
+    ------
+    UserError
+        For a name that cannot be one or is taken, or a file that is too large.
+    """
+    if len(policy) > MAX_BYTES:
+        raise UserError(f"{name}: the policy is larger than {MAX_BYTES} bytes")
+    if not NAME.fullmatch(name):
+        raise UserError(f"name: value {name!r}: must be letters, digits, - and _")
+    if name in names() and not replace:
+        raise UserError(f"name: value {name!r}: exists; remove its two files first, or rename it")
+    FOLDER.mkdir(exist_ok=True)
+    write_bytes(FOLDER / f"{name}.pt", policy)
+    write_card(name, {"schema": 1, "sha256": file_hash(FOLDER / f"{name}.pt"), **card})
+
+
+def write_card(name: str, card: Mapping[str, Any]) -> None:
+    """Write the card of a policy."""
+    write_text(FOLDER / f"{name}.json", json.dumps(card, indent=1, allow_nan=False) + "\n")

@@ -11,13 +11,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +24,15 @@ from omegaconf import OmegaConf
 
 from bench.analysis.stats import student_interval
 from bench.errors import UserError
-from bench.files import file_hash, write_bytes, write_text
 from bench.instance import read_json
 from bench.paths import output_folder
-from bench.pretrained import FOLDER, PREFIX, hugging_face, names, read_card
+from bench.pretrained import PREFIX, hugging_face, keep, names, read_card, write_card
 from bench.programs import ArgumentParser, program
 
-MAX_BYTES = 15_000_000
 TABLE = "instances.parquet"
 SETTING = ("track", "objective", "mode", "backfill", "event_order")
 PROBLEM = ("dataset", "split", *SETTING)  # what a gap is of
 TRAINING = ("solver", *PROBLEM, "observe", "seed", "set_hash", "git_commit")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 @program
@@ -119,25 +114,6 @@ def add(run: Path, name: str, note: str = "") -> None:
     keep(name, policy.read_bytes(), {"note": note, "training": training, "gaps": []})
 
 
-def keep(name: str, policy: bytes, card: Mapping[str, Any]) -> None:
-    """Write a policy's file, and its card with the file's hash.
-
-    Raises
-    ------
-    UserError
-        For a name that cannot be one or is taken, or a file that is too large.
-    """
-    if len(policy) > MAX_BYTES:
-        raise UserError(f"run: its policy is larger than {MAX_BYTES} bytes")
-    if not NAME.fullmatch(name):
-        raise UserError(f"name: value {name!r}: must be letters, digits, - and _")
-    if name in names():
-        raise UserError(f"name: value {name!r}: exists; remove its two files first, or rename it")
-    FOLDER.mkdir(exist_ok=True)
-    write_bytes(FOLDER / f"{name}.pt", policy)
-    write_card(name, {"schema": 1, "sha256": file_hash(FOLDER / f"{name}.pt"), **card})
-
-
 def read_options(run: Path) -> dict[str, Any]:
     """Return the configuration of the solver, the data set and the budget of a run.
 
@@ -185,11 +161,6 @@ def evaluate(name: str, options: Sequence[str]) -> None:
     others = [one for one in card["gaps"] if any(one[key] != entry[key] for key in PROBLEM)]
     card["gaps"] = sorted([*others, entry], key=lambda one: [one[key] for key in PROBLEM])
     write_card(name, card)
-
-
-def write_card(name: str, card: dict[str, Any]) -> None:
-    """Write the card of a policy."""
-    write_text(FOLDER / f"{name}.json", json.dumps(card, indent=1, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ def folder(tmp_path, monkeypatch):
     place = tmp_path / "policies"
     place.mkdir()
     monkeypatch.setattr(pretrained, "FOLDER", place)
-    monkeypatch.setattr(program, "FOLDER", place)
     return place
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bench import plugins, pretrained
 from bench.gpu import wheels
 from bench.gpu.__main__ import main
 from bench.gpu.parts import PARTS, RESULTS, commit, read_results
@@ -35,17 +36,28 @@ print(type(learner).__name__, data.endless)
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A folder as a finished run leaves it."""
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as a finished run leaves it; pretrained policies are beside it."""
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "policies")
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "small.policy.pt").write_bytes(b"weights")
-    files = {"small.policy.pt": hashlib.sha256(b"weights").hexdigest()}
+    (folder / "small.training.pt").write_bytes(b"state")
+    files = {
+        "small.policy.pt": hashlib.sha256(b"weights").hexdigest(),
+        "small.training.pt": hashlib.sha256(b"state").hexdigest(),
+    }
     parts = {
         "environment": {"commit": commit(), "seconds": 1.0},
         "simulator": {"error": "no", "seconds": 1.0},
         "ppo": {"started": "2026-01-01"},
-        "train-small": {"files": files, "curve": [], "seconds": 2.0},
+        "train-small": {
+            "config": {"solver": "ppo_greedy", "dataset": "small", "seed": 0, "options": {}},
+            "facts": {f"learning/{x}": 9 for x in ("decisions", "cpu_seconds", "seconds")},
+            "files": files,
+            "curve": [],
+            "seconds": 2.0,
+        },
     }
     (folder / RESULTS).write_text(json.dumps({"schema": 1, "parts": parts}))
     return folder
@@ -60,7 +72,7 @@ def changed(run: Path, **changes: Any) -> None:
 
 def adopt(run: Path) -> int:
     home = run.parent
-    places = ["--figures", str(home / "gpu.json"), "--policies", str(home / "policies")]
+    places = ["--figures", str(home / "gpu.json"), "--states", str(home / "states")]
     return main(["adopt", str(run), *places])
 
 
@@ -71,7 +83,12 @@ def test_finished_parts_and_their_files_are_adopted(run: Path) -> None:
     assert set(figures) == {"environment", "simulator", "train-small"}
     assert figures["simulator"] == {"seconds": 9}
     assert figures["train-small"]["environment"]["commit"] == commit()
-    assert (run.parent / "policies" / "small.policy.pt").read_bytes() == b"weights"
+    assert pretrained.checkpoint_file("pretrained/small-gpu").read_bytes() == b"weights"
+    training = pretrained.read_card("small-gpu")["training"]
+    assert training["set_hash"] == plugins.pinned_hashes("small")["test"]
+    assert [training[name] for name in ("track", "observe")] == ["schedule", "all"]
+    assert (run.parent / "states" / "small.training.pt").read_bytes() == b"state"
+    assert adopt(run) == 0, "a later run replaces it"
 
 
 @pytest.mark.parametrize(
