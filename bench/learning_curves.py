@@ -38,7 +38,9 @@ from bench.run.run_folder import CONFIG, HISTORY, RECORD, RunFolder
 SCHEMA = 1
 RETURN = "validation/return"
 COSTS = ("learning/cpu_seconds", "learning/seconds")  # logged at every validation
-PROBLEM = ("dataset", "split", "track", "objective", "mode", "observe")  # of a training
+# what a training is of
+PROBLEM = ("dataset", "track", "objective", "mode", "backfill", "event_order", "observe")
+SHOWN = ("dataset", "objective", "track")  # in every title; of the others those that differ
 NOT_COMPARED = {  # options that do not change what is validated: greedy episodes
     *("solver.save_seconds", "solver.threads", "solver.device", "budget.threads"),
     *("budget.seconds", "solver.decoding", "solver.rollouts", "solver.temperature"),
@@ -67,6 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.reference is not None:
         name, found = reference(options.reference)
         data["references"][name] = found
+        hashes = [one["validation_hash"] for one in data["trainings"]]
+        if found["set_hash"] not in hashes:
+            raise UserError(
+                f"--reference: {options.reference}: no training was validated on its instances"
+            )
     if not data["trainings"]:
         raise UserError(
             "run: no training; name folders of finished trainings, such as runs/small after "
@@ -116,7 +123,7 @@ def read_record(field: str, folder: Path) -> dict[str, Any]:
     if not (folder / RECORD).is_file():
         raise UserError(f"{field}: {folder} is no finished run: it has no {RECORD}")
     record: dict[str, Any] = read_json(folder / RECORD)
-    for name in ("solver", *PROBLEM, "seed", "git_commit"):
+    for name in ("solver", *PROBLEM, "split", "seed", "git_commit"):
         if name not in record:
             raise UserError(f"{field}: {folder}: {RECORD} has no {name}: an earlier version's")
     return record
@@ -158,19 +165,20 @@ def options_of(config: Path) -> dict[str, Any]:
 
 
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested mappings by their dotted names; a file is named without folder."""
+    """Yield the leaves of nested mappings by their dotted names; of an absolute path its end."""
     if isinstance(value, Mapping):
         for key, one in value.items():
             yield from leaves(one, f"{name}.{key}" if name else str(key))
     elif isinstance(value, str) and Path(value).is_absolute():
-        yield name, Path(value).name
+        yield name, "/".join(Path(value).parts[-2:])  # a run's folder has a name of its own
     else:
         yield name, value
 
 
 def identity(one: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what makes two trainings seeds of one another."""
-    return (one["solver"], *(one[name] for name in PROBLEM), as_json(one["options"]))
+    problem = [one[name] for name in (*PROBLEM, "validation_hash")]
+    return (one["solver"], *problem, bool(one["hardware"].get("gpu")), as_json(one["options"]))
 
 
 def merged(known: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -227,6 +235,10 @@ def curves(data: Mapping[str, Any]) -> dict[str, list[figures.CostCurve]]:
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for one in data["trainings"]:
         groups.setdefault(identity(one), []).append(one)
+    firsts = [members[0] for members in groups.values()]
+    differing = [
+        name for name in PROBLEM if name not in SHOWN and len({one[name] for one in firsts}) > 1
+    ]
     found: dict[str, list[figures.CostCurve]] = {}
     for members in groups.values():
         first = members[0]
@@ -234,16 +246,17 @@ def curves(data: Mapping[str, Any]) -> dict[str, list[figures.CostCurve]]:
         if known and known["set_hash"] != first["validation_hash"]:
             known = None  # of other instances
         rivals = [
-            other[0]["options"]
-            for other in groups.values()
-            if [other[0][name] for name in ("solver", *PROBLEM)]
-            == [first[name] for name in ("solver", *PROBLEM)]
+            one["options"]
+            for one in firsts
+            if identity(one)[:-2] == identity(first)[:-2]  # all but hardware and options
         ]
         quality = f"% above {known['solver']}" if known else "cost / trivial bound"
-        title = f"{problem_name(first)}, {first['track']}: {quality}"
-        found.setdefault(title, []).append(
-            curve(members, label(first["solver"], first["options"], rivals), known)
-        )
+        problem = ", ".join(f"{name}={first[name]}" for name in differing)
+        title = f"{problem_name(first)}, {first['track']}{problem and ', '}{problem}: {quality}"
+        name = label(first["solver"], first["options"], rivals)
+        if gpu := first["hardware"].get("gpu"):
+            name += f" on {gpu}"
+        found.setdefault(title, []).append(curve(members, name, known))
     return found
 
 
@@ -264,8 +277,10 @@ def curve(
     seeds = [best_so_far(one) for one in members]
     last = min(seed[-1, 0] for seed in seeds)
     decisions = np.unique(np.concatenate([seed[:, 0] for seed in seeds]))
-    first = max(seed[0, 0] for seed in seeds)
+    first = max(1.0, *(seed[0, 0] for seed in seeds))  # there is no place for 0 on the axis
     decisions = decisions[(decisions >= first) & (decisions <= last)]
+    if not len(decisions):
+        raise UserError(f"run: {name}: its seeds have no number of decisions in common")
     at = [np.searchsorted(seed[:, 0], decisions, side="right") - 1 for seed in seeds]
     cost = np.stack([seed[rows, 2] for seed, rows in zip(seeds, at, strict=True)])  # (S, n)
     spent = np.mean([np.interp(decisions, seed[:, 0], seed[:, 1]) for seed in seeds], axis=0)
@@ -276,16 +291,17 @@ def curve(
 
 
 def best_so_far(one: Mapping[str, Any]) -> Floats:
-    """Return (n, 3) decisions, CPU seconds and the smallest cost until then."""
+    """Return (n, 3) decisions, CPU seconds (on a GPU: seconds) and the smallest cost until then."""
     cost = np.minimum.accumulate(np.asarray(one["cost"], dtype=float))
-    return np.stack([one["decisions"], one["cpu_seconds"], cost], axis=1)
+    spent = one["seconds" if one["hardware"].get("gpu") else "cpu_seconds"]
+    return np.stack([one["decisions"], spent, cost], axis=1)
 
 
 def table(drawn: Mapping[str, Sequence[figures.CostCurve]]) -> Iterator[str]:
     """Yield the curves at round numbers of decisions, and at their ends, as lines of Markdown."""
     for title, members in drawn.items():
         yield f"\n{title}\n"
-        yield "| training | seeds | decisions | CPU seconds | mean | 95 % interval |"
+        yield "| training | seeds | decisions | CPU (GPU) seconds | mean | 95 % interval |"
         yield "|---|---|---|---|---|---|"
         for one in members:
             last = float(one.decisions[-1])

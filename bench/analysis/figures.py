@@ -152,7 +152,7 @@ def learning_costs(problems: Mapping[str, Sequence[CostCurve]], path: str | Path
                     )
             row[0].set_title(title, loc="left", fontsize=9)
             row[1].legend(frameon=False, fontsize=8)
-            for axes, unit in zip(row, ("decisions", "CPU seconds"), strict=True):
+            for axes, unit in zip(row, ("decisions", "CPU (GPU) seconds"), strict=True):
                 axes.set_xscale("log")
                 axes.xaxis.set_major_formatter(EngFormatter())
                 axes.xaxis.set_minor_formatter(NullFormatter())
@@ -224,8 +224,7 @@ def _figure(
     """Yield the axes of a picture that is written to `path` afterwards.
 
     With rows > 1 they are an array of axes that share x, with columns > 1 a table of axes that do
-    not. Names of solvers and data appear as they
-    are: a $ does not begin a formula.
+    not. Names of solvers and data appear as they are: a $ does not begin a formula.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -1,7 +1,8 @@
-"""`python -m bench.gpu adopt DIR`: check what a GPU run left, and bring it home."""
+"""`python -m bench.gpu adopt DIR`: check what a GPU run left, and copy it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from bench import pretrained
 from bench.errors import UserError
 from bench.files import file_hash, write_bytes, write_text
-from bench.gpu.parts import MAX_BYTES, RESULTS
+from bench.gpu.parts import RESULTS
 from bench.instance import read_json
 from bench.plugins import pinned_hashes
 from bench.programs import ArgumentParser
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.figures.exists():
         figures = read_json(options.figures)
     environment = results["parts"]["environment"]
+    options.states.mkdir(parents=True, exist_ok=True)
     for name, part in results["parts"].items():
         if "error" in part or "seconds" not in part:
             continue
@@ -47,16 +49,24 @@ def main(arguments: Sequence[str]) -> int:
         for file in part.get("files", {}):
             content = (options.folder / file).read_bytes()
             if file.endswith(POLICY):
-                pretrained_name = f"{file.removesuffix(POLICY)}-gpu"
-                pretrained.keep(pretrained_name, content, card(part, environment), replace=True)
-                print(f"measure its gap: python -m bench.pretrained evaluate {pretrained_name}")
+                keep_policy(f"{file.removesuffix(POLICY)}-gpu", content, card(part, environment))
             else:
-                options.states.mkdir(parents=True, exist_ok=True)
                 write_bytes(options.states / file, content)
     write_text(options.states / RESULTS, json.dumps(results))
     write_text(options.figures, json.dumps(figures, indent=1) + "\n")
     print(f"{options.figures}: {', '.join(figures['parts'])}")
     return 0
+
+
+def keep_policy(name: str, content: bytes, found: dict[str, Any]) -> None:
+    """Make a trained policy a pretrained one; an earlier one of its name is replaced."""
+    if name in pretrained.names():
+        known = pretrained.read_card(name)
+        if known["sha256"] == hashlib.sha256(content).hexdigest():
+            return
+        print(f"{name}: replaces the policy of commit {known['training']['git_commit'][:10]}")
+    pretrained.keep(name, content, found, replace=True)
+    print(f"measure its gap: python -m bench.pretrained evaluate {name}")
 
 
 def card(part: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +81,11 @@ def card(part: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, A
         "set_hash": pinned_hashes(config["dataset"]).get("test"),
         "git_commit": environment["commit"],
         "hardware": environment.get("hardware", {}),
-        "options": config["options"],
+        "options": {
+            "solver": config["options"],
+            "dataset": {"name": config["dataset"], "train": "endless"},
+            "budget": {"decisions": config["decisions"]},
+        },
         **{name: facts[f"learning/{name}"] for name in ("decisions", "cpu_seconds", "seconds")},
         **{name: getattr(setting, name) for name in SETTING},
     }
@@ -100,8 +114,8 @@ def checked(folder: Path) -> dict[str, Any]:
         for file, digest in part.get("files", {}).items():
             if Path(file).name != file or not (folder / file).is_file():
                 raise UserError(f"adopt: parts.{name}.files: {file!r} is no file of {folder}")
-            if (folder / file).stat().st_size > MAX_BYTES:
-                raise UserError(f"adopt: {folder / file}: larger than {MAX_BYTES} bytes")
+            if (folder / file).stat().st_size > pretrained.MAX_BYTES:
+                raise UserError(f"adopt: {folder / file}: larger than {pretrained.MAX_BYTES} bytes")
             if file_hash(folder / file) != digest:
                 raise UserError(f"adopt: {folder / file}: its content is not what {RESULTS} says")
     found: dict[str, Any] = results

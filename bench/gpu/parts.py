@@ -33,13 +33,13 @@ from bench import plugins
 from bench.contracts import Budget
 from bench.errors import CRASHES, UserError, one_line
 from bench.files import write_bytes, write_text
+from bench.pretrained import MAX_BYTES
 from bench.run.provenance import git_commit, hardware, versions
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from bench.simulator.view import empty_view
 
 RESULTS = "results.json"
-MAX_BYTES = 15 * 2**20  # of a file that comes back
 TRAININGS = sorted(path.stem for path in (plugins.CONF / "gpu").glob("*.yaml"))
 PARTS = ("environment", "agreement", "simulator", "ppo", *(f"train-{name}" for name in TRAININGS))
 # share of the time after which a part is given up: its process ends, another goes on with the next

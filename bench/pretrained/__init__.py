@@ -8,6 +8,7 @@ adds the policy of a finished run and measures gaps.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from bench.files import file_hash, write_bytes, write_text
 from bench.instance import read_json
 
 FOLDER = Path(__file__).parent / "policies"
-MAX_BYTES = 15_000_000
+MAX_BYTES = 15 * 2**20  # of a policy's file
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 PREFIX = "pretrained/"  # of a `checkpoint` that names a policy of this folder
 
@@ -96,7 +97,7 @@ def keep(name: str, policy: bytes, card: Mapping[str, Any], replace: bool = Fals
     card
         Its note, training and gaps.
     replace
-        Whether a policy of that name gives way to it.
+        Whether it replaces a policy of that name.
 
     Raises
     ------
@@ -104,14 +105,15 @@ def keep(name: str, policy: bytes, card: Mapping[str, Any], replace: bool = Fals
         For a name that cannot be one or is taken, or a file that is too large.
     """
     if len(policy) > MAX_BYTES:
-        raise UserError(f"{name}: the policy is larger than {MAX_BYTES} bytes")
+        raise UserError(f"policy: {name}: larger than {MAX_BYTES} bytes; train a smaller network")
     if not NAME.fullmatch(name):
         raise UserError(f"name: value {name!r}: must be letters, digits, - and _")
     if name in names() and not replace:
         raise UserError(f"name: value {name!r}: exists; remove its two files first, or rename it")
+    digest = hashlib.sha256(policy).hexdigest()
     FOLDER.mkdir(exist_ok=True)
+    write_card(name, {**card, "schema": 1, "sha256": digest})
     write_bytes(FOLDER / f"{name}.pt", policy)
-    write_card(name, {"schema": 1, "sha256": file_hash(FOLDER / f"{name}.pt"), **card})
 
 
 def write_card(name: str, card: Mapping[str, Any]) -> None:

@@ -12,28 +12,35 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bench.errors import UserError, one_line
 from bench.files import file_hash, write_bytes, write_text
-from bench.instance import read_json
+from bench.instance import InstanceError, read_json
 from bench.pretrained import PREFIX, checkpoint_file, read_card
 
 SCHEMA = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 NETWORK = "network"  # the weights, in a policy's file
+CARD = ("note", "training", "gaps")  # of a card, what is exported
+TRAINING = {  # what a card says of the training, at least
+    *("solver", "dataset", "track", "objective", "mode", "backfill", "event_order", "observe"),
+    *("seed", "set_hash", "git_commit", "decisions", "cpu_seconds", "seconds", "hardware"),
+}
+GAP = {  # and of each gap
+    *("dataset", "split", "track", "objective", "mode", "n_instances", "gap_mean", "interval"),
+}
 
 
 def export(name: str, folder: Path) -> None:
     """Write a pretrained policy as a model folder; its files there are replaced."""
     import safetensors.torch
+    import torch
 
     state = torch.load(checkpoint_file(PREFIX + name), map_location="cpu", weights_only=True)
     weights = {key: tensor.contiguous() for key, tensor in state.pop(NETWORK).items()}
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / WEIGHTS, safetensors.torch.save(weights, metadata={"format": "pt"}))
-    card = {key: value for key, value in read_card(name).items() if key != "sha256"}
+    card = {key: read_card(name)[key] for key in CARD}
     content = {
         "schema": SCHEMA,
         "library_name": "dl-scheduling-bench",
@@ -54,19 +61,13 @@ def read(folder: Path) -> tuple[bytes, dict[str, Any]]:
         Naming the file that is missing, damaged or foreign.
     """
     import safetensors.torch
+    import torch
 
     config, weights = folder / CONFIG, folder / WEIGHTS
     for path in (config, weights):
         if not path.is_file():
             raise UserError(f"folder: {path} does not exist; download the whole model folder")
-    content: Any = read_json(config)
-    keys = ("schema", "weights_sha256", "policy", "card")
-    if not isinstance(content, dict) or [key for key in keys if key not in content]:
-        raise UserError(f"folder: {config} was not written by this suite: it lacks one of {keys}")
-    if content["schema"] != SCHEMA:
-        raise UserError(
-            f"folder: {config}: schema {content['schema']}, this version reads {SCHEMA}"
-        )
+    content = read_config(config)
     if file_hash(weights) != content["weights_sha256"]:
         raise UserError(
             f"folder: {weights} is not the file of {CONFIG} (SHA-256 "
@@ -75,10 +76,39 @@ def read(folder: Path) -> tuple[bytes, dict[str, Any]]:
     try:
         tensors = safetensors.torch.load_file(weights)
     except Exception as error:  # the library raises many types
-        raise UserError(f"folder: {weights} cannot be read ({one_line(error, 100)})") from None
+        raise UserError(
+            f"folder: {weights} cannot be read ({one_line(error, 100)}); export the policy again"
+        ) from None
     buffer = io.BytesIO()
     torch.save({**content["policy"], NETWORK: tensors}, buffer)
     return buffer.getvalue(), content["card"]
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the content of config.json, whose form is checked.
+
+    Raises
+    ------
+    UserError
+        If it is damaged or another program's.
+    """
+    try:
+        content: Any = read_json(path)
+        card, policy = content["card"], content["policy"]
+        found = [content["schema"], sorted(card), set(card["training"]) >= TRAINING]
+        right = found == [SCHEMA, sorted(CARD), True] and isinstance(policy, dict)
+        for gap in card["gaps"]:
+            right &= set(gap) >= GAP
+        json.dumps(card, allow_nan=False)
+    except (InstanceError, KeyError, TypeError, ValueError):
+        right = False
+    if not right:
+        raise UserError(
+            f"folder: {path} was not written by this version of the suite, or is damaged; export "
+            "the policy again"
+        )
+    found_config: dict[str, Any] = content
+    return found_config
 
 
 def model_card(name: str, card: dict[str, Any]) -> str:
@@ -94,7 +124,7 @@ def model_card(name: str, card: dict[str, Any]) -> str:
     observed = {"all": "all tasks, also future ones", "arrived": "tasks that have arrived"}
     gaps = "\n".join(
         f"| {one['dataset']} | {one['split']} | {one['track']} | {one['objective']} "
-        f"| {one['n_instances']} | {one['gap_mean']:.2%} | {interval(one)} |"
+        f"| {one['mode']} | {one['n_instances']} | {one['gap_mean']:.2%} | {interval(one)} |"
         for one in card["gaps"]
     )
     return f"""---
@@ -117,13 +147,13 @@ Assigns deep-learning tasks to agents. {card["note"]}
 
 Gap of greedy decisions to the best certified bound (95 % interval over the instances):
 
-| data set | split | track | objective | instances | gap | interval |
-|---|---|---|---|---|---|---|
+| data set | split | track | objective | mode | instances | gap | interval |
+|---|---|---|---|---|---|---|---|
 {gaps}
 
 ```bash
 python -m bench.pretrained import FOLDER {name}
-python -m bench +solver=ppo_greedy dataset={training["dataset"]} solver.checkpoint={PREFIX}{name}
+python -m bench.pretrained evaluate {name}
 ```
 """
 

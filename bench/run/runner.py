@@ -302,7 +302,8 @@ class Execution:
             if evaluation.result.trajectory
         ]
         if history := self.folder.history():
-            chosen = sorted(history, key=_validation_first)[:CURVES]
+            learned = [name for name in history if not name.startswith("learning/")]
+            chosen = sorted(learned, key=_validation_first)[:CURVES]
             title = f"{job.solver} learns on {job.dataset.name}, seed {job.seed}"
             figures.learning_curve({name: history[name] for name in chosen}, path, title)
         elif trajectories:

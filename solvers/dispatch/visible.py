@@ -52,6 +52,7 @@ def visible_instance(observation: Observation, planned: Ints) -> Instance:
         due=due,
         tenant=tenant,
         quota=quota,
+        kind=np.concatenate([0 * held, observation.kind[planned]]),
         outages=tuple(
             Outage(a, start, back) for a, start in enumerate(away.tolist()) if start < back
         ),

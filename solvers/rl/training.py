@@ -169,7 +169,7 @@ class NetworkLearner(Learner):
         An interrupted run resumes from its last checkpoint in `logger.folder`, on the CPU to the
         same network. Where the future is known, the result plans with the policy (`decoding`).
         """
-        if self.decoding == LOOKAHEAD and setting.observe == "all":
+        if self.decoding == LOOKAHEAD and (setting.observe == "all" or setting.track == "assign"):
             raise UserError(
                 "solver.decoding: value lookahead: is for decisions that do not know the future "
                 "(track=online); set sample"
@@ -181,7 +181,7 @@ class NetworkLearner(Learner):
         else:
             policy = self.train(data, setting, budget, rng, logger, device)
         if self.decoding == LOOKAHEAD:
-            return LookaheadPolicy(policy, setting, self.rollouts)
+            return LookaheadPolicy(policy, setting, self.rollouts, self.temperature)
         if self.decoding == "greedy" or setting.observe != "all":
             return policy
         return DecodingPlanner(policy, self.decoding, self.rollouts, self.temperature)
@@ -256,7 +256,7 @@ class NetworkLearner(Learner):
     ) -> None:
         """Run training iterations until the budget, or `max_seconds`, is spent."""
         if self.init_policy is not None and trainer.decisions == 0:
-            trainer.validate()  # it may beat the rules before any training
+            logger.metrics(0, trainer.validation_metrics())  # it may be the best one already
         until = math.inf if self.max_seconds is None else time.monotonic() + self.max_seconds
         with trainer.all_processes(train):
             while not trainer.done and time.monotonic() < until:

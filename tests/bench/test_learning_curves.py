@@ -10,6 +10,7 @@ import pytest
 
 from bench import __main__ as cli
 from bench import learning_curves
+from bench.errors import UserError
 from bench.instance import read_json, write_json
 from bench.learning_curves import best_so_far, cost_unit, curve, curves, label, main, merged
 from bench.setting import Setting
@@ -21,13 +22,15 @@ def training(seed: int, decisions: list[int], cost: list[float], **changes: Any)
     return {
         "solver": "ppo",
         "dataset": "small",
-        "split": "test",
         "track": "schedule",
         "objective": "total_time",
         "mode": "fit",
+        "backfill": "none",
+        "event_order": "batched",
         "observe": "all",
         "seed": seed,
         "validation_hash": "ab",
+        "hardware": {"gpu": ""},
         "options": {"solver.lr": 0.1},
         "decisions": decisions,
         "cpu_seconds": [x / 10 for x in decisions],
@@ -78,6 +81,36 @@ def test_groups_of_one_solver_are_named_by_the_options_in_which_they_differ() ->
     ]
 
 
+def test_trainings_of_different_problems_are_never_averaged() -> None:
+    """Other validation instances, another observation, a GPU: curves of their own, told apart."""
+    others = [
+        training(0, [10], [1.5]),
+        training(0, [10], [2.5], validation_hash="cd"),
+        training(0, [10], [3.5], observe="arrived"),
+        training(0, [10], [4.5], hardware={"gpu": "H200"}),
+    ]
+    assert len(merged([], others)) == 4
+    known = {"small total_time": {"solver": "cpsat", "set_hash": "ab", "cost": 1.0}}
+    drawn = curves({"references": known, "trainings": others})
+    found = [(title, one.label, one.mean[0]) for title, row in drawn.items() for one in row]
+    assert sorted(found) == [
+        ("small total_time, schedule, observe=all: % above cpsat", "ppo", 50.0),
+        ("small total_time, schedule, observe=all: % above cpsat", "ppo on H200", 350.0),
+        ("small total_time, schedule, observe=all: cost / trivial bound", "ppo", 2.5),
+        ("small total_time, schedule, observe=arrived: % above cpsat", "ppo", 250.0),
+    ]
+
+
+def test_a_curve_begins_after_0_decisions() -> None:
+    """The policy that a training begins with is the best one at first."""
+    found = curve([training(0, [0, 10, 20], [1.0, 3.0, 0.5])], "ppo", None)
+    assert found.decisions.tolist() == [10, 20]
+    assert found.mean.tolist() == [1.0, 0.5]
+    apart = [training(0, [10, 20], [3.0, 2.0]), training(1, [30], [1.0])]
+    with pytest.raises(UserError, match="run: ppo: its seeds have no number of decisions"):
+        curve(apart, "ppo", None)
+
+
 def test_a_training_takes_the_place_of_the_same_one() -> None:
     old, other = training(0, [10], [1.5]), training(1, [10], [1.0])
     new = training(0, [10, 20], [1.5, 1.1])
@@ -125,9 +158,10 @@ def test_bad_input_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "holds no finished training" in message(str(tmp_path))
     assert "is no finished run" in message("--reference", str(tmp_path / "nowhere"))
     honest(tmp_path / "old")
-    assert "result.json has no split" in message("--reference", str(tmp_path / "old"))
+    expected = "result.json has no event_order: an earlier version's"
+    assert expected in message("--reference", str(tmp_path / "old"))
     run = tmp_path / "run"
-    honest(run, split="test", observe="all")
+    honest(run, split="test", observe="all", event_order="batched")
     assert "split=test" in message("--reference", str(run))
     (run / "history.jsonl").write_text('{"step": 3, "validation/return": -1.0}\n')
     assert "learning/cpu_seconds" in message(str(run))

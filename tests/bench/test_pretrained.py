@@ -119,7 +119,7 @@ def test_a_policy_survives_the_form_of_hugging_face(run, folder, tmp_path):
     _, header, body = (model / "README.md").read_text().split("---\n", 2)
     (index,) = json.loads(header)["model-index"]  # JSON is YAML
     assert index["results"][0]["metrics"][0]["value"] == 0.05
-    assert "| tiny | test | schedule | total_time | 32 | 5.00% | [4.00%, 6.00%] |" in body
+    assert "| tiny | test | schedule | total_time | fit | 32 | 5.00% | [4.00%, 6.00%] |" in body
     assert program.main(["import", str(model), "again"]) == 0
     again = pretrained.read_card("again")
     assert {**again, "sha256": None} == {**card, "sha256": None}
@@ -149,9 +149,21 @@ def test_a_damaged_model_folder_is_one_error(run, folder, tmp_path):
     with pytest.raises(UserError, match=r"model\.safetensors does not exist; download"):
         program.hugging_face.read(model)
     weights.write_bytes(whole)
-    (model / "config.json").write_text('{"schema": 1}')
-    with pytest.raises(UserError, match=r"config\.json was not written by this suite"):
-        program.hugging_face.read(model)
+    config = model / "config.json"
+    good = json.loads(config.read_text())
+    bad = [
+        "no JSON",
+        json.dumps({"schema": 1}),
+        json.dumps(good | {"card": {}}),
+        json.dumps(good | {"card": good["card"] | {"sha256": "00"}}),
+        json.dumps(good | {"policy": [1]}),
+        json.dumps(good | {"card": [1]}),
+        json.dumps(good | {"card": good["card"] | {"note": float("nan")}}),
+    ]
+    for text in bad:
+        config.write_text(text)
+        with pytest.raises(UserError, match=r"config\.json was not written by this version"):
+            program.hugging_face.read(model)
 
 
 def test_other_options_that_begin_like_one_are_no_policies(tmp_path, monkeypatch):

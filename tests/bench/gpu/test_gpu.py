@@ -52,7 +52,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "simulator": {"error": "no", "seconds": 1.0},
         "ppo": {"started": "2026-01-01"},
         "train-small": {
-            "config": {"solver": "ppo_greedy", "dataset": "small", "seed": 0, "options": {}},
+            "config": {
+                "solver": "ppo_greedy",
+                "dataset": "small",
+                "seed": 0,
+                "options": {},
+                "decisions": 9,
+            },
             "facts": {f"learning/{x}": 9 for x in ("decisions", "cpu_seconds", "seconds")},
             "files": files,
             "curve": [],
@@ -88,7 +94,21 @@ def test_finished_parts_and_their_files_are_adopted(run: Path) -> None:
     assert training["set_hash"] == plugins.pinned_hashes("small")["test"]
     assert [training[name] for name in ("track", "observe")] == ["schedule", "all"]
     assert (run.parent / "states" / "small.training.pt").read_bytes() == b"state"
-    assert adopt(run) == 0, "a later run replaces it"
+    card = pretrained.read_card("small-gpu") | {"note": "measured"}
+    pretrained.write_card("small-gpu", card)
+    assert adopt(run) == 0
+    assert pretrained.read_card("small-gpu") == card, "the same policy keeps its card"
+    (run / "small.policy.pt").write_bytes(b"other")
+    changed(run, train_small={"files": {"small.policy.pt": hashlib.sha256(b"other").hexdigest()}})
+    assert adopt(run) == 0
+    assert pretrained.checkpoint_file("pretrained/small-gpu").read_bytes() == b"other"
+    assert pretrained.read_card("small-gpu")["note"] != "measured"
+
+
+def test_a_run_of_measurements_alone_is_adopted(run: Path) -> None:
+    changed(run, train_small={"files": {}})
+    assert adopt(run) == 0
+    assert (run.parent / "gpu.json").exists()
 
 
 @pytest.mark.parametrize(

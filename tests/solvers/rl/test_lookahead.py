@@ -14,11 +14,15 @@ from bench.metrics import objective
 from bench.rollout import PolicySolver
 from bench.setting import OBJECTIVES, Setting
 from bench.simulator import Simulator
+from bench.simulator.tables import RUNNING
+from bench.simulator.view import from_observation, from_simulator
 from bench.verify import verify
+from solvers.networks.features import featurize
 from solvers.networks.mlp import MLPNetwork
 from solvers.networks.pairwise import PairwiseNetwork
 from solvers.networks.policy import NetworkPolicy
 from solvers.ppo import PPO
+from solvers.rl import lookahead
 from solvers.rl.lookahead import LookaheadPolicy
 from tests.solvers.learning import CPU, complex_fields
 
@@ -87,6 +91,52 @@ def test_what_runs_already_keeps_its_agent_until_its_end():
             assert difference == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_simulated_future_begins_with_what_the_decision_observes(seed, monkeypatch):
+    """With kinds, waits and running tasks: else the policy would decide there as nowhere else."""
+    rng = np.random.default_rng(seed)
+    fields = complex_fields(rng, 12, rng.integers(0, 12, 12)) | {"estimate": None}
+    instance = Instance(**fields, capacity=[[4, 4], [5, 4]], agent_type=[0, 1])
+    simulator = Simulator([instance], ONLINE)
+    seen = []
+
+    def play(network, environments, choose):
+        seen.append(featurize(from_simulator(environments)))
+        return torch.zeros(environments.num_envs), 0
+
+    monkeypatch.setattr(lookahead, "play_to_the_end", play)
+    policy = LookaheadPolicy(untrained(0), ONLINE)
+    while simulator.status[0] == RUNNING:
+        observation = simulator.observation(0)
+        actions = torch.from_numpy(observation.mask.nonzero()[0])
+        policy.look_ahead(observation, actions[:1], rng)
+        real, first = featurize(from_observation(observation, CPU)), seen.pop()
+        n = len(observation.release)
+        torch.testing.assert_close(first.task[0, :n], real.task[0])
+        torch.testing.assert_close(first.agent[0], real.agent[0])
+        torch.testing.assert_close(first.pair[0, :n], real.pair[0])
+        assert not first.shown[0, n:].any()
+        action = int(rng.choice(actions.numpy()))
+        last = simulator.n_actions - 1  # `wait` is the last action, beside padding too
+        simulator.step(np.array([last if action == observation.wait else action]))
+
+
+def test_in_slowdowns_the_time_that_was_waited_counts():
+    """Two ticks after 999 of waiting, and a new task of nine: starting the first costs less."""
+    instance = one_agent([1000, 2, 9], [0, 1, 1000])
+    setting = replace(ONLINE, objective="bounded_slowdown")
+    instance = replace(instance, tick_seconds=1.0)
+    simulator = Simulator([instance], setting)
+    simulator.step(np.array([0]))
+    while len(simulator.observation(0).release) < 2:
+        simulator.step(np.array([simulator.n_actions - 1]))  # wait
+    observation = simulator.observation(0)
+    policy = LookaheadPolicy(untrained(0), setting)
+    first, second = policy.look_ahead(observation, torch.tensor([0, 1]), np.random.default_rng(0))
+    # slowdowns over 10 s: (999 + 2) / 10 + max(1, 11 / 10), and (999 + 11) / 10 + 1
+    assert float(second / first) == pytest.approx((101.0 + 1.0) / (100.1 + 1.1))
+
+
 def test_more_rollouts_never_judge_an_action_worse():
     instance = one_agent([7, 2, 4, 1], [0, 0, 0, 0])
     simulator = Simulator([instance], ONLINE)
@@ -131,6 +181,9 @@ def test_a_policy_that_cannot_look_ahead_is_refused():
         LookaheadPolicy(NetworkPolicy(network, 2, CPU), ONLINE)
     with pytest.raises(UserError, match=r"decoding: value lookahead: .*\(track=online\)"):
         PPO(decoding="lookahead", device="cpu").fit(None, Setting(), None, None, None)
+    setting = Setting(track="assign", observe="arrived")
+    with pytest.raises(UserError, match=r"decoding: value lookahead: .*\(track=online\)"):
+        PPO(decoding="lookahead", device="cpu").fit(None, setting, None, None, None)
 
 
 def test_a_run_sees_nothing_of_the_future(tmp_path):
