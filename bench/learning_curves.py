@@ -5,10 +5,10 @@ problem and configuration, and writes for each group the mean over its seeds, wi
 as data (`--data`, to which further trainings are added) and as a picture (`--figure`).
 
 The quality at a point is that of the policy that the training would have returned there: the best
-one so far on the validation split, on these same instances, which is slightly optimistic. With
-`--reference RUN`, a run with `split=validation`, it is by how many per cent the mean cost exceeds
-that of the run; otherwise the mean cost itself. The cost of an instance is objective / its trivial
-bound on total time.
+one so far on the validation split, on these same instances, which is slightly optimistic. What an
+`init_policy` cost is not included. With `--reference RUN`, a run with `split=validation`, it is by
+how many per cent the mean cost exceeds that of the run; otherwise the mean cost itself. The cost of
+an instance is objective / its trivial bound on total time.
 """
 
 from __future__ import annotations
