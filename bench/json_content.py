@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -23,6 +23,20 @@ def parse_json(raw: bytes) -> Any:
         return json.loads(text, object_pairs_hook=_unique_keys)
     except (EOFError, OSError, zlib.error, RecursionError) as error:
         raise ValueError(str(error)) from None
+
+
+def one_row_a_line(data: Mapping[str, Any], rows: str) -> str:
+    """Return a mapping as JSON: a line for each entry, and one for each item of the list `rows`.
+
+    The list is the last entry, so that a changed row is a changed line.
+    """
+    head = "".join(f' "{key}": {_compact(value)},\n' for key, value in data.items() if key != rows)
+    lines = ",\n".join(f"  {_compact(row)}" for row in data[rows])
+    return f'{{\n{head} "{rows}": [\n{lines}\n ]\n}}\n'
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

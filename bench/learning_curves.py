@@ -29,11 +29,13 @@ from bench.analysis import figures, stats
 from bench.errors import UserError
 from bench.files import write_text
 from bench.instance import Instance, read_json
+from bench.json_content import one_row_a_line
 from bench.paths import output_file
 from bench.programs import ArgumentParser, program
 from bench.run.recompute import FILES, recompute_schedules
 from bench.run.record_schema import valid_claims
 from bench.run.run_folder import CONFIG, HISTORY, RECORD, RunFolder
+from bench.tracking.values import flatten
 
 SCHEMA = 1
 RETURN = "validation/return"
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "run: no training; name folders of finished trainings, such as runs/small after "
             "python -m bench -m +solver=ppo_greedy dataset=small seed=0,1,2"
         )
-    write_text(options.data, as_json(data))
+    write_text(options.data, one_row_a_line(data, "trainings"))
     drawn = curves(data)
     figures.learning_costs(drawn, options.figure)
     for line in table(drawn):
@@ -107,15 +109,11 @@ def trainings(folder: Path) -> list[dict[str, Any]]:
     UserError
         If there is none, or if one of them did not log what it had cost so far.
     """
-    found = [training(path.parent) for path in sorted(folder.rglob(HISTORY)) if has_record(path)]
+    runs = [path.parent for path in sorted(folder.rglob(HISTORY))]
+    found = [training(run) for run in runs if (run / RECORD).is_file()]
     if not found:
         raise UserError(f"run: {folder}: holds no finished training; see its result.json")
     return found
-
-
-def has_record(history: Path) -> bool:
-    """Whether the run that a history belongs to is finished."""
-    return history.with_name(RECORD).is_file()
 
 
 def read_record(field: str, folder: Path) -> dict[str, Any]:
@@ -159,26 +157,31 @@ def training(folder: Path) -> dict[str, Any]:
 def options_of(config: Path) -> dict[str, Any]:
     """Return the options of solver, budget and train split as dotted name -> value."""
     content: Any = OmegaConf.to_container(OmegaConf.load(config))
-    kept = {key: content.get(key) for key in ("solver", "budget")}
+    kept = {key: content[key] for key in ("solver", "budget") if key in content}
     kept["dataset"] = {"train": content.get("dataset", {}).get("train")}
-    return {name: value for name, value in leaves(kept) if name not in NOT_COMPARED}
+    return {
+        name: shortened_path(value)
+        for name, value in flatten(kept).items()
+        if name not in NOT_COMPARED
+    }
 
 
-def leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested mappings by their dotted names; of an absolute path its end."""
-    if isinstance(value, Mapping):
-        for key, one in value.items():
-            yield from leaves(one, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, str) and Path(value).is_absolute():
-        yield name, "/".join(Path(value).parts[-2:])  # a run's folder has a name of its own
-    else:
-        yield name, value
+def shortened_path(value: Any) -> Any:
+    """Return an option; of an absolute path its end: a run's folder has a name of its own."""
+    if isinstance(value, str) and Path(value).is_absolute():
+        return "/".join(Path(value).parts[-2:])
+    return value
 
 
 def identity(one: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what makes two trainings seeds of one another."""
     problem = [one[name] for name in (*PROBLEM, "validation_hash")]
-    return (one["solver"], *problem, bool(one["hardware"].get("gpu")), as_json(one["options"]))
+    return (
+        one["solver"],
+        *problem,
+        bool(one["hardware"].get("gpu")),
+        json.dumps(one["options"], sort_keys=True),
+    )
 
 
 def merged(known: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -240,15 +243,13 @@ def curves(data: Mapping[str, Any]) -> dict[str, list[figures.CostCurve]]:
         name for name in PROBLEM if name not in SHOWN and len({one[name] for one in firsts}) > 1
     ]
     found: dict[str, list[figures.CostCurve]] = {}
-    for members in groups.values():
+    for key, members in groups.items():
         first = members[0]
         known = data["references"].get(problem_name(first))
         if known and known["set_hash"] != first["validation_hash"]:
             known = None  # of other instances
-        rivals = [
-            one["options"]
-            for one in firsts
-            if identity(one)[:-2] == identity(first)[:-2]  # all but hardware and options
+        rivals = [  # equal but for hardware and options
+            others[0]["options"] for other, others in groups.items() if other[:-2] == key[:-2]
         ]
         quality = f"% above {known['solver']}" if known else "cost / trivial bound"
         problem = ", ".join(f"{name}={first[name]}" for name in differing)
@@ -265,7 +266,7 @@ def label(solver: str, options: Mapping[str, Any], rivals: Sequence[Mapping[str,
     differing = [
         f"{name.rpartition('.')[2]}={options.get(name)}"
         for name in sorted({name for one in rivals for name in one})
-        if len({str(one.get(name)) for one in rivals}) > 1 and not name.startswith("dataset.hashes")
+        if len({str(one.get(name)) for one in rivals}) > 1
     ]
     return " ".join([solver, *differing])
 
@@ -314,18 +315,9 @@ def table(drawn: Mapping[str, Sequence[figures.CostCurve]]) -> Iterator[str]:
                 if math.isfinite(one.low[i]):
                     interval = f"[{one.low[i]:.2f}, {one.high[i]:.2f}]"
                 yield (
-                    f"| {one.label} | {one.seeds} | {x:,.0f} | {one.cpu_seconds[i]:,.0f} "
+                    f"| {one.label} | {one.seeds} | {x:,.0f} | {one.seconds[i]:,.0f} "
                     f"| {one.mean[i]:.2f} | {interval} |"
                 )
-
-
-def as_json(value: Any) -> str:
-    """Return a value as JSON with one training a line."""
-    if not (isinstance(value, dict) and "trainings" in value):
-        return json.dumps(value, sort_keys=True)
-    lines = ",\n".join("  " + json.dumps(one) for one in value["trainings"])
-    head = json.dumps(value["references"], indent=1)
-    return f'{{\n "schema": {SCHEMA},\n "references": {head},\n "trainings": [\n{lines}\n ]\n}}\n'
 
 
 if __name__ == "__main__":

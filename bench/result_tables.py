@@ -13,7 +13,6 @@ a cache's `baselines`), in place of those of the same solver, data set, track an
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ import numpy as np
 from bench.errors import UserError
 from bench.files import write_text
 from bench.instance import read_json
+from bench.json_content import one_row_a_line
 from bench.paths import path_component
 from bench.plugins import pinned_hashes
 from bench.programs import ArgumentParser, program
@@ -134,14 +134,7 @@ def add(path: Path, folders: Sequence[Path]) -> None:
             "hashes": [one.hash() for one in found["instances"]],
         }
     data["rows"].sort(key=lambda row: [str(row[name]) for name in SAME])
-    write_text(path, _one_row_a_line(data))
-
-
-def _one_row_a_line(data: Mapping[str, Any]) -> str:
-    """Return a stored table as JSON with one run a line."""
-    rows = ",\n".join(f"  {json.dumps(row, separators=(',', ':'))}" for row in data["rows"])
-    sets = json.dumps(data["sets"], separators=(",", ":"))
-    return f'{{\n "schema": {data["schema"]},\n "sets": {sets},\n "rows": [\n{rows}\n ]\n}}\n'
+    write_text(path, one_row_a_line(data, "rows"))
 
 
 def _line(row: Mapping[str, Any], hashes: Sequence[str]) -> str:

@@ -113,13 +113,14 @@ def learning_curve(
 class CostCurve(NamedTuple):
     """The quality that a kind of training reaches, over what it costs: (n,) each, means of seeds.
 
-    Low and high limit its confidence interval; NaN with one seed.
+    Seconds are CPU seconds, or those of the wall clock on a GPU. Low and high limit its confidence
+    interval; NaN with one seed.
     """
 
     label: str
     seeds: int
     decisions: Floats
-    cpu_seconds: Floats
+    seconds: Floats
     mean: Floats
     low: Floats
     high: Floats
@@ -145,7 +146,7 @@ def learning_costs(problems: Mapping[str, Sequence[CostCurve]], path: str | Path
                 }
                 seeds = f"{curve.label} ({curve.seeds} seed{'s' * (curve.seeds > 1)})"
                 seeds = textwrap.fill(seeds, LEGEND_WIDTH)
-                for axes, cost in zip(row, (curve.decisions, curve.cpu_seconds), strict=True):
+                for axes, cost in zip(row, (curve.decisions, curve.seconds), strict=True):
                     axes.plot(cost, curve.mean, label=seeds, **style)
                     axes.fill_between(
                         cost, curve.low, curve.high, color=style["color"], alpha=0.2, lw=0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from bench.programs import ArgumentParser
 from bench.setting import Setting
 
 FIGURES = Path(__file__).parents[1] / "results" / "gpu.json"
-SETTING = ("track", "objective", "mode", "backfill", "event_order", "observe")
 STATES = Path(__file__).parents[1] / "results" / "gpu"
 POLICY = ".policy.pt"  # after the name of a training
 
@@ -46,10 +45,11 @@ def main(arguments: Sequence[str]) -> int:
         if "error" in part or "seconds" not in part:
             continue
         figures["parts"][name] = part | {"environment": environment}
-        for file in part.get("files", {}):
+        for file, digest in part.get("files", {}).items():
             content = (options.folder / file).read_bytes()
             if file.endswith(POLICY):
-                keep_policy(f"{file.removesuffix(POLICY)}-gpu", content, card(part, environment))
+                name_there = f"{file.removesuffix(POLICY)}-gpu"
+                keep_policy(name_there, content, digest, card(part, environment))
             else:
                 write_bytes(options.states / file, content)
     write_text(options.states / RESULTS, json.dumps(results))
@@ -58,11 +58,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def keep_policy(name: str, content: bytes, found: dict[str, Any]) -> None:
+def keep_policy(name: str, content: bytes, digest: str, found: dict[str, Any]) -> None:
     """Make a trained policy a pretrained one; an earlier one of its name is replaced."""
     if name in pretrained.names():
         known = pretrained.read_card(name)
-        if known["sha256"] == hashlib.sha256(content).hexdigest():
+        if known["sha256"] == digest:
             return
         print(f"{name}: replaces the policy of commit {known['training']['git_commit'][:10]}")
     pretrained.keep(name, content, found, replace=True)
@@ -72,7 +72,6 @@ def keep_policy(name: str, content: bytes, found: dict[str, Any]) -> None:
 def card(part: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
     """Return the card of a trained policy, without gaps."""
     config, facts = part["config"], part["facts"]
-    setting = Setting(**config.get("setting", {}))
     training = {
         "solver": config["solver"],
         "dataset": config["dataset"],
@@ -86,8 +85,8 @@ def card(part: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, A
             "dataset": {"name": config["dataset"], "train": "endless"},
             "budget": {"decisions": config["decisions"]},
         },
-        **{name: facts[f"learning/{name}"] for name in ("decisions", "cpu_seconds", "seconds")},
-        **{name: getattr(setting, name) for name in SETTING},
+        **{name: facts[f"learning/{name}"] for name in pretrained.COST},
+        **asdict(Setting(**config.get("setting", {}))),
     }
     return {"note": "Trained by python -m bench.gpu.", "training": training, "gaps": []}
 

@@ -20,6 +20,12 @@ from bench.files import file_hash, write_bytes, write_text
 from bench.instance import read_json
 
 FOLDER = Path(__file__).parent / "policies"
+# what a card says
+SETTING = ("track", "objective", "mode", "backfill", "event_order")
+PROBLEM = ("dataset", "split", *SETTING)  # what a gap is of
+MEASURED = ("n_instances", "gap_mean", "objective_mean")  # of each gap, beside its interval
+TRAINING = ("solver", *PROBLEM, "observe", "seed", "set_hash", "git_commit")
+COST = ("decisions", "cpu_seconds", "seconds")  # of the training, in a record as learning/...
 MAX_BYTES = 15 * 2**20  # of a policy's file
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 PREFIX = "pretrained/"  # of a `checkpoint` that names a policy of this folder

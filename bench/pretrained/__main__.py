@@ -26,13 +26,22 @@ from bench.analysis.stats import student_interval
 from bench.errors import UserError
 from bench.instance import read_json
 from bench.paths import output_folder
-from bench.pretrained import PREFIX, hugging_face, keep, names, read_card, write_card
+from bench.pretrained import (
+    COST,
+    MEASURED,
+    PREFIX,
+    PROBLEM,
+    SETTING,
+    TRAINING,
+    hugging_face,
+    keep,
+    names,
+    read_card,
+    write_card,
+)
 from bench.programs import ArgumentParser, program
 
 TABLE = "instances.parquet"
-SETTING = ("track", "objective", "mode", "backfill", "event_order")
-PROBLEM = ("dataset", "split", *SETTING)  # what a gap is of
-TRAINING = ("solver", *PROBLEM, "observe", "seed", "set_hash", "git_commit")
 
 
 @program
@@ -77,9 +86,7 @@ def summary(name: str) -> str:
         f"{training['decisions']:,} decisions, {training['cpu_seconds']:,.0f} CPU seconds"
     ]
     for one in card["gaps"]:
-        interval = ""
-        if one["interval"] is not None:
-            interval = " [{:.2%}, {:.2%}]".format(*one["interval"])
+        interval = "" if one["interval"] is None else f" {hugging_face.interval(one)}"
         lines.append(
             f"  {one['dataset']} ({one['split']}, {one['track']}): gap {one['gap_mean']:.2%}"
             f"{interval} over {one['n_instances']} instances"
@@ -104,10 +111,9 @@ def add(run: Path, name: str, note: str = "") -> None:
         raise UserError(f"run: {run}: trained nothing; name the folder of the training itself")
     if missing := [key for key in TRAINING if key not in record]:
         raise UserError(f"run: {record_file}: no {missing[0]}: made by an earlier version")
-    training = {key: record[key] for key in TRAINING} | {
-        "decisions": record["learning/decisions"],
-        "cpu_seconds": record["learning/cpu_seconds"],
-        "seconds": record["learning/seconds"],
+    training = {
+        **{key: record[key] for key in TRAINING},
+        **{key: record[f"learning/{key}"] for key in COST},
         "hardware": record["hardware"],
         "options": read_options(run),
     }
@@ -155,7 +161,7 @@ def evaluate(name: str, options: Sequence[str]) -> None:
         table = pandas.read_parquet(records[0].with_name(TABLE))
     if record["gap_mean"] is None or not math.isfinite(record["gap_mean"]):
         raise UserError(f"evaluate: {name}: no gap on {record['dataset']}: it has no bounds")
-    entry = {key: record[key] for key in (*PROBLEM, "n_instances", "gap_mean", "objective_mean")}
+    entry = {key: record[key] for key in (*PROBLEM, *MEASURED)}
     _, low, high = student_interval(table[["gap"]])  # over the instances
     entry["interval"] = [low, high] if math.isfinite(low) else None
     others = [one for one in card["gaps"] if any(one[key] != entry[key] for key in PROBLEM)]

@@ -15,20 +15,21 @@ from typing import Any
 from bench.errors import UserError, one_line
 from bench.files import file_hash, write_bytes, write_text
 from bench.instance import InstanceError, read_json
-from bench.pretrained import PREFIX, checkpoint_file, read_card
+from bench.pretrained import (
+    COST,
+    MEASURED,
+    PREFIX,
+    PROBLEM,
+    TRAINING,
+    checkpoint_file,
+    read_card,
+)
 
 SCHEMA = 1
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 NETWORK = "network"  # the weights, in a policy's file
 CARD = ("note", "training", "gaps")  # of a card, what is exported
-TRAINING = {  # what a card says of the training, at least
-    *("solver", "dataset", "track", "objective", "mode", "backfill", "event_order", "observe"),
-    *("seed", "set_hash", "git_commit", "decisions", "cpu_seconds", "seconds", "hardware"),
-}
-GAP = {  # and of each gap
-    *("dataset", "split", "track", "objective", "mode", "n_instances", "gap_mean", "interval"),
-}
 
 
 def export(name: str, folder: Path) -> None:
@@ -40,7 +41,8 @@ def export(name: str, folder: Path) -> None:
     weights = {key: tensor.contiguous() for key, tensor in state.pop(NETWORK).items()}
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / WEIGHTS, safetensors.torch.save(weights, metadata={"format": "pt"}))
-    card = {key: read_card(name)[key] for key in CARD}
+    known = read_card(name)
+    card = {key: known[key] for key in CARD}
     content = {
         "schema": SCHEMA,
         "library_name": "dl-scheduling-bench",
@@ -92,13 +94,14 @@ def read_config(path: Path) -> dict[str, Any]:
     UserError
         If it is damaged or another program's.
     """
+    training = {*TRAINING, *COST, "hardware"}
     try:
         content: Any = read_json(path)
         card, policy = content["card"], content["policy"]
-        found = [content["schema"], sorted(card), set(card["training"]) >= TRAINING]
+        found = [content["schema"], sorted(card), training <= set(card["training"])]
         right = found == [SCHEMA, sorted(CARD), True] and isinstance(policy, dict)
         for gap in card["gaps"]:
-            right &= set(gap) >= GAP
+            right &= {*PROBLEM, *MEASURED, "interval"} <= set(gap)
         json.dumps(card, allow_nan=False)
     except (InstanceError, KeyError, TypeError, ValueError):
         right = False

@@ -63,11 +63,14 @@ class Network(RenamedModule):
         Whether learners that collect rollouts can train it; then `for_simulator` is defined.
     has_memory
         Whether its output depends on earlier decisions of the episode.
+    serves_any_size
+        Whether it decides among any number of tasks and agents.
     """
 
     kind: ClassVar[str]
     trainable_by_play: ClassVar[bool] = False
     has_memory: ClassVar[bool] = False
+    serves_any_size: ClassVar[bool] = True
 
     @classmethod
     def for_simulator(

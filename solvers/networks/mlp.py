@@ -42,6 +42,7 @@ class MLPNetwork(Network):
     """
 
     kind = "mlp"
+    serves_any_size = False
     trainable_by_play = True
 
     def __init__(self, tasks: int, agents: int, width: int = 64) -> None:

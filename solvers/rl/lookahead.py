@@ -63,7 +63,7 @@ class LookaheadPolicy(Policy):
         candidates: int = 8,
         least_probability: float = 0.1,
     ) -> None:
-        if policy.network.has_memory or policy.network.kind == "mlp":
+        if policy.network.has_memory or not policy.network.serves_any_size:
             raise UserError(
                 "solver.decoding: value lookahead: needs a network for any number of tasks that "
                 f"decides by what it observes; this one is {policy.network.kind}; set greedy"
@@ -84,9 +84,8 @@ class LookaheadPolicy(Policy):
     @torch.no_grad()
     def act(self, observation: Observation, rng: np.random.Generator) -> int:
         """Return the legal flat action with the best episode."""
-        network = self.policy.network
         view = from_observation(observation, self.policy.device)
-        probability = network(network.featurize(view))[0][0].softmax(dim=0)
+        probability = self.policy.distribution(view)[0]
         best = probability.topk(min(self.candidates, int((probability > 0).sum())))
         actions = best.indices[best.values >= min(self.least_probability, float(best.values[0]))]
         if len(actions) < 2:

@@ -46,7 +46,7 @@ def test_a_curve_is_the_mean_of_the_best_so_far_where_every_seed_has_begun_and_n
     assert found.seeds == 2
     assert found.decisions.tolist() == [10, 20, 25, 30]
     assert found.mean.tolist() == [4.0, 3.0, 2.0, 2.0]
-    assert found.cpu_seconds.tolist() == [1.0, 2.0, 2.5, 3.0]
+    assert found.seconds.tolist() == [1.0, 2.0, 2.5, 3.0]
     # two seeds, one degree of freedom: the 97.5 % quantile of t is 12.706
     half = 12.706 * np.std([1.0, 3.0], ddof=1) / np.sqrt(2)
     assert found.high[2] - found.mean[2] == pytest.approx(half, rel=1e-3)
@@ -82,7 +82,7 @@ def test_groups_of_one_solver_are_named_by_the_options_in_which_they_differ() ->
 
 
 def test_trainings_of_different_problems_are_never_averaged() -> None:
-    """Other validation instances, another observation, a GPU: curves of their own, told apart."""
+    """Other validation instances, another observation, a GPU: curves and names of their own."""
     others = [
         training(0, [10], [1.5]),
         training(0, [10], [2.5], validation_hash="cd"),

@@ -14,8 +14,9 @@ import pytest
 from bench import result_tables
 from bench.errors import UserError
 from bench.instance import read_json
+from bench.json_content import one_row_a_line
 from bench.references import SHIPPED, stored_gaps
-from bench.result_tables import PAGE, RESULTS, _one_row_a_line, add, gaps, main, rendered, table
+from bench.result_tables import PAGE, RESULTS, add, gaps, main, rendered, table
 from tests.bench.stored_runs import honest
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +58,7 @@ def test_the_rules_in_readme_are_those_of_the_records() -> None:
 
 
 def test_the_records_have_the_form_in_which_they_are_written() -> None:
-    assert _one_row_a_line(STORED) == (RESULTS / "planners.json").read_text()
+    assert one_row_a_line(STORED, "rows") == (RESULTS / "planners.json").read_text()
 
 
 def test_another_reference_is_another_table(monkeypatch: pytest.MonkeyPatch) -> None:

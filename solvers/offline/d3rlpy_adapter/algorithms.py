@@ -65,8 +65,7 @@ class PairAlgorithm(TrainsFromOfflineBuffer):
             Further fields of `config_class`.
         """
         layout = buffer.layout
-        schedule = d3rlpy.optimizers.CosineAnnealingLRFactory(T_max=settings.steps)
-        optimizer = d3rlpy.optimizers.AdamFactory(clip_grad_norm=1.0, lr_scheduler_factory=schedule)
+        optimizer = optimizer_factory(settings.steps)
         encoder = PairEncoderFactory(
             tuple(layout),
             buffer.episodes.objective,
@@ -75,7 +74,7 @@ class PairAlgorithm(TrainsFromOfflineBuffer):
             quantiles,
         )
         for prefix in cls.network_prefixes:
-            values[f"{prefix}optim_factory"] = optimizer
+            values.setdefault(f"{prefix}optim_factory", optimizer)
             values[f"{prefix}encoder_factory"] = encoder
             values.setdefault(f"{prefix}learning_rate", settings.lr)
         config = cls.config_class(
@@ -85,6 +84,12 @@ class PairAlgorithm(TrainsFromOfflineBuffer):
         algorithm = make(config, device_name(buffer.device), False)
         algorithm.create_impl((layout.size,), layout.actions)
         return algorithm
+
+
+def optimizer_factory(steps: int) -> Any:
+    """Return d3rlpy's factory of optimizers whose learning rate falls to 0 in `steps` steps."""
+    schedule = d3rlpy.optimizers.CosineAnnealingLRFactory(T_max=steps)
+    return d3rlpy.optimizers.AdamFactory(clip_grad_norm=1.0, lr_scheduler_factory=schedule)
 
 
 class PairQAlgorithm(PairAlgorithm):

@@ -6,7 +6,7 @@ Source: van Remmerden, Bukhsh and Zhang, TMLR 2026, arXiv:2509.10303.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Self
 
 import d3rlpy
 import torch
@@ -14,8 +14,10 @@ from d3rlpy.models.torch.q_functions.utility import compute_quantile_loss
 from d3rlpy.torch_utility import TorchMiniBatch
 from torch import Tensor, nn
 
-from solvers.networks.pairwise import PairwiseNetwork
-from solvers.offline.d3rlpy_adapter.algorithms import PairQAlgorithm
+from solvers.offline.algorithm import CommonSettings
+from solvers.offline.buffer import OfflineBuffer
+from solvers.offline.d3rlpy_adapter.actor import ActorAlgorithm, ActorImpl
+from solvers.offline.d3rlpy_adapter.algorithms import optimizer_factory
 from solvers.offline.d3rlpy_adapter.networks import PairEncoder
 
 
@@ -57,34 +59,8 @@ class CDQACConfig(d3rlpy.algos.DiscreteSACConfig):
         return "cdqac"
 
 
-class CDQACImpl(d3rlpy.algos.qlearning.base.QLearningAlgoImplBase):
-    """The losses of CDQAC.
-
-    Parameters
-    ----------
-    modules
-        Networks and optimizers.
-    config
-        The configuration.
-    observation_shape, action_size, device
-        As in d3rlpy.
-    """
-
-    def __init__(
-        self,
-        modules: CDQACModules,
-        config: CDQACConfig,
-        observation_shape: Any,
-        action_size: int,
-        device: str,
-    ) -> None:
-        super().__init__(
-            observation_shape=observation_shape,
-            action_size=action_size,
-            modules=modules,
-            device=device,
-        )
-        self._config = config
+class CDQACImpl(ActorImpl):
+    """The losses of CDQAC."""
 
     def inner_update(self, batch: TorchMiniBatch, grad_step: int) -> dict[str, float]:
         """Do one gradient step on the critics, and every few steps one on the policy.
@@ -148,14 +124,6 @@ class CDQACImpl(d3rlpy.algos.qlearning.base.QLearningAlgoImplBase):
         logp = self._modules.policy(observations).log_softmax(dim=1)
         return (logp.exp() * (self._config.entropy * logp - q)).sum(dim=1).mean()
 
-    def inner_predict_best_action(self, x: Any) -> Tensor:
-        """Return (B,) the likeliest actions under the policy."""
-        return self._modules.policy(x).argmax(dim=1)
-
-    def inner_sample_action(self, x: Any) -> Tensor:
-        """Return (B,) actions drawn from the policy."""
-        return torch.distributions.Categorical(logits=self._modules.policy(x)).sample()
-
     def inner_predict_value(self, x: Any, action: Tensor) -> Tensor:
         """Return (B,) Q values of the actions, of the critic that values each of them less."""
         q = smaller_quantiles(_all_quantiles(self._modules.q_funcs, x)).mean(dim=2)
@@ -184,44 +152,37 @@ def _all_quantiles(q_funcs: nn.ModuleList, x: Any) -> Tensor:
     return torch.stack([q_func(x).quantiles for q_func in q_funcs])
 
 
-class CDQAC(PairQAlgorithm, d3rlpy.algos.QLearningAlgoBase):
+class CDQAC(ActorAlgorithm):
     """Conservative discrete quantile actor-critic (arXiv:2509.10303)."""
 
     config_class = CDQACConfig
     network_prefixes = ("actor_", "critic_")
 
+    @classmethod
+    def create(
+        cls, buffer: OfflineBuffer, settings: CommonSettings, quantiles: int = 1, **values: Any
+    ) -> Self:
+        """Return the algorithm with new networks, see `PairAlgorithm.create`."""
+        actor_steps = max(1, settings.steps // values["actor_update_interval"])
+        values["actor_optim_factory"] = optimizer_factory(actor_steps)
+        return super().create(buffer, settings, quantiles, **values)
+
     def inner_create_impl(self, observation_shape: Any, action_size: int) -> None:
         """Create the networks, the optimizers and the implementation."""
         config: CDQACConfig = self._config
+        shape = observation_shape, action_size, config.critic_encoder_factory
         q_funcs, targ_q_funcs = (
-            d3rlpy.models.builders.create_discrete_q_function(
-                observation_shape,
-                action_size,
-                config.critic_encoder_factory,
-                config.q_func_factory,
-                self._device,
-                False,
-                n_ensembles=config.n_critics,
-            )[0]
-            for _ in range(2)
+            self.new_q_functions(*shape, n_ensembles=config.n_critics)[0] for _ in range(2)
         )
         d3rlpy.torch_utility.hard_sync(targ_q_funcs, q_funcs)
         encoder: Any = config.actor_encoder_factory
         policy = dataclasses.replace(encoder, outputs=1).create(observation_shape)
         policy.to(self._device)
-        actor_factory: Any = config.actor_optim_factory
-        schedule = actor_factory.lr_scheduler_factory
-        actor_factory = dataclasses.replace(
-            actor_factory,
-            lr_scheduler_factory=dataclasses.replace(
-                schedule, T_max=max(1, schedule.T_max // config.actor_update_interval)
-            ),
-        )
         modules = CDQACModules(
             q_funcs,
             targ_q_funcs,
             policy,
-            actor_factory.create(
+            config.actor_optim_factory.create(
                 policy.named_modules(), lr=config.actor_learning_rate, compiled=False
             ),
             config.critic_optim_factory.create(
@@ -229,16 +190,6 @@ class CDQAC(PairQAlgorithm, d3rlpy.algos.QLearningAlgoBase):
             ),
         )
         self._impl = CDQACImpl(modules, config, observation_shape, action_size, self._device)
-
-    def get_action_type(self) -> Any:
-        """Return that actions are discrete."""
-        return d3rlpy.ActionSpace.DISCRETE
-
-    @property
-    def policy_network(self: Any) -> PairwiseNetwork:
-        """The network of its policy."""
-        network: PairwiseNetwork = self.impl.modules.policy.network
-        return network
 
 
 d3rlpy.base.register_learnable(CDQACConfig)

@@ -10,8 +10,7 @@ import torch
 from d3rlpy.torch_utility import TorchMiniBatch
 from torch import Tensor, nn
 
-from solvers.networks.pairwise import PairwiseNetwork
-from solvers.offline.d3rlpy_adapter.algorithms import PairQAlgorithm
+from solvers.offline.d3rlpy_adapter.actor import ActorAlgorithm, ActorImpl
 from solvers.offline.d3rlpy_adapter.networks import PairEncoder
 
 
@@ -50,40 +49,21 @@ class IQLConfig(d3rlpy.algos.DQNConfig):
         return "discrete_iql"
 
 
-class IQLImpl(d3rlpy.algos.qlearning.base.QLearningAlgoImplBase):
+class IQLImpl(ActorImpl):
     """The three losses of implicit Q-learning for discrete actions.
 
     Parameters
     ----------
-    modules
-        Networks and optimizer.
     forwarder, target_forwarder
         d3rlpy's interfaces to the Q function and to the target Q function.
-    config
-        The configuration.
-    observation_shape, action_size, device
-        As in d3rlpy.
+    arguments
+        Those of `ActorImpl`.
     """
 
-    def __init__(
-        self,
-        modules: IQLModules,
-        forwarder: Any,
-        target_forwarder: Any,
-        config: IQLConfig,
-        observation_shape: Any,
-        action_size: int,
-        device: str,
-    ) -> None:
-        super().__init__(
-            observation_shape=observation_shape,
-            action_size=action_size,
-            modules=modules,
-            device=device,
-        )
+    def __init__(self, forwarder: Any, target_forwarder: Any, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._forwarder = forwarder
         self._target_forwarder = target_forwarder
-        self._config = config
 
     def inner_update(self, batch: TorchMiniBatch, grad_step: int) -> dict[str, float]:
         """Do one gradient step on value, Q function and policy together and return the losses.
@@ -127,20 +107,12 @@ class IQLImpl(d3rlpy.algos.qlearning.base.QLearningAlgoImplBase):
         state = encoder.state_features(x)
         return (encoder.network(state.features)[1] * state.unit)[:, None]
 
-    def inner_predict_best_action(self, x: Any) -> Tensor:
-        """Return (B,) the likeliest actions under the policy."""
-        return self._modules.policy(x).argmax(dim=1)
-
-    def inner_sample_action(self, x: Any) -> Tensor:
-        """Return (B,) actions drawn from the policy."""
-        return torch.distributions.Categorical(logits=self._modules.policy(x)).sample()
-
     def inner_predict_value(self, x: Any, action: Tensor) -> Tensor:
         """Return (B,) Q values of the actions."""
         return self._forwarder.compute_expected_q(x).gather(1, action.view(-1, 1))[:, 0]
 
 
-class IQL(PairQAlgorithm, d3rlpy.algos.QLearningAlgoBase):
+class IQL(ActorAlgorithm):
     """Implicit Q-learning (Kostrikov et al. 2022, arXiv:2110.06169) for discrete actions."""
 
     config_class = IQLConfig
@@ -148,8 +120,9 @@ class IQL(PairQAlgorithm, d3rlpy.algos.QLearningAlgoBase):
     def inner_create_impl(self, observation_shape: Any, action_size: int) -> None:
         """Create the networks, the optimizer and the implementation."""
         config: IQLConfig = self._config
-        q_funcs, forwarder = self._q_function(observation_shape, action_size)
-        targ_q_funcs, target_forwarder = self._q_function(observation_shape, action_size)
+        shape = observation_shape, action_size, config.encoder_factory
+        q_funcs, forwarder = self.new_q_functions(*shape)
+        targ_q_funcs, target_forwarder = self.new_q_functions(*shape)
         d3rlpy.torch_utility.hard_sync(targ_q_funcs, q_funcs)
         value, policy = (
             config.encoder_factory.create(observation_shape).to(self._device) for _ in range(2)
@@ -157,35 +130,14 @@ class IQL(PairQAlgorithm, d3rlpy.algos.QLearningAlgoBase):
         named = [*q_funcs.named_modules(), *value.named_modules(), *policy.named_modules()]
         optim = config.optim_factory.create(named, lr=config.learning_rate, compiled=False)
         self._impl = IQLImpl(
-            IQLModules(q_funcs, targ_q_funcs, value, policy, optim),
             forwarder,
             target_forwarder,
+            IQLModules(q_funcs, targ_q_funcs, value, policy, optim),
             config,
             observation_shape,
             action_size,
             self._device,
         )
-
-    def _q_function(self, observation_shape: Any, action_size: int) -> Any:
-        """Return a new Q function as d3rlpy's (module list, forwarder)."""
-        return d3rlpy.models.builders.create_discrete_q_function(
-            observation_shape,
-            action_size,
-            self._config.encoder_factory,
-            self._config.q_func_factory,
-            self._device,
-            False,
-        )
-
-    def get_action_type(self) -> Any:
-        """Return that actions are discrete."""
-        return d3rlpy.ActionSpace.DISCRETE
-
-    @property
-    def policy_network(self: Any) -> PairwiseNetwork:
-        """The network of its policy."""
-        network: PairwiseNetwork = self.impl.modules.policy.network
-        return network
 
 
 d3rlpy.base.register_learnable(IQLConfig)
