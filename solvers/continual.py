@@ -118,6 +118,12 @@ class ContinualPPO(PPO):
                 f"solver.decoding: value {self.decoding!r}: a policy that adapts online decides "
                 "step by step; set greedy"
             )
+        for name, needed in (("advantage", "gae"), ("critic", "shared")):
+            if (value := getattr(self, name)) != needed:
+                raise UserError(
+                    f"solver.{name}: value {value!r}: the adaptation goes on with the critic of "
+                    f"the policy's own network, which is not trained so; set {needed}"
+                )
 
     def fit(
         self,

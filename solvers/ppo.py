@@ -9,6 +9,9 @@ standard deviation of the returns.
 
 With `advantage=group` no critic is trained: whole episodes of the same instance are compared with
 one another, from the same tick on (`solvers.rl.advantages.group_advantages`).
+
+With `critic=clairvoyant` a network of its own predicts the returns. It knows the future, which the
+policy does not (asymmetric actor-critic, Pinto et al. 2018, arXiv:1710.06542), and is not kept.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ import torch
 from torch import Tensor
 
 from bench.errors import UserError
+from solvers.networks.base import Network
+from solvers.networks.features import Features
 from solvers.rl.advantages import group_advantages
 from solvers.rl.cuda_graphs import GraphedCall
 from solvers.rl.rollouts import Rollout, log_probability_and_entropy
@@ -30,6 +35,7 @@ from solvers.rl.trainer import Trainer
 from solvers.rl.training import NetworkLearner
 
 ADVANTAGES = ("gae", "group")
+CRITICS = ("shared", "clairvoyant")
 LOSSES = ("policy", "value", "entropy", "approx_kl", "clip_fraction")  # logged as `losses/...`
 
 
@@ -37,7 +43,7 @@ LOSSES = ("policy", "value", "entropy", "approx_kl", "clip_fraction")  # logged 
 class PPO(NetworkLearner):
     """PPO on (task, agent) pairs; `conf/solver/ppo.yaml` describes each setting."""
 
-    hash_exempt = (*NetworkLearner.hash_exempt, "advantage", "group")
+    hash_exempt = (*NetworkLearner.hash_exempt, "advantage", "group", "critic")
 
     steps: int = 32
     epochs: int = 3
@@ -49,12 +55,21 @@ class PPO(NetworkLearner):
     max_kl: float = 0.03
     advantage: str = "gae"
     group: int = 16
+    critic: str = "shared"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("solver.advantage", self.advantage, ADVANTAGES)
+        check_choice("solver.critic", self.critic, CRITICS)
+        if self.critic == "clairvoyant":
+            check_decoding_without_critic(self.decoding, "solver.critic=clairvoyant")
         if self.advantage == "gae":
             return
+        if self.critic != "shared":
+            raise UserError(
+                f"solver.critic: value {self.critic}: solver.advantage=group trains none; leave it "
+                "out"
+            )
         check_group(self.group, self.num_envs)
         for name, needed in (("shaped", False), ("gamma", 1.0), ("cuda_graphs", False)):
             if (value := getattr(self, name)) != needed:
@@ -63,6 +78,12 @@ class PPO(NetworkLearner):
                     f"are paid as time passes, of whole episodes; set {str(needed).lower()}"
                 )
         check_decoding_without_critic(self.decoding, "solver.advantage=group")
+
+    def new_critic(self, network: Network) -> Network | None:
+        """Return a new network of the same shape for `critic=clairvoyant`, on the same device."""
+        if self.critic == "shared":
+            return None
+        return type(network)(**network.shape).to(next(network.parameters()).device)
 
     def collect(self, trainer: Trainer) -> Rollout:
         """Return `steps` decisions of every environment, from its current state.
@@ -150,6 +171,8 @@ class PPO(NetworkLearner):
             The loss, a scalar, and the values (5,) named by `LOSSES`.
         """
         logits, value = trainer.network(rollout.features.at(rows))
+        if trainer.critic is not None:
+            value = trainer.critic(cast(Features, rollout.critic_features).at(rows))[1]
         logp, entropy = log_probability_and_entropy(logits, rollout.action[rows])
         log_ratio = logp - rollout.logp[rows]
         ratio = log_ratio.exp()

@@ -58,21 +58,21 @@ def play_random(t, s, operands, decisions, restart):
 
 
 @cuda.jit
-def observe_tasks(t, s, v):
+def observe_tasks(t, s, v, clairvoyant):
     """Call `view_kernel.observe_task` for every environment and position in the window."""
     n = cuda.grid(1)
     if n < v.shown.size:
         k = v.shown.shape[1]
-        view_kernel.observe_task(t, s, v, np.uint64(n // k), n % k)
+        view_kernel.observe_task(t, s, v, np.uint64(n // k), n % k, clairvoyant)
 
 
 @cuda.jit
-def observe_agents(t, s, v):
+def observe_agents(t, s, v, clairvoyant):
     """Call `view_kernel.observe_agent` for every environment and agent."""
     n = cuda.grid(1)
     if n < v.up.size:
         m = v.up.shape[1]
-        view_kernel.observe_agent(t, s, v, np.uint64(n // m), n % m)
+        view_kernel.observe_agent(t, s, v, np.uint64(n // m), n % m, clairvoyant)
 
 
 class CudaBackend:
@@ -105,11 +105,11 @@ class CudaBackend:
         self._numbers.copy_(instances)
         self._launch(restart, len(instances), self._operands, all_envs)
 
-    def observe(self, view: Any) -> None:
-        """Write what is observed in every environment to the tensors of `view`."""
+    def observe(self, view: Any, clairvoyant: bool) -> None:
+        """See `TensorSimulator.observe`."""
         columns = view._make(map(numba_view, view))
-        self._launch(observe_tasks, view.shown.numel(), columns)
-        self._launch(observe_agents, view.up.numel(), columns)
+        self._launch(observe_tasks, view.shown.numel(), columns, clairvoyant)
+        self._launch(observe_agents, view.up.numel(), columns, clairvoyant)
 
     def play_random(
         self, seeds: NDArray[np.uint64], decisions: int, restart: bool, returns: Tensor

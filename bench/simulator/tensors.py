@@ -31,8 +31,8 @@ class Backend(Protocol):
     def restart(self, instances: Tensor, all_envs: bool) -> None:
         """Start episodes of `instances` (B,) int64 where one is over, or everywhere."""
 
-    def observe(self, view: Any) -> None:
-        """Write what is observed in every environment to the tensors of `view`."""
+    def observe(self, view: Any, clairvoyant: bool) -> None:
+        """See `TensorSimulator.observe`."""
 
     def play_random(
         self, seeds: NDArray[np.uint64], decisions: int, restart: bool, returns: Tensor
@@ -139,9 +139,12 @@ class TensorSimulator:
             if isinstance(array, np.ndarray):
                 tensor[index] = torch.from_numpy(array[rows]).to(self.device)
 
-    def observe(self, view: Any) -> None:
-        """Write what is observed in every environment to a `bench.simulator.view.BatchView`."""
-        self._backend.observe(view)
+    def observe(self, view: Any, clairvoyant: bool = False) -> None:
+        """Write what is observed in every environment to a `bench.simulator.view.BatchView`.
+
+        With `clairvoyant`: what a policy would observe that knows the future; the mask remains.
+        """
+        self._backend.observe(view, clairvoyant)
 
     def play_random(
         self, rng: np.random.Generator, decisions: int = NO_LIMIT, restart: bool = False
@@ -218,9 +221,9 @@ class CpuBackend:
         """Start episodes of `instances` (B,) int64 where one is over, or everywhere."""
         kernel.restart(self._tables, self._state, instances.numpy(), all_envs)
 
-    def observe(self, view: Any) -> None:
-        """Write what is observed in every environment to the tensors of `view`."""
-        observe(self._tables, self._state, view._make(map(_array, view)))
+    def observe(self, view: Any, clairvoyant: bool) -> None:
+        """See `TensorSimulator.observe`."""
+        observe(self._tables, self._state, view._make(map(_array, view)), clairvoyant)
 
     def play_random(
         self, seeds: NDArray[np.uint64], decisions: int, restart: bool, returns: Tensor

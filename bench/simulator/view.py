@@ -147,10 +147,13 @@ def return_scale(simulator: TensorSimulator) -> Tensor:
     return scale
 
 
-def from_simulator(simulator: TensorSimulator) -> BatchView:
-    """Return the view of the current decisions of all B environments, on their device."""
+def from_simulator(simulator: TensorSimulator, clairvoyant: bool = False) -> BatchView:
+    """Return the view of the current decisions of all B environments, on their device.
+
+    With `clairvoyant` it shows all future tasks and true durations; only critics may use it.
+    """
     view = empty_view(simulator)
-    simulator.observe(view)
+    simulator.observe(view, clairvoyant)
     return view
 
 

@@ -219,6 +219,7 @@ class CheckpointedTrainer(Trainer):
             **{key: getattr(self, name) for key, name in STATE.items()},
             **self.episode_state(),
             "network": self.network.state_dict(),
+            "critic": None if self.critic is None else self.critic.state_dict(),
             "average": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "price": self.learning_cost.state(),
@@ -234,6 +235,8 @@ class CheckpointedTrainer(Trainer):
     def _restore(self, state: dict[str, Any]) -> None:
         """Continue from a state that `_state` returned."""
         self.network.load_state_dict(state["network"])
+        if self.critic is not None:
+            self.critic.load_state_dict(state["critic"])
         self.ema.load_state_dict(state["average"])
         self.restore_optimizer(state["optimizer"])
         self.learning_cost.restore(state["price"])

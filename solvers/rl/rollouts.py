@@ -24,6 +24,7 @@ from solvers.rl.cuda_graphs import GraphedCall, Recorder
 CHECK_EVERY = (
     8  # steps between two tests of whether all episodes are over: each waits for the device
 )
+CRITIC = "critic_"  # begins the names of the buffer's columns that only a separate critic reads
 
 
 class PolicyOutput(NamedTuple):
@@ -33,6 +34,7 @@ class PolicyOutput(NamedTuple):
     logits: Tensor  # (B, K * M + 1)
     value: Tensor  # (B,) predicted return
     unit: Tensor  # (B,) return that one unit of the network's value output stands for
+    critic_features: Features | None = None  # what a separate critic observes
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Rollout:
     taken: Tensor  # (S, B) bool: a decision was made
     finished: Tensor  # (2,) number of episodes that ended, and the sum of their returns
     tick: Tensor | None = None  # (S + 1, B) of the steps and of the end, of whole episodes
+    critic_features: Features | None = None  # input of a separate critic
 
     def advantages(self, gamma: float, gae_lambda: float) -> tuple[Tensor, Tensor]:
         """Return generalised advantage estimates and the critic's targets, (S * B,) each.
@@ -114,6 +117,8 @@ class RolloutCollector:
         Records the steps of `collect` for a logged dataset; None: nothing is recorded.
     graphs
         Records a step as a CUDA graph; None: every step is called.
+    critic
+        Predicts the returns, from a view that knows the future; None: the network does.
     """
 
     def __init__(
@@ -123,8 +128,10 @@ class RolloutCollector:
         generator: torch.Generator,
         recorder: EpisodeRecorder | None = None,
         graphs: Recorder | None = None,
+        critic: Network | None = None,
     ) -> None:
         self.network = network
+        self.critic = critic
         self.simulator = simulator
         self.generator = generator
         self.recorder = recorder
@@ -154,8 +161,12 @@ class RolloutCollector:
         """Return the network's output for the current decisions of all environments."""
         features = self.network.featurize(from_simulator(self.simulator))
         logits, value = self.network(features)
-        unit = value_unit(self.simulator, features)
-        return PolicyOutput(features, logits, value * unit, unit)
+        if self.critic is None:
+            unit = value_unit(self.simulator, features)
+            return PolicyOutput(features, logits, value * unit, unit)
+        future = self.critic.featurize(from_simulator(self.simulator, clairvoyant=True))
+        unit = value_unit(self.simulator, future)
+        return PolicyOutput(features, logits, self.critic(future)[1] * unit, unit, future)
 
     @torch.no_grad()
     def collect(self, steps: int) -> Rollout:
@@ -274,6 +285,9 @@ class RolloutBuffer:
     ) -> None:
         """Store one step of B environments: what is given, (B, ...) each, and what follows."""
         columns |= output.features._asdict()
+        if output.critic_features is not None:
+            future = output.critic_features._asdict()
+            columns |= {CRITIC + name: value for name, value in future.items()}
         columns |= {"action": action, "reward": reward.float()}
         columns |= {"logp": log_probability(output.logits, action)}
         columns |= {"unit": output.unit, "value": output.value}
@@ -297,8 +311,12 @@ class RolloutBuffer:
         next_value = torch.cat([columns["value"][1:], last_value[None]])
         if "cut_value" in columns:
             next_value = torch.where(columns["truncated"], columns["cut_value"], next_value)
+
+        def features(prefix: str) -> Features:
+            return Features(*(columns[prefix + name].flatten(0, 1) for name in Features._fields))
+
         return Rollout(
-            features=Features(*(columns[name].flatten(0, 1) for name in Features._fields)),
+            features=features(""),
             action=columns["action"].flatten(),
             logp=columns["logp"].flatten(),
             unit=columns["unit"].flatten(),
@@ -310,6 +328,7 @@ class RolloutBuffer:
             taken=columns["taken"],
             finished=self.finished,
             tick=None if end is None else torch.cat([columns["tick"], end[None]]),
+            critic_features=features(CRITIC) if CRITIC + "task" in columns else None,
         )
 
 

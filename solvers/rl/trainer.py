@@ -37,6 +37,9 @@ class OnPolicyAlgorithm(Protocol):
     max_grad_norm: float
     cuda_graphs: bool
 
+    def new_critic(self, network: Network) -> Network | None:
+        """Return a critic that is trained beside the network; None: the network predicts."""
+
     @property
     def recorder(self) -> EpisodeRecorder | None:
         """The recorder of the collected episodes; None where they are not recorded."""
@@ -110,6 +113,8 @@ class Trainer:
         Renews the training instances; None where they stay.
     memory
         What the algorithm keeps from iteration to iteration; None: nothing.
+    critic
+        Predicts returns with knowledge of the future, only in training; None: the network does.
     best_weights
         Those that were best on the validation split; where nothing is validated, the current ones.
     """
@@ -124,7 +129,9 @@ class Trainer:
     ) -> None:
         self.learner = learner
         self.network = network
-        self.weights = FlatWeights(network)
+        self.critic = learner.new_critic(network)
+        trained = [one for one in (network, self.critic) if one is not None]
+        self.weights = FlatWeights(nn.ModuleList(trained))
         self.group = ProcessGroup()
         self.workers: Workers | None = None
         self.pool: InstancePool | None = None
@@ -134,7 +141,7 @@ class Trainer:
         if learner.cuda_graphs and simulator.device.type == "cuda":
             self.graphs = GpuRecorder()
         self.collector = RolloutCollector(
-            network, simulator, self.generator, learner.recorder, self.graphs
+            network, simulator, self.generator, learner.recorder, self.graphs, self.critic
         )
         self.optimizer = learner.optimizer([self.weights.flat])
         self.decisions = 0

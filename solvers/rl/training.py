@@ -141,6 +141,10 @@ class NetworkLearner(Learner):
         lr = torch.tensor(self.lr, device="cuda")
         return torch.optim.Adam(parameters, lr=lr, eps=1e-5, fused=True, capturable=True)
 
+    def new_critic(self, network: Network) -> Network | None:
+        """Return a critic that is trained beside the network; None: the network predicts."""
+        return None
+
     def begin(self, trainer: Trainer) -> None:
         """Set the `memory` of a new trainer, if the algorithm keeps one."""
 

@@ -177,6 +177,7 @@ def small_learner(kind: type[NetworkLearner], **changes: Any) -> Any:
 ON_POLICY: Mapping[str, dict[str, Any]] = {  # name -> class and settings
     "ppo": {"kind": PPO, "steps": 8, "minibatch": 64},
     "ppo_group": {"kind": PPO, "advantage": "group", "group": 4, "shaped": False, "minibatch": 64},
+    "ppo_critic": {"kind": PPO, "critic": "clairvoyant", "steps": 8, "minibatch": 64},
     "a2c": {"kind": A2C, "steps": 4},
     "reinforce": {"kind": Reinforce, "group": 4},
     "self_labelling": {"kind": SelfLabelling, "group": 4, "replays": 8, "updates": 2},

@@ -62,10 +62,12 @@ def test_a_prediction_gains_nothing_by_moving_further_than_the_clip_range():
     assert clipped.value_loss(near, before, target, 2.0).item() == pytest.approx((9 / 2) ** 2)
 
 
-def test_the_gradient_is_that_of_the_expected_return():
+@pytest.mark.parametrize("critic", ["shared", "clairvoyant"])
+def test_the_gradient_is_that_of_the_expected_return(critic):
     network, found = confident_network(), []
     learner = small_learner(
         PPO,
+        critic=critic,
         num_envs=256,
         steps=6,
         epochs=1,
@@ -80,7 +82,8 @@ def test_the_gradient_is_that_of_the_expected_return():
         r = rollout
         advantage = gae(r.reward, r.value, r.next_value, r.terminated, r.truncated, 1.0, 1.0)
         # the loss is a mean over the three decisions of each episode, and normalised
-        found.append(take_gradient(trainer) * -3 * float(advantage.std(correction=0)))
+        gradient = take_gradient(trainer)[: sum(one.numel() for one in network.parameters())]
+        found.append(gradient * -3 * float(advantage.std(correction=0)))
 
     trainer.step = keep_gradient
     for _ in range(16):
@@ -140,7 +143,9 @@ def test_an_update_stops_if_the_policy_has_moved_too_far():
     assert learner.update(trainer, learner.collect(trainer))["charts/epochs"] < 9
 
 
-@pytest.mark.parametrize("changes", [{"steps": 8}, {"group": 8, **GROUP}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"steps": 8}, {"steps": 8, "critic": "clairvoyant"}, {"group": 8, **GROUP}], ids=str
+)
 def test_it_learns_what_no_untrained_network_can(changes, tmp_path):
     assert lowest_untrained_regret() > 0.1
     learner = small_learner(
@@ -164,9 +169,43 @@ def test_it_learns_what_no_untrained_network_can(changes, tmp_path):
         ({"group": 5}, r"solver\.group: value 5: .*divide solver\.num_envs=16"),
         ({"shaped": True}, r"solver\.shaped: value True: .*set false"),
         ({"gamma": 0.9}, r"solver\.gamma: value 0\.9: .*set 1\.0"),
+        ({"critic": "clairvoyant"}, r"solver\.critic: value clairvoyant: .*leave it out"),
+        ({"critic": "oracle"}, r"solver\.critic: value 'oracle': must be one of shared, clairv"),
         ({"decoding": "beam"}, r"solver\.decoding: value 'beam': .*set sample or multistart"),
     ],
 )
 def test_settings_that_groups_cannot_serve_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         PPO(**({"device": "cpu", "num_envs": 16, "group": 4} | GROUP | changes))
+
+
+def test_a_critic_that_knows_the_future_predicts_what_no_policy_can():
+    """Two instances differ in a task that arrives later; the first decision is the same in both."""
+    durations = ([[1], [1]], [[1], [30]])
+    instances = [
+        Instance(duration, np.ones((2, 1, 1)), [[1]], [0], release=[0, 5]) for duration in durations
+    ]
+    online = Setting(track="online", observe="arrived")
+    errors = {}
+    for critic in ("shared", "clairvoyant"):
+        learner = small_learner(PPO, critic=critic, num_envs=32, steps=4, lr=1e-2, shaped=False)
+        trainer = learner.trainer(instances, online)
+        for _ in range(60):
+            trainer.train_iteration()
+        rollout = learner.collect(trainer)
+        target = rollout.advantages(1.0, 1.0)[1].view_as(rollout.value)
+        first = torch.zeros_like(rollout.taken)
+        first[1:] = rollout.terminated[:-1]
+        first[-1] = False  # of the episode that begins last only one decision is known
+        errors[critic] = float((rollout.value - target)[first].square().mean())
+    assert errors["clairvoyant"] < 0.1 * errors["shared"]
+
+
+def test_the_critic_is_not_kept_with_the_policy(tmp_path):
+    kept = []
+    for critic in ("shared", "clairvoyant"):
+        learner = small_learner(PPO, critic=critic, steps=8)
+        policy = fit(learner, LEARNABLE, MemoryLogger(tmp_path), 256, COMMIT)
+        (tmp_path / "training.pt").unlink()
+        kept.append(policy.network.state_dict().keys())
+    assert kept[0] == kept[1]

@@ -163,10 +163,10 @@ def test_features_of_networks_equal_those_of_the_cpu(case):
         actions = torch.from_numpy(random_actions(on_cpu.host(), rng))
         on_cpu.step(actions)
         tensors.step(actions.to(tensors.device))
-        for here, there in zip(
-            featurize(from_simulator(on_cpu)), featurize(from_simulator(tensors)), strict=True
-        ):
-            assert_close(there.cpu(), here, rtol=1e-5, atol=1e-5)
+        for clairvoyant in (False, True):
+            views = from_simulator(on_cpu, clairvoyant), from_simulator(tensors, clairvoyant)
+            for here, there in zip(*map(featurize, views), strict=True):
+                assert_close(there.cpu(), here, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", ["clairvoyant and shaped", "outages and quotas"])

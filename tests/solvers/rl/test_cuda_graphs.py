@@ -92,8 +92,10 @@ def recorder(monkeypatch):
     return made
 
 
-def trained(recorder: CpuRecorder | None, iterations: int) -> Any:
-    learner = small_learner(PPO, steps=6, minibatch=32, epochs=2, max_kl=1e9, entropy=0.05)
+def trained(recorder: CpuRecorder | None, iterations: int, **changes: Any) -> Any:
+    learner = small_learner(
+        PPO, steps=6, minibatch=32, epochs=2, max_kl=1e9, entropy=0.05, **changes
+    )
     instances = list(FixedDataset(random_instance, 8).instances("train"))
     trainer = learner.trainer(instances, Setting(), decisions=16 * 6 * 20)
     # on a GPU the learner makes this one: the rate is a tensor, so that a recorded step reads it
@@ -107,9 +109,10 @@ def trained(recorder: CpuRecorder | None, iterations: int) -> Any:
     return trainer, values
 
 
-def test_recorded_steps_and_updates_train_the_same_network(recorder):
-    plain, expected = trained(None, 5)
-    recorded, found = trained(recorder, 5)
+@pytest.mark.parametrize("critic", ["shared", "clairvoyant"])
+def test_recorded_steps_and_updates_train_the_same_network(recorder, critic):
+    plain, expected = trained(None, 5, critic=critic)
+    recorded, found = trained(recorder, 5, critic=critic)
     assert recorder.recordings == 2  # a step of the rollout, and a minibatch
     torch.testing.assert_close(recorded.weights.flat, plain.weights.flat)
     ignored = ("charts/SPS", "charts/rollout_share")
