@@ -20,6 +20,7 @@ PACKAGES = (
     "ortools",
     "pooch",
     "filelock",
+    "psutil",
 )
 BUILT = ("antlr4-python3-runtime",)  # there is no wheel of it: it is built here
 PYTHON = "3.12"
