@@ -95,6 +95,7 @@ def chosen_folder(package):
     return module._cache_folder("small.kernel", package / "kernel.py")
 
 
+@pytest.mark.slow
 def test_a_changed_constant_of_another_module_is_seen_and_unchanged_code_is_loaded(package):
     assert run(package) == (8, 2, 0, 0, "unset")
     (package / "constants.py").write_text("FACTOR = 5\n")

@@ -160,7 +160,14 @@ class SilentLogger:
         pass
 
 
-@pytest.mark.parametrize("name", slow(LEARNERS, "a3c", "double_dqn", "nfq", "cql_quantile"))
+# learners whose policies decide by the code of others
+SAME_POLICY = (
+    *("a2c", "a3c", "reinforce", "self_labelling", "ppo_group", "ppo_pretrained", "ppo_offline"),
+    *("bc", "bcq", "cdqac", "cql_quantile", "double_dqn", "dqn", "iql", "nfq", "sac"),
+)
+
+
+@pytest.mark.parametrize("name", slow(LEARNERS, *SAME_POLICY))
 def test_no_decision_of_a_learned_policy_depends_on_future_tasks(name, tmp_path):
     data = RandomDataset()
     budget = Budget(decisions=200, threads=1)  # whatever the weights are

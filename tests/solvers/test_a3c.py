@@ -162,6 +162,7 @@ def test_workers_end_when_the_main_process_is_killed(tmp_path, request):
     assert torch.load(tmp_path / "training.pt", weights_only=True)["decisions"] > 0
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_one_clear_error(tmp_path):
     def kill_one(logger: MemoryLogger) -> None:
         if len(logger.logged) == 2:

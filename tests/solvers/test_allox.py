@@ -136,6 +136,7 @@ def test_agents_with_an_outage_now_or_soon_do_not_count():
         assert placement(roll_out(instance_of([[5, -1]], outages=[outage]))) == {0: (0, 50)}
 
 
+@pytest.mark.slow
 @pytest.mark.external
 @pytest.mark.skipif(
     not DATA.is_dir(), reason="BENCH_EXTERNAL_DATA names no folder with hydra/ in it"

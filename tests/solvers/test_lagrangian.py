@@ -435,7 +435,10 @@ def read(name: str, sense: str) -> Instance:
 
 @pytest.mark.external
 @pytest.mark.skipif(not GAP.is_dir(), reason="BENCH_EXTERNAL_DATA names no folder with gap/ in it")
-@pytest.mark.parametrize(("name", "sense", "optimum"), published())
+@pytest.mark.parametrize(
+    ("name", "sense", "optimum"),
+    [pytest.param(*row, marks=[pytest.mark.slow] * (row[0] == "d10100")) for row in published()],
+)
 def test_optimum_equals_the_published_optimum(name: str, sense: str, optimum: float) -> None:
     instance = read(name, sense)
     result = solve(instance, Budget(seconds=600, threads=2))

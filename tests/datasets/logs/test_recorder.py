@@ -66,6 +66,7 @@ def test_noise_draws_the_given_share_of_actions_uniformly():
     assert followed[has_choice].mean() == pytest.approx(expected, abs=tolerance)
 
 
+@pytest.mark.slow
 def test_an_exact_solver_is_recorded_optimally_with_shared_probabilities():
     """Tasks that the schedule starts at the same time are equally likely to be first."""
     log = record(Behaviour(CpSat(), 12, seconds=3600.0))

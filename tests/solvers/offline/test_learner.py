@@ -68,7 +68,7 @@ def test_a_loaded_policy_decides_as_the_trained_one(name, tmp_path):
     assert schedules(from_checkpoint, test) == schedules(policy, test)
 
 
-@pytest.mark.parametrize("name", slow(LEARNERS, *VARIANTS))
+@pytest.mark.parametrize("name", slow(LEARNERS, *VARIANTS, "sac", "bcq", "iql", "bc"))
 def test_an_interrupted_training_resumes_to_the_same_network(name, tmp_path):
     whole, _ = fit(learner(name, selection="last"), tmp_path / "whole")
     interrupted = tmp_path / "interrupted"
@@ -107,6 +107,7 @@ def test_behavioural_cloning_of_an_expert_comes_near_it(tmp_path):
     assert agreement(policy.network, log) > 0.65  # 0.01 to 0.43 for untrained networks
 
 
+@pytest.mark.slow
 def test_conservative_q_learning_on_noisy_play_beats_the_behaviour_policy(tmp_path):
     log = record_log(600, SJF(), noise=0.5, data=FIVE_TASKS)
     settings = {

@@ -120,6 +120,7 @@ def test_an_interrupted_training_ends_with_the_same_network(name, fit, tmp_path)
     assert same_weights(whole, resumed)
 
 
+@pytest.mark.slow
 def test_processes_draw_different_instances_of_an_endless_split(fit, tmp_path):
     logger = MemoryLogger(tmp_path)
     data = TrainingData(Endless(random_instance, 24), "the learner")  # it cannot be pickled

@@ -186,6 +186,7 @@ def test_a_policy_that_cannot_look_ahead_is_refused():
         PPO(decoding="lookahead", device="cpu").fit(None, setting, None, None, None)
 
 
+@pytest.mark.slow
 def test_a_run_sees_nothing_of_the_future(tmp_path):
     line = "+solver=ppo_lookahead solver.checkpoint=pretrained/small-online dataset=small"
     options = f"track=online dataset.test=2 ~dataset.hashes baselines=[] runs={tmp_path}"

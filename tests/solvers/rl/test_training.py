@@ -19,6 +19,7 @@ from solvers.networks.pairwise import PairwiseNetwork
 from solvers.networks.policy import NetworkPolicy, load_policy
 from solvers.ppo import PPO
 from solvers.rl import checkpointed_trainer
+from tests.configured import slow
 from tests.solvers.learning import (
     CPU,
     ON_POLICY,
@@ -46,7 +47,7 @@ def folders(tmp_path):
 
 
 @pytest.mark.parametrize("name", ON_POLICY)
-@pytest.mark.parametrize("moment", [1, 4])
+@pytest.mark.parametrize("moment", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_an_interrupted_training_ends_with_the_same_network(name, moment, folders):
     budget = 16 * 8 * 6
     whole = fit(learner(name), DATA, MemoryLogger(folders[0]), budget)
@@ -77,7 +78,7 @@ class EndlessDataset(FixedDataset):
         return random_instance(np.random.default_rng([0, index]))
 
 
-@pytest.mark.parametrize("name", ON_POLICY)
+@pytest.mark.parametrize("name", slow(ON_POLICY, *(ON_POLICY.keys() - {"ppo"})))
 def test_an_interrupted_training_meets_the_same_endless_instances(name, folders):
     budget = 16 * 8 * 6
     changes = {"episodes_per_instance": 0.5}
@@ -185,7 +186,7 @@ def test_a_non_finite_value_stops_the_run_and_keeps_the_last_finite_state(
 
         monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", clip)
     logger = MemoryLogger(tmp_path)
-    algorithm = name.removesuffix("_group")
+    algorithm = name.removesuffix("_group").removesuffix("_critic")
     message = rf"{algorithm}: the loss became .* at decision \d+; lower solver\.lr"
     with pytest.raises(UserError, match=message):
         fit(learner(name), DATA, logger, 5000)
