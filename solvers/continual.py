@@ -121,8 +121,8 @@ class ContinualPPO(PPO):
         for name, needed in (("advantage", "gae"), ("critic", "shared")):
             if (value := getattr(self, name)) != needed:
                 raise UserError(
-                    f"solver.{name}: value {value!r}: the adaptation goes on with the critic of "
-                    f"the policy's own network, which is not trained so; set {needed}"
+                    f"solver.{name}: value {value!r}: online adaptation needs the critic of the "
+                    f"policy's own network, which is not trained with it; set {needed}"
                 )
 
     def fit(

@@ -10,8 +10,11 @@ standard deviation of the returns.
 With `advantage=group` no critic is trained: whole episodes of the same instance are compared with
 one another, from the same tick on (`solvers.rl.advantages.group_advantages`).
 
-With `critic=clairvoyant` a network of its own predicts the returns. It knows the future, which the
-policy does not (asymmetric actor-critic, Pinto et al. 2018, arXiv:1710.06542), and is not kept.
+With `critic=clairvoyant` a second network predicts the returns (asymmetric actor-critic, Pinto et
+al. 2018, arXiv:1710.06542). It observes future tasks, as far as the window has room, and true
+durations; the policy does not. It is not kept. Wrong estimates it does not observe, so that it
+cannot predict what the policy does because of them (Baisero & Amato 2022, arXiv:2105.11674, give a
+critic both).
 """
 
 from __future__ import annotations
@@ -21,10 +24,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from bench.contracts import Budget, Dataset, Policy, Solver, TrainingLogger
 from bench.errors import UserError
+from bench.setting import Setting
 from solvers.networks.base import Network
 from solvers.networks.features import Features
 from solvers.rl.advantages import group_advantages
@@ -63,6 +69,11 @@ class PPO(NetworkLearner):
         check_choice("solver.critic", self.critic, CRITICS)
         if self.critic == "clairvoyant":
             check_decoding_without_critic(self.decoding, "solver.critic=clairvoyant")
+            if self.imitation is not None:
+                raise UserError(
+                    "solver.critic: value clairvoyant: solver.imitation trains the critic of the "
+                    "policy's own network; set shared"
+                )
         if self.advantage == "gae":
             return
         if self.critic != "shared":
@@ -79,8 +90,30 @@ class PPO(NetworkLearner):
                 )
         check_decoding_without_critic(self.decoding, "solver.advantage=group")
 
+    def fit(
+        self,
+        data: Dataset,
+        setting: Setting,
+        budget: Budget,
+        rng: np.random.Generator,
+        logger: TrainingLogger,
+    ) -> Policy | Solver:
+        """Train as every `NetworkLearner`.
+
+        Raises
+        ------
+        UserError
+            Also for `critic=clairvoyant` where the policy observes all that its critic does.
+        """
+        if self.critic == "clairvoyant" and setting.observe == "all":
+            raise UserError(
+                "solver.critic: value clairvoyant: is for decisions that do not know the future "
+                "(track=online); set shared"
+            )
+        return super().fit(data, setting, budget, rng, logger)
+
     def new_critic(self, network: Network) -> Network | None:
-        """Return a new network of the same shape for `critic=clairvoyant`, on the same device."""
+        """Return a new network of the same shape for `critic=clairvoyant`; None for `shared`."""
         if self.critic == "shared":
             return None
         return type(network)(**network.shape).to(next(network.parameters()).device)

@@ -19,6 +19,7 @@ PACKAGES = (
     "PyYAML",
     "ortools",
     "pooch",
+    "platformdirs",
     "filelock",
     "psutil",
 )

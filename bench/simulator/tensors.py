@@ -142,7 +142,8 @@ class TensorSimulator:
     def observe(self, view: Any, clairvoyant: bool = False) -> None:
         """Write what is observed in every environment to a `bench.simulator.view.BatchView`.
 
-        With `clairvoyant`: what a policy would observe that knows the future; the mask remains.
+        With `clairvoyant` it shows future tasks, as far as the window has room, and true durations;
+        the mask is that of the policy that plays.
         """
         self._backend.observe(view, clairvoyant)
 

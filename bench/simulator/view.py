@@ -150,7 +150,8 @@ def return_scale(simulator: TensorSimulator) -> Tensor:
 def from_simulator(simulator: TensorSimulator, clairvoyant: bool = False) -> BatchView:
     """Return the view of the current decisions of all B environments, on their device.
 
-    With `clairvoyant` it shows all future tasks and true durations; only critics may use it.
+    With `clairvoyant` it also shows future tasks, as far as the window has room, and true durations
+    in place of estimates, but no unannounced outages; only critics may use it.
     """
     view = empty_view(simulator)
     simulator.observe(view, clairvoyant)

@@ -26,7 +26,7 @@ def shown_task(t, s, b, k, clairvoyant):
     With `clairvoyant` future arrivals follow the tasks that wait.
     """
     future = s.env[b, NEXT_ARRIVAL] + k - s.env[b, N_PENDING]
-    if not clairvoyant or k < s.env[b, N_PENDING] or t.budget_sharing:
+    if not clairvoyant or k < s.env[b, N_PENDING]:
         return s.window[b, k]
     return future if future < t.size[s.env[b, INSTANCE], N_TASKS] else -1
 
@@ -63,9 +63,9 @@ def observe_agent(t, s, v, b, a, clairvoyant):
     for r in range(v.capacity.shape[2]):
         v.capacity[b, a, r] = t.agents[i, a, CAPACITY + r]
         v.free[b, a, r] = s.agents[b, a, FREE + r]
-    v.up[b, a] = s.agents[b, a, UP]
-    v.next_outage[b, a] = s.agents[b, a, NEXT_OUTAGE] - s.env[b, TIME]
     now = s.env[b, TIME]
+    v.up[b, a] = s.agents[b, a, UP]
+    v.next_outage[b, a] = s.agents[b, a, NEXT_OUTAGE] - now
     v.next_end[b, a] = s.agents[b, a, NEXT_END] - now
     v.last_end[b, a] = s.agents[b, a, LAST_END] - now
     if clairvoyant:

@@ -33,7 +33,7 @@ class PolicyOutput(NamedTuple):
     features: Features  # each (B, ...)
     logits: Tensor  # (B, K * M + 1)
     value: Tensor  # (B,) predicted return
-    unit: Tensor  # (B,) return that one unit of the network's value output stands for
+    unit: Tensor  # (B,) return that one unit of the critic's output stands for
     critic_features: Features | None = None  # what a separate critic observes
 
 
@@ -48,7 +48,7 @@ class Rollout:
     features: Features  # each (S * B, ...) input of the network
     action: Tensor  # (S * B,) flat actions
     logp: Tensor  # (S * B,) log-probability of the action when it was taken
-    unit: Tensor  # (S * B,) return that one unit of the network's value output stands for
+    unit: Tensor  # (S * B,) return that one unit of the critic's output stands for
     reward: Tensor  # (S, B)
     value: Tensor  # (S, B) predicted return
     next_value: Tensor  # (S, B) of the state that the step led to, before any restart
@@ -118,7 +118,7 @@ class RolloutCollector:
     graphs
         Records a step as a CUDA graph; None: every step is called.
     critic
-        Predicts the returns, from a view that knows the future; None: the network does.
+        Predicts the returns; it observes future tasks and true durations. None: the network does.
     """
 
     def __init__(

@@ -44,11 +44,14 @@ def check_choice(where: str, value: str, choices: Iterable[str]) -> None:
 
 
 def check_decoding_without_critic(decoding: str, trained_by: str) -> None:
-    """Raise UserError where the decoding needs the critic that `trained_by` does not train."""
+    """Raise UserError where the decoding needs what `trained_by` does not train.
+
+    That is the critic of the policy's own network.
+    """
     if decoding == "beam":
         raise UserError(
-            f"solver.decoding: value 'beam': needs a critic, and {trained_by} trains none; set "
-            "sample or multistart"
+            "solver.decoding: value 'beam': needs the critic of the policy's own network, which "
+            f"{trained_by} does not train; set sample or multistart"
         )
 
 

@@ -114,7 +114,7 @@ class Trainer:
     memory
         What the algorithm keeps from iteration to iteration; None: nothing.
     critic
-        Predicts returns with knowledge of the future, only in training; None: the network does.
+        Predicts returns; it observes future tasks and true durations. None: the network does.
     best_weights
         Those that were best on the validation split; where nothing is validated, the current ones.
     """

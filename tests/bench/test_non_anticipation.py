@@ -163,7 +163,7 @@ class SilentLogger:
 # learners whose policies decide by the code of others
 SAME_POLICY = (
     *("a2c", "a3c", "reinforce", "self_labelling", "ppo_group", "ppo_pretrained", "ppo_offline"),
-    *("bc", "bcq", "cdqac", "cql_quantile", "double_dqn", "dqn", "iql", "nfq", "sac"),
+    *("bc", "cdqac", "cql_quantile", "double_dqn", "dqn", "iql", "nfq", "sac"),
 )
 
 

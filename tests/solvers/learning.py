@@ -174,6 +174,8 @@ def small_learner(kind: type[NetworkLearner], **changes: Any) -> Any:
     return kind(**{**common, **changes})
 
 
+ONLINE = Setting(track="online", observe="arrived")
+
 ON_POLICY: Mapping[str, dict[str, Any]] = {  # name -> class and settings
     "ppo": {"kind": PPO, "steps": 8, "minibatch": 64},
     "ppo_group": {"kind": PPO, "advantage": "group", "group": 4, "shaped": False, "minibatch": 64},
@@ -197,10 +199,11 @@ def fit(
     setting: Setting | None = None,
     seed: int = 0,
 ) -> Any:
-    """Return the policy that the learner makes of `data`."""
+    """Return the policy that the learner makes of `data`, without a setting in its track."""
+    of_track = ONLINE if getattr(learner, "critic", "shared") == "clairvoyant" else Setting()
     return learner.fit(
         data,
-        setting or Setting(),
+        setting or of_track,
         Budget(decisions=decisions, threads=1),
         np.random.default_rng(seed),
         logger,

@@ -35,6 +35,7 @@ from solvers.rl.rollouts import log_probability
 from tests.bench.test_non_anticipation import count_compared
 from tests.solvers.learning import (
     CPU,
+    ONLINE,
     FixedDataset,
     MemoryLogger,
     budget_instance,
@@ -46,7 +47,6 @@ from tests.solvers.learning import (
     small_learner,
 )
 
-ONLINE = Setting(track="online", observe="arrived")
 QUICK = Adaptation(
     interval=8,
     simulated_rollouts=4,
@@ -387,6 +387,10 @@ def test_settings_that_mean_nothing_are_errors_that_say_so(tmp_path: Path):
         fit(small_learner(ContinualPPO), data, MemoryLogger(tmp_path), 10, Setting(track="assign"))
     with pytest.raises(UserError, match=r"decoding: value 'sample': .*set greedy"):
         ContinualPPO(device="cpu", decoding="sample")
+    with pytest.raises(UserError, match=r"advantage: value 'group': online adaptation needs"):
+        ContinualPPO(device="cpu", decoding="greedy", advantage="group", shaped=False)
+    with pytest.raises(UserError, match=r"critic: value 'clairvoyant': online adaptation needs"):
+        ContinualPPO(device="cpu", decoding="greedy", critic="clairvoyant")
     with pytest.raises(UserError, match="interval: value 0: must be at least 1"):
         Adaptation(interval=0)
     with pytest.raises(UserError, match=r"lr: value -1\.0: must not be negative"):

@@ -1,5 +1,7 @@
 """PPO: its loss, its gradient against the exact one, and a problem that it learns."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,13 @@ from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
 from solvers.ppo import PPO, clipped_gain, normalised
 from solvers.rl.advantages import gae, group_advantages
+from solvers.rl.imitation import Imitation
 from solvers.rl.trainer import Trainer
+from solvers.rules import SJF
 from tests.solvers.learning import (
     COMMIT,
     LEARNABLE,
+    ONLINE,
     MemoryLogger,
     assert_unbiased,
     budget_instance,
@@ -27,6 +32,7 @@ from tests.solvers.learning import (
     three_tasks,
 )
 
+ONLINE_COMMIT = replace(COMMIT, track="online", observe="arrived")
 GROUP = {"advantage": "group", "shaped": False}
 
 
@@ -158,7 +164,9 @@ def test_it_learns_what_no_untrained_network_can(changes, tmp_path):
         save_seconds=60.0,
         **changes,
     )
-    policy = fit(learner, LEARNABLE, MemoryLogger(tmp_path), 9_000, COMMIT)
+    # all tasks are there from the start: what is observed is the same
+    setting = ONLINE_COMMIT if learner.critic == "clairvoyant" else COMMIT
+    policy = fit(learner, LEARNABLE, MemoryLogger(tmp_path), 9_000, setting)
     assert regret(policy.network) < 1e-3
 
 
@@ -170,6 +178,14 @@ def test_it_learns_what_no_untrained_network_can(changes, tmp_path):
         ({"shaped": True}, r"solver\.shaped: value True: .*set false"),
         ({"gamma": 0.9}, r"solver\.gamma: value 0\.9: .*set 1\.0"),
         ({"critic": "clairvoyant"}, r"solver\.critic: value clairvoyant: .*leave it out"),
+        (
+            {"critic": "clairvoyant", "advantage": "gae", "decoding": "beam"},
+            r"solver\.decoding: value 'beam': .*solver\.critic=clairvoyant does not train",
+        ),
+        (
+            {"critic": "clairvoyant", "advantage": "gae", "imitation": Imitation(teacher=SJF())},
+            r"solver\.critic: value clairvoyant: solver\.imitation trains",
+        ),
         ({"critic": "oracle"}, r"solver\.critic: value 'oracle': must be one of shared, clairv"),
         ({"decoding": "beam"}, r"solver\.decoding: value 'beam': .*set sample or multistart"),
     ],
@@ -185,11 +201,10 @@ def test_a_critic_that_knows_the_future_predicts_what_no_policy_can():
     instances = [
         Instance(duration, np.ones((2, 1, 1)), [[1]], [0], release=[0, 5]) for duration in durations
     ]
-    online = Setting(track="online", observe="arrived")
     errors = {}
     for critic in ("shared", "clairvoyant"):
         learner = small_learner(PPO, critic=critic, num_envs=32, steps=4, lr=1e-2, shaped=False)
-        trainer = learner.trainer(instances, online)
+        trainer = learner.trainer(instances, ONLINE)
         for _ in range(60):
             trainer.train_iteration()
         rollout = learner.collect(trainer)
@@ -205,7 +220,13 @@ def test_the_critic_is_not_kept_with_the_policy(tmp_path):
     kept = []
     for critic in ("shared", "clairvoyant"):
         learner = small_learner(PPO, critic=critic, steps=8)
-        policy = fit(learner, LEARNABLE, MemoryLogger(tmp_path), 256, COMMIT)
+        policy = fit(learner, LEARNABLE, MemoryLogger(tmp_path), 256, ONLINE_COMMIT)
         (tmp_path / "training.pt").unlink()
         kept.append(policy.network.state_dict().keys())
     assert kept[0] == kept[1]
+
+
+def test_a_critic_that_knows_what_the_policy_knows_is_refused(tmp_path):
+    learner = small_learner(PPO, critic="clairvoyant")
+    with pytest.raises(UserError, match=r"solver\.critic: .*\(track=online\); set shared"):
+        fit(learner, LEARNABLE, MemoryLogger(tmp_path), 256, COMMIT)

@@ -18,7 +18,8 @@ from bench.gpu import wheels
 from bench.gpu.__main__ import main
 from bench.gpu.parts import PARTS, RESULTS, commit, read_results
 
-# what stands on the machine, with what it requires; the rest comes as wheels
+# what is installed on the machine, with what it requires; the rest is carried as wheels. It may
+# hold more: what is not needed here cannot be missing there
 ON_THE_MACHINE = ("torch", "numba", "pandas", "pyarrow", "scipy", "h5py", "rich", "matplotlib")
 
 
@@ -39,7 +40,8 @@ def modules_that_the_machine_lacks() -> set[str]:
         module
         for module, packages in importlib.metadata.packages_distributions().items()
         if not there & {canonicalize_name(package) for package in packages}
-        and module not in ("bench", "conf", "datasets", "solvers", "tests", "numba_cuda")
+        and module not in ("bench", "conf", "datasets", "solvers", "tests")
+        and module != "numba_cuda"  # it is installed there, and not required by numba
     }
 
 
@@ -58,6 +60,7 @@ from bench import plugins
 import bench.gpu.__main__, bench.speed.ppo, bench.speed.simulator
 learner = plugins.load("solver", "ppo_greedy", device="cpu")
 data = plugins.load("dataset", "small", train="endless")
+import antlr4, filelock, hydra, omegaconf, ortools.sat.python.cp_model, pooch, psutil, yaml
 from bench.run.provenance import hardware
 assert hardware()["memory_gib"] > 0
 print(type(learner).__name__, data.endless)

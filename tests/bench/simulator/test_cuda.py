@@ -37,6 +37,7 @@ B = 8  # environments
 COMMIT = {"mode": "commit", "backfill": "easy"}
 CASES = {
     "fit": ({}, {}),
+    "online": ({"track": "online", "observe": "arrived"}, {"estimates": True}),
     "clairvoyant and shaped": ({"track": "schedule", "observe": "all"}, {"shaped": True}),
     "commit and backfill": (COMMIT, {"max_decisions": 12}),
     "outages and quotas": ({"objective": "tardiness"}, {"outages": True, "quotas": True}),
@@ -48,7 +49,7 @@ CASES = {
 }
 
 
-def instances(rng, sharing="time", outages=False, quotas=False, resources=2):
+def instances(rng, sharing="time", outages=False, quotas=False, resources=2, estimates=False):
     """Yield six instances of at most two resources on three agents of two types."""
     time = sharing == "time"
     capacity = [[4, 5], [6, 4], [4, 4]] if time else [[14, 15], [16, 14], [14, 14]]
@@ -63,8 +64,11 @@ def instances(rng, sharing="time", outages=False, quotas=False, resources=2):
             more.update(
                 tenant=rng.integers(0, 2, n), quota=np.array([[6, 7], [7, 6]])[:, :resources]
             )
+        duration = rng.integers(1, 12, (n, 2))
+        if estimates:
+            more.update(estimate=np.maximum(1, duration + rng.integers(-5, 6, (n, 2))))
         yield Instance(
-            duration=rng.integers(1, 12, (n, 2)),
+            duration=duration,
             demand=rng.integers(0, 4, (n, 2, 2))[..., :resources],
             capacity=np.array(capacity)[:, :resources],
             agent_type=[0, 1, 1],
@@ -76,7 +80,7 @@ def instances(rng, sharing="time", outages=False, quotas=False, resources=2):
 def pair(case):
     """Return a Simulator and a TensorSimulator on CUDA of the same environments."""
     setting, more = CASES[case]
-    names = ("sharing", "outages", "quotas", "resources")
+    names = ("sharing", "outages", "quotas", "resources", "estimates")
     kind = {name: more[name] for name in names if name in more}
     options = {name: value for name, value in more.items() if name not in kind}
     drawn = list(instances(np.random.default_rng(0), **kind))
@@ -154,11 +158,12 @@ def test_copied_environments_continue_like_their_originals():
         )
 
 
-@pytest.mark.parametrize("case", ["clairvoyant and shaped", "outages and quotas"])
+@pytest.mark.parametrize("case", ["online", "clairvoyant and shaped", "outages and quotas"])
 def test_features_of_networks_equal_those_of_the_cpu(case):
     rng = np.random.default_rng(3)
     simulator, tensors = pair(case)
     on_cpu = TensorSimulator(simulator.instances, simulator.setting, B)
+    hidden = 0
     for _ in range(6):
         actions = torch.from_numpy(random_actions(on_cpu.host(), rng))
         on_cpu.step(actions)
@@ -167,6 +172,8 @@ def test_features_of_networks_equal_those_of_the_cpu(case):
             views = from_simulator(on_cpu, clairvoyant), from_simulator(tensors, clairvoyant)
             for here, there in zip(*map(featurize, views), strict=True):
                 assert_close(there.cpu(), here, rtol=1e-5, atol=1e-5)
+        hidden += int((views[0].shown & ~from_simulator(on_cpu).shown).sum())
+    assert (hidden > 0) == (case == "online")
 
 
 @pytest.mark.parametrize("case", ["clairvoyant and shaped", "outages and quotas"])

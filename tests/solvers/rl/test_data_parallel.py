@@ -20,6 +20,7 @@ from solvers.rl.data_parallel import RemoteDataset, WorkerProcesses, serve_insta
 from solvers.rl.process_group import Exchange, ProcessGroup
 from tests.solvers.learning import (
     ON_POLICY,
+    ONLINE,
     FixedDataset,
     MemoryLogger,
     interrupt_after,
@@ -52,7 +53,8 @@ def fit(monkeypatch):
 
     def train(one, logger, data=DATA) -> NetworkPolicy:
         budget = Budget(decisions=16 * 8 * ITERATIONS, threads=2)
-        return one.fit(data, Setting(), budget, np.random.default_rng(0), logger)
+        setting = ONLINE if getattr(one, "critic", "shared") == "clairvoyant" else Setting()
+        return one.fit(data, setting, budget, np.random.default_rng(0), logger)
 
     return train
 
@@ -61,12 +63,14 @@ def fit(monkeypatch):
 def test_all_processes_have_the_same_weights_and_different_episodes(name):
     share = learner(name).share(2)
     instances = list(DATA.instances("train"))
-    trainer = share.trainer(instances, Setting())
-    with WorkerProcesses(trainer, share, 2, instances, Setting()) as others:
+    setting = ONLINE if name == "ppo_critic" else Setting()
+    steps = share.steps if name in ("ppo", "ppo_critic", "a2c") else 0
+    trainer = share.trainer(instances, setting)
+    with WorkerProcesses(trainer, share, 2, instances, setting) as others:
         decisions = 0
         for _ in range(3):
             values = trainer.train_iteration()
-            decisions += share.num_envs * (share.steps if name in ("ppo", "a2c") else 0) * 2
+            decisions += share.num_envs * steps * 2
         (state,) = others.states()
     assert torch.equal(state["weights"], trainer.weights.flat.data)
     assert state["return_std"] == trainer.return_std
