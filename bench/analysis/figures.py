@@ -34,6 +34,7 @@ OUTAGE_STYLE: dict[str, Any] = {"facecolor": "#DDDDDD", "edgecolor": "#666666", 
 NUMBERED_WIDTH = 0.012  # smallest width, as a fraction of the axis, of a bar with a number on it
 NUMBERED_TASKS = 100  # largest number of tasks at which bars have numbers
 LEGEND_WIDTH = 40  # characters of a line in the legend of learning curves
+SEEDS_OF_A_BAND = 3  # of two seeds the interval is as wide as the picture
 MANY_POINTS = 60  # a learning curve with more points is pale, below its running mean
 
 Floats = NDArray[np.float64]
@@ -127,7 +128,9 @@ class CostCurve(NamedTuple):
 
 
 def learning_costs(problems: Mapping[str, Sequence[CostCurve]], path: str | Path) -> None:
-    """Draw for each problem its curves over decisions and over CPU seconds, with intervals.
+    """Draw for each problem its curves over decisions and over CPU seconds.
+
+    Intervals are drawn from SEEDS_OF_A_BAND seeds on.
 
     Parameters
     ----------
@@ -148,6 +151,8 @@ def learning_costs(problems: Mapping[str, Sequence[CostCurve]], path: str | Path
                 seeds = textwrap.fill(seeds, LEGEND_WIDTH)
                 for axes, cost in zip(row, (curve.decisions, curve.seconds), strict=True):
                     axes.plot(cost, curve.mean, label=seeds, **style)
+                    if curve.seeds < SEEDS_OF_A_BAND:
+                        continue
                     axes.fill_between(
                         cost, curve.low, curve.high, color=style["color"], alpha=0.2, lw=0
                     )
