@@ -24,11 +24,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from bench.contracts import Budget, Dataset, Policy, Solver, TrainingLogger
 from bench.errors import UserError
 from bench.setting import Setting
 from solvers.networks.base import Network
@@ -90,27 +88,14 @@ class PPO(NetworkLearner):
                 )
         check_decoding_without_critic(self.decoding, "solver.advantage=group")
 
-    def fit(
-        self,
-        data: Dataset,
-        setting: Setting,
-        budget: Budget,
-        rng: np.random.Generator,
-        logger: TrainingLogger,
-    ) -> Policy | Solver:
-        """Train as every `NetworkLearner`.
-
-        Raises
-        ------
-        UserError
-            Also for `critic=clairvoyant` where the policy observes all that its critic does.
-        """
+    def check_setting(self, setting: Setting) -> None:
+        """Also raise UserError where the policy observes all that a clairvoyant critic does."""
+        super().check_setting(setting)
         if self.critic == "clairvoyant" and setting.observe == "all":
             raise UserError(
                 "solver.critic: value clairvoyant: is for decisions that do not know the future "
                 "(track=online); set shared"
             )
-        return super().fit(data, setting, budget, rng, logger)
 
     def new_critic(self, network: Network) -> Network | None:
         """Return a new network of the same shape for `critic=clairvoyant`; None for `shared`."""

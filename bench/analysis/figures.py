@@ -151,11 +151,10 @@ def learning_costs(problems: Mapping[str, Sequence[CostCurve]], path: str | Path
                 seeds = textwrap.fill(seeds, LEGEND_WIDTH)
                 for axes, cost in zip(row, (curve.decisions, curve.seconds), strict=True):
                     axes.plot(cost, curve.mean, label=seeds, **style)
-                    if curve.seeds < SEEDS_OF_A_BAND:
-                        continue
-                    axes.fill_between(
-                        cost, curve.low, curve.high, color=style["color"], alpha=0.2, lw=0
-                    )
+                    if curve.seeds >= SEEDS_OF_A_BAND:
+                        axes.fill_between(
+                            cost, curve.low, curve.high, color=style["color"], alpha=0.2, lw=0
+                        )
             row[0].set_title(title, loc="left", fontsize=9)
             row[1].legend(frameon=False, fontsize=8)
             for axes, unit in zip(row, ("decisions", "CPU (GPU) seconds"), strict=True):

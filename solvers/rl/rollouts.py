@@ -161,12 +161,12 @@ class RolloutCollector:
         """Return the network's output for the current decisions of all environments."""
         features = self.network.featurize(from_simulator(self.simulator))
         logits, value = self.network(features)
-        if self.critic is None:
-            unit = value_unit(self.simulator, features)
-            return PolicyOutput(features, logits, value * unit, unit)
-        future = self.critic.featurize(from_simulator(self.simulator, clairvoyant=True))
-        unit = value_unit(self.simulator, future)
-        return PolicyOutput(features, logits, self.critic(future)[1] * unit, unit, future)
+        future = None
+        if self.critic is not None:
+            future = self.critic.featurize(from_simulator(self.simulator, clairvoyant=True))
+            _, value = self.critic(future)
+        unit = value_unit(self.simulator, features if future is None else future)
+        return PolicyOutput(features, logits, value * unit, unit, future)
 
     @torch.no_grad()
     def collect(self, steps: int) -> Rollout:

@@ -141,6 +141,14 @@ class NetworkLearner(Learner):
         lr = torch.tensor(self.lr, device="cuda")
         return torch.optim.Adam(parameters, lr=lr, eps=1e-5, fused=True, capturable=True)
 
+    def check_setting(self, setting: Setting) -> None:
+        """Raise UserError for options that mean nothing under the setting of a run."""
+        if self.decoding == LOOKAHEAD and (setting.observe == "all" or setting.track == "assign"):
+            raise UserError(
+                "solver.decoding: value lookahead: is for decisions that do not know the future "
+                "(track=online); set sample"
+            )
+
     def new_critic(self, network: Network) -> Network | None:
         """Return a critic that is trained beside the network; None: the network predicts."""
         return None
@@ -173,11 +181,7 @@ class NetworkLearner(Learner):
         An interrupted run resumes from its last checkpoint in `logger.folder`, on the CPU to the
         same network. Where the future is known, the result plans with the policy (`decoding`).
         """
-        if self.decoding == LOOKAHEAD and (setting.observe == "all" or setting.track == "assign"):
-            raise UserError(
-                "solver.decoding: value lookahead: is for decisions that do not know the future "
-                "(track=online); set sample"
-            )
+        self.check_setting(setting)
         torch.set_num_threads(1)  # processes use further cores
         device = choose_device(self.device)
         if self.checkpoint is not None:

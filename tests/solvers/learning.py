@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -175,7 +176,6 @@ def small_learner(kind: type[NetworkLearner], **changes: Any) -> Any:
 
 
 ONLINE = Setting(track="online", observe="arrived")
-
 ON_POLICY: Mapping[str, dict[str, Any]] = {  # name -> class and settings
     "ppo": {"kind": PPO, "steps": 8, "minibatch": 64},
     "ppo_group": {"kind": PPO, "advantage": "group", "group": 4, "shaped": False, "minibatch": 64},
@@ -186,9 +186,19 @@ ON_POLICY: Mapping[str, dict[str, Any]] = {  # name -> class and settings
 }
 
 
+ONE_BY_DEFAULT = [  # of tests that take seconds with each
+    name if name == "ppo" else pytest.param(name, marks=pytest.mark.slow) for name in ON_POLICY
+]
+
+
 def on_policy_learner(name: str, **changes: Any) -> Any:
     """Return one of `ON_POLICY`, changed, for small instances."""
     return small_learner(**{**ON_POLICY[name], **changes})
+
+
+def setting_of(learner: Any) -> Setting:
+    """Return the setting that a learner is for: a clairvoyant critic needs a hidden future."""
+    return ONLINE if getattr(learner, "critic", "shared") == "clairvoyant" else Setting()
 
 
 def fit(
@@ -200,10 +210,9 @@ def fit(
     seed: int = 0,
 ) -> Any:
     """Return the policy that the learner makes of `data`, without a setting in its track."""
-    of_track = ONLINE if getattr(learner, "critic", "shared") == "clairvoyant" else Setting()
     return learner.fit(
         data,
-        setting or of_track,
+        setting or setting_of(learner),
         Budget(decisions=decisions, threads=1),
         np.random.default_rng(seed),
         logger,

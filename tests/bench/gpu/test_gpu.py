@@ -1,5 +1,6 @@
 """The prepared GPU run: what comes home is checked, and a rehearsal on the CPU leaves all of it."""
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -23,6 +24,7 @@ from bench.gpu.parts import PARTS, RESULTS, commit, read_results
 ON_THE_MACHINE = ("torch", "numba", "pandas", "pyarrow", "scipy", "h5py", "rich", "matplotlib")
 
 
+@functools.cache
 def modules_that_the_machine_lacks() -> set[str]:
     """Return the top-level modules that are installed here, but not there."""
     required, there = [*ON_THE_MACHINE], {canonicalize_name(name) for name in wheels.PACKAGES}
@@ -45,7 +47,9 @@ def modules_that_the_machine_lacks() -> set[str]:
     }
 
 
-BLOCKED = f"""
+def blocked() -> str:
+    """Return a program that lets no module be imported that the machine lacks."""
+    return f"""
 import sys
 
 class Blocked:
@@ -55,6 +59,8 @@ class Blocked:
 
 sys.meta_path.insert(0, Blocked())
 """
+
+
 NEEDED = """
 from bench import plugins
 import bench.gpu.__main__, bench.speed.ppo, bench.speed.simulator
@@ -185,7 +191,7 @@ def test_bad_input_is_one_line(
 
 def test_what_the_machine_lacks_is_not_needed() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", BLOCKED + NEEDED], capture_output=True, text=True, check=False
+        [sys.executable, "-c", blocked() + NEEDED], capture_output=True, text=True, check=False
     )
     assert done.stdout.split() == ["PPO", "True"], done.stderr
     assert {"mlflow", "d3rlpy", "google"} <= modules_that_the_machine_lacks()
@@ -205,7 +211,7 @@ def test_wheels_are_of_the_versions_in_use(tmp_path: Path, monkeypatch: pytest.M
 def test_a_rehearsal_on_the_cpu_leaves_everything_and_is_resumed(tmp_path: Path) -> None:
     def rehearse(out: Path, *more: str) -> dict[str, Any]:
         command = ["--device", "cpu", "--minutes", "6", "--out", str(out), *more]
-        program = f"{BLOCKED}\nfrom bench.gpu.__main__ import main\nsys.exit(main({command!r}))"
+        program = f"{blocked()}\nfrom bench.gpu.__main__ import main\nsys.exit(main({command!r}))"
         subprocess.run([sys.executable, "-c", program], check=True)
         return read_results(out)["parts"]  # type: ignore[no-any-return]
 

@@ -13,12 +13,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from bench.setting import Setting
 from bench.simulator import tensors
 from solvers.networks import features, graph
 from solvers.ppo import PPO
 from solvers.rl.cuda_graphs import WARM_UPS, GraphedCall
-from tests.solvers.learning import ONLINE, FixedDataset, random_instance, small_learner
+from tests.solvers.learning import FixedDataset, random_instance, setting_of, small_learner
 
 READS = {"aten._local_scalar_dense", "aten.nonzero", "aten.is_nonzero", "aten.equal"}
 
@@ -97,8 +96,7 @@ def trained(recorder: CpuRecorder | None, iterations: int, **changes: Any) -> An
         PPO, steps=6, minibatch=32, epochs=2, max_kl=1e9, entropy=0.05, **changes
     )
     instances = list(FixedDataset(random_instance, 8).instances("train"))
-    setting = ONLINE if learner.critic == "clairvoyant" else Setting()
-    trainer = learner.trainer(instances, setting, decisions=16 * 6 * 20)
+    trainer = learner.trainer(instances, setting_of(learner), decisions=16 * 6 * 20)
     # on a GPU the learner makes this one: the rate is a tensor, so that a recorded step reads it
     weights, lr = [trainer.weights.flat], torch.tensor(learner.lr)
     trainer.optimizer = torch.optim.Adam(weights, lr=lr, eps=1e-5, fused=True)

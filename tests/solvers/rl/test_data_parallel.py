@@ -19,22 +19,19 @@ from solvers.rl import training
 from solvers.rl.data_parallel import RemoteDataset, WorkerProcesses, serve_instances
 from solvers.rl.process_group import Exchange, ProcessGroup
 from tests.solvers.learning import (
-    ON_POLICY,
-    ONLINE,
+    ONE_BY_DEFAULT,
     FixedDataset,
     MemoryLogger,
     interrupt_after,
     random_instance,
     same_weights,
+    setting_of,
     small_learner,
 )
 from tests.solvers.learning import (
     on_policy_learner as learner,
 )
 
-ONE_BY_DEFAULT = [  # a process takes seconds to start
-    name if name == "ppo" else pytest.param(name, marks=pytest.mark.slow) for name in ON_POLICY
-]
 DATA = FixedDataset(random_instance, 8)
 ITERATIONS = 4
 
@@ -53,8 +50,7 @@ def fit(monkeypatch):
 
     def train(one, logger, data=DATA) -> NetworkPolicy:
         budget = Budget(decisions=16 * 8 * ITERATIONS, threads=2)
-        setting = ONLINE if getattr(one, "critic", "shared") == "clairvoyant" else Setting()
-        return one.fit(data, setting, budget, np.random.default_rng(0), logger)
+        return one.fit(data, setting_of(one), budget, np.random.default_rng(0), logger)
 
     return train
 
@@ -63,7 +59,7 @@ def fit(monkeypatch):
 def test_all_processes_have_the_same_weights_and_different_episodes(name):
     share = learner(name).share(2)
     instances = list(DATA.instances("train"))
-    setting = ONLINE if name == "ppo_critic" else Setting()
+    setting = setting_of(share)
     steps = share.steps if name in ("ppo", "ppo_critic", "a2c") else 0
     trainer = share.trainer(instances, setting)
     with WorkerProcesses(trainer, share, 2, instances, setting) as others:

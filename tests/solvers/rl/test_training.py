@@ -19,10 +19,10 @@ from solvers.networks.pairwise import PairwiseNetwork
 from solvers.networks.policy import NetworkPolicy, load_policy
 from solvers.ppo import PPO
 from solvers.rl import checkpointed_trainer
-from tests.configured import slow
 from tests.solvers.learning import (
     CPU,
     ON_POLICY,
+    ONE_BY_DEFAULT,
     FixedDataset,
     MemoryLogger,
     fit,
@@ -78,7 +78,7 @@ class EndlessDataset(FixedDataset):
         return random_instance(np.random.default_rng([0, index]))
 
 
-@pytest.mark.parametrize("name", slow(ON_POLICY, *(ON_POLICY.keys() - {"ppo"})))
+@pytest.mark.parametrize("name", ONE_BY_DEFAULT)
 def test_an_interrupted_training_meets_the_same_endless_instances(name, folders):
     budget = 16 * 8 * 6
     changes = {"episodes_per_instance": 0.5}
