@@ -32,6 +32,7 @@ from bench.instance import Instance, read_json
 from bench.json_content import one_row_a_line
 from bench.paths import output_file
 from bench.programs import ArgumentParser, program
+from bench.row_labels import label
 from bench.run.recompute import FILES, recompute_schedules
 from bench.run.record_schema import valid_claims
 from bench.run.run_folder import CONFIG, HISTORY, RECORD, RunFolder
@@ -259,16 +260,6 @@ def curves(data: Mapping[str, Any]) -> dict[str, list[figures.CostCurve]]:
             name += f" on {gpu}"
         found.setdefault(title, []).append(curve(members, name, known))
     return found
-
-
-def label(solver: str, options: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> str:
-    """Return the solver's name, with the options in which its groups on a problem differ."""
-    differing = [
-        f"{name.rpartition('.')[2]}={options.get(name)}"
-        for name in sorted({name for one in rivals for name in one})
-        if len({str(one.get(name)) for one in rivals}) > 1
-    ]
-    return " ".join([solver, *differing])
 
 
 def curve(

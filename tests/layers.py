@@ -17,7 +17,7 @@ LAYERS = (  # parts of bench, lowest first; a part imports its own layer and tho
     {
         *("compiled", "errors", "files", "generators", "instance", "json_content", "limits"),
         *("observation", "paths", "programs"),
-        *("renamed", "rounding", "schedule", "setting", "ticks"),
+        *("renamed", "rounding", "row_labels", "schedule", "setting", "ticks"),
     },
     {"simulator", "verify", "metrics", "workload", "left_shift"},
     {

@@ -17,9 +17,11 @@ from bench.instance import read_json
 from bench.references import shipped_file
 from bench.references.stored_gaps import shipped_gaps
 from bench.renamed import SOLVERS, current_plugin, current_setting
+from bench.row_labels import label
 from bench.run.record import PROBLEM_FIELDS, selection
 from bench.run.run_folder import CONFIG, RECORD, TABLE
 from bench.settings_hash import settings_hash
+from bench.tracking.values import flatten
 
 PROBLEM = (*PROBLEM_FIELDS, "observe")  # runs that differ in one of these have separate sections
 CONFIGURATION = (*PROBLEM, "solver", "seed", "logs/name", "settings")
@@ -46,6 +48,7 @@ def _read_run(path: Path) -> RunFacts:
         key: record[key] for key in record if key in KEPT_FIELDS or key.startswith(KEPT_PREFIXES)
     }
     run["settings"] = settings_of(config)
+    run["options"] = flatten(_settings(config))
     run["finished"] = path.stat().st_mtime
     run |= {"instances": [], "objectives": []}
     if record["status"] == "finished":
@@ -87,12 +90,18 @@ def under_current_names(record: Mapping[str, Any]) -> RunFacts:
 def settings_of(config: Mapping[str, Any]) -> str:
     """Return a short hash of the settings of a run's solver and budget, without log and dataset."""
 
+    return settings_hash(list(_settings(config).values()), 8)
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run's solver, without its log, and its budget."""
+
     def without_logs_key(value: Any) -> Any:
         if not isinstance(value, dict):
             return value
         return {key: without_logs_key(inner) for key, inner in value.items() if key != "logs"}
 
-    return settings_hash([without_logs_key(config.get("solver")), config.get("budget")], 8)
+    return {"solver": without_logs_key(config.get("solver")), "budget": config.get("budget")}
 
 
 def _name_of_log(config: Mapping[str, Any]) -> str | None:
@@ -167,14 +176,17 @@ def without_logs(runs: Iterable[RunFacts]) -> list[RunFacts]:
 def add_labels(runs: Sequence[RunFacts]) -> list[RunFacts]:
     """Return copies of the runs of one problem with the names of their row and column.
 
-    Added keys: `label`, the solver, marked where its policy was selected by true return, and with
-    the hash of its settings where it ran with several; `grade`, the kind of its log (mixed of
+    Added keys: `label`, the solver, marked where its policy was selected by true return, and where
+    it ran with several settings with the options that differ, or with the hash of its settings if
+    the runs were stored by a version that kept no options; `grade`, the kind of its log (mixed of
     cluster-small-mixed-v0); `log`, the grade where a single log has it, else the name of the log,
     with the hash of its content where it was recorded several times (the held-out instances of
     these recordings differ).
     """
     by_solver = group_by(runs, "solver")
-    several = {solver for (solver,), own in by_solver.items() if len(group_by(own, "settings")) > 1}
+    several = {
+        solver: own for (solver,), own in by_solver.items() if len(group_by(own, "settings")) > 1
+    }
     by_log = group_by((run for run in runs if "logs/name" in run), "logs/name")
     recordings = {
         name: {run["logs/hash"] for run in own if "logs/hash" in run}
@@ -183,9 +195,7 @@ def add_labels(runs: Sequence[RunFacts]) -> list[RunFacts]:
     grades = [_grade(name) for name in recordings]
     labelled = []
     for run in runs:
-        marks = ["(oracle)"] if selection(run) == "oracle" else []
-        marks += [f"#{run.get('settings')}"] if run["solver"] in several else []
-        labels = {"label": " ".join([run["solver"], *marks])}
+        labels = {"label": _label(run, several.get(run["solver"], []))}
         if name := run.get("logs/name"):
             shown = name if grades.count(_grade(name)) > 1 else _grade(name)
             is_marked = len(recordings[name]) > 1 and "logs/hash" in run
@@ -193,6 +203,14 @@ def add_labels(runs: Sequence[RunFacts]) -> list[RunFacts]:
             labels |= {"grade": _grade(name), "log": f"{shown}{mark}"}
         labelled.append({**run, **labels})
     return labelled
+
+
+def _label(run: RunFacts, rivals: Sequence[RunFacts]) -> str:
+    """Return the name of a run's solver, told apart from `rivals`, its runs with other settings."""
+    name = f"{run['solver']} (oracle)" if selection(run) == "oracle" else str(run["solver"])
+    if not all("options" in one for one in rivals):
+        return f"{name} #{run.get('settings')}"
+    return label(name, run.get("options", {}), [one["options"] for one in rivals])
 
 
 def _grade(name: str) -> str:

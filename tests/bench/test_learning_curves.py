@@ -12,7 +12,8 @@ from bench import __main__ as cli
 from bench import learning_curves
 from bench.errors import UserError
 from bench.instance import read_json, write_json
-from bench.learning_curves import best_so_far, cost_unit, curve, curves, label, main, merged
+from bench.learning_curves import best_so_far, cost_unit, curve, curves, main, merged
+from bench.row_labels import label
 from bench.setting import Setting
 from bench.simulator import Simulator
 from tests.bench.stored_runs import PROBLEMS, honest

@@ -122,6 +122,17 @@ def test_policies_selected_by_true_return_are_marked():
     assert labels == ["bc (oracle)", "ppo_offline (oracle)", "dqn"]
 
 
+def test_labels_name_the_options_in_which_the_settings_of_a_solver_differ():
+    def with_alpha(alpha):
+        options = {"solver.alpha": alpha, "solver.steps": 2000}
+        return sample_run("cql", settings=str(alpha), options=options)
+
+    runs = [with_alpha(0.1), with_alpha(1.0), sample_run("bc", options={"solver.alpha": 9})]
+    assert [run["label"] for run in add_labels(runs)] == ["cql alpha=0.1", "cql alpha=1.0", "bc"]
+    former = [runs[0], sample_run("cql", settings="5e1f")]
+    assert [run["label"] for run in add_labels(former)] == ["cql #0.1", "cql #5e1f"]
+
+
 def test_settings_differ_by_solver_and_budget_and_not_by_log():
     config = {
         "solver": {"_target_": "solvers.ppo.PPO", "alpha": 1.0, "logs": {"name": "a"}},
