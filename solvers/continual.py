@@ -118,12 +118,11 @@ class ContinualPPO(PPO):
                 f"solver.decoding: value {self.decoding!r}: a policy that adapts online decides "
                 "step by step; set greedy"
             )
-        for name, needed in (("advantage", "gae"), ("critic", "shared")):
-            if (value := getattr(self, name)) != needed:
-                raise UserError(
-                    f"solver.{name}: value {value!r}: online adaptation needs the critic of the "
-                    f"policy's own network, which is not trained with it; set {needed}"
-                )
+
+    @property
+    def critic_is_used_by(self) -> str:
+        """Online adaptation: its advantages."""
+        return "ppo_continual"
 
     def fit(
         self,

@@ -34,7 +34,7 @@ from solvers.networks.features import Features
 from solvers.rl.advantages import group_advantages
 from solvers.rl.cuda_graphs import GraphedCall
 from solvers.rl.rollouts import Rollout, log_probability_and_entropy
-from solvers.rl.settings import check_choice, check_decoding_without_critic, check_group
+from solvers.rl.settings import check_choice, check_group
 from solvers.rl.trainer import Trainer
 from solvers.rl.training import NetworkLearner
 
@@ -65,13 +65,11 @@ class PPO(NetworkLearner):
         super().__post_init__()
         check_choice("solver.advantage", self.advantage, ADVANTAGES)
         check_choice("solver.critic", self.critic, CRITICS)
-        if self.critic == "clairvoyant":
-            check_decoding_without_critic(self.decoding, "solver.critic=clairvoyant")
-            if self.imitation is not None:
-                raise UserError(
-                    "solver.critic: value clairvoyant: solver.imitation trains the critic of the "
-                    "policy's own network; set shared"
-                )
+        if self.critic == "clairvoyant" and self.imitation is not None:
+            raise UserError(
+                "solver.critic: value clairvoyant: solver.imitation trains the critic of the "
+                "policy's own network; set shared"
+            )
         if self.advantage == "gae":
             return
         if self.critic != "shared":
@@ -86,7 +84,13 @@ class PPO(NetworkLearner):
                     f"solver.{name}: value {value}: solver.advantage=group compares rewards that "
                     f"are paid as time passes, of whole episodes; set {str(needed).lower()}"
                 )
-        check_decoding_without_critic(self.decoding, "solver.advantage=group")
+
+    @property
+    def critic_is_left_out_by(self) -> str | None:
+        """Advantages by groups, which need none, or a critic in a network of its own."""
+        if self.advantage == "group":
+            return "solver.advantage=group"
+        return "solver.critic=clairvoyant" if self.critic == "clairvoyant" else None
 
     def check_setting(self, setting: Setting) -> None:
         """Also raise UserError where the policy observes all that a clairvoyant critic does."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench.errors import UserError
 from solvers.rl.rollouts import Rollout
-from solvers.rl.settings import check_decoding_without_critic, check_group
+from solvers.rl.settings import check_group
 from solvers.rl.trainer import Trainer
 from solvers.rl.training import NetworkLearner
 from solvers.rl.weighted_likelihood import step_along
@@ -40,7 +40,11 @@ class Reinforce(NetworkLearner):
                 f"solver.gamma: value {self.gamma}: must be 1, because reinforce weighs whole "
                 "episodes by their returns"
             )
-        check_decoding_without_critic(self.decoding, "reinforce")
+
+    @property
+    def critic_is_left_out_by(self) -> str:
+        """The algorithm itself."""
+        return "reinforce"
 
     def share(self, processes: int) -> Self | None:
         """Return the settings of one of several processes: whole groups."""

@@ -32,7 +32,7 @@ from solvers.networks.base import Network
 from solvers.rl.imitation import Demonstration, cloning_loss
 from solvers.rl.labels import LabelMemory, improved
 from solvers.rl.rollouts import Rollout, play_to_the_end, sample
-from solvers.rl.settings import check_choice, check_decoding_without_critic, check_group
+from solvers.rl.settings import check_choice, check_group
 from solvers.rl.trainer import Trainer
 from solvers.rl.training import NetworkLearner
 from solvers.rl.weighted_likelihood import step_along
@@ -84,8 +84,11 @@ class SelfLabelling(NetworkLearner):
                 f"solver.completions: value {self.completions}: local search completes the "
                 "schedules; set solver.moves_per_task above 0"
             )
-        if self.loss == "preference":
-            check_decoding_without_critic(self.decoding, "solver.loss=preference")
+
+    @property
+    def critic_is_left_out_by(self) -> str | None:
+        """The preference loss; the other one also fits the returns of the labels."""
+        return "solver.loss=preference" if self.loss == "preference" else None
 
     def share(self, processes: int) -> Self | None:
         """Return the settings of one of several processes: whole groups, and whole replays."""

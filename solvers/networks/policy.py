@@ -63,6 +63,9 @@ class NetworkPolicy(Policy):
         Where the network computes.
     shaped
         Whether its critic predicts shaped rewards, which are paid at assignment.
+    predicts_returns
+        Whether its training trained the network's values, which beam search and online adaptation
+        need; files of earlier versions, which do not say so, count as trained.
     training
         What its training cost: facts as a run records them, such as `learning/cpu_seconds`; empty
         where that is unknown.
@@ -77,12 +80,14 @@ class NetworkPolicy(Policy):
         device: torch.device,
         shaped: bool = True,
         training: Mapping[str, Any] | None = None,
+        predicts_returns: bool = True,
     ) -> None:
         self.network = network.eval()
         self.window = window
         self.device = device
         self.shaped = shaped
         self.training = dict(training or {})
+        self.predicts_returns = predicts_returns
 
     def reset(self) -> None:
         """Begin an episode: a network with a memory clears the last one."""
@@ -111,6 +116,7 @@ class NetworkPolicy(Policy):
             "shape": {"kind": self.network.kind, **self.network.shape},
             "window": self.window,
             "shaped": self.shaped,
+            "predicts_returns": self.predicts_returns,
             "training": self.training,
             "network": self.network.state_dict(),
         }
@@ -153,8 +159,14 @@ def load_policy(path: str | Path, device: torch.device) -> NetworkPolicy:
         shape = {FORMER_SHAPE_KEYS.get(key, key): value for key, value in state["shape"].items()}
         network = network_kinds()[shape.pop("kind")](**shape).to(device)
         network.load_state_dict(state["network"])
-        shaped = state.get("shaped", True)
-        return NetworkPolicy(network, state["window"], device, shaped, state.get("training"))
+        return NetworkPolicy(
+            network,
+            state["window"],
+            device,
+            state.get("shaped", True),
+            state.get("training"),
+            state.get("predicts_returns", True),
+        )
     except FileNotFoundError:
         raise UserError(
             f"checkpoint: {path} does not exist; give the policy.pt of a finished run's folder"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -68,6 +69,8 @@ class OfflineLearner(Learner):
     fqe_steps: int = 1000
     threads: int = 1
 
+    predicts_returns: ClassVar[bool] = True  # the network that decides has a critic's values
+
     def __post_init__(self) -> None:
         choose_device(self.device)
         check_settings(self, "solver", RANGES)
@@ -122,7 +125,9 @@ class OfflineLearner(Learner):
         facts = training.report()
         logger.summary(facts)
         cost = {name: value for name, value in facts.items() if name.startswith("learning/")}
-        policy = NetworkPolicy(network, self.window, device, training=cost)
+        policy = NetworkPolicy(
+            network, self.window, device, training=cost, predicts_returns=self.predicts_returns
+        )
         policy.save(logger.folder / "policy.pt")
         return policy
 

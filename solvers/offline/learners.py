@@ -61,7 +61,9 @@ class _D3rlpyLearner(OfflineLearner):
 
 
 class _PolicyLearner(_D3rlpyLearner):
-    """A learner whose policy is a network of its own."""
+    """A learner whose policy is a network of its own, whose values nothing trains."""
+
+    predicts_returns = False
 
     def extract_network(self, algorithm: Any, buffer: OfflineBuffer) -> Network:
         """Return a copy of the policy's network."""
@@ -279,6 +281,8 @@ class DecisionTransformer(_D3rlpyLearner):
     heads: int = 4
     context: int = 8
     target_return_quantile: float = 0.8
+
+    predicts_returns = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

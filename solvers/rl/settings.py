@@ -43,18 +43,6 @@ def check_choice(where: str, value: str, choices: Iterable[str]) -> None:
         raise UserError(f"{where}: value {value!r}: must be one of {', '.join(known)}")
 
 
-def check_decoding_without_critic(decoding: str, trained_by: str) -> None:
-    """Raise UserError where the decoding needs what `trained_by` does not train.
-
-    That is the critic of the policy's own network.
-    """
-    if decoding == "beam":
-        raise UserError(
-            "solver.decoding: value 'beam': needs the critic of the policy's own network, which "
-            f"{trained_by} does not train; set sample or multistart"
-        )
-
-
 def check_group(group: int, num_envs: int) -> None:
     """Check the number of episodes of one instance that are compared with one another.
 

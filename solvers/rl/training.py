@@ -104,6 +104,11 @@ class NetworkLearner(Learner):
                 f"solver.cuda_graphs: value true: not for solver.network={self.network}; set false"
             )
         check_choice("solver.network", self.network, trainable_kinds())
+        if self.critic_is_used_by and self.critic_is_left_out_by:
+            raise UserError(
+                f"{self.critic_is_used_by}: needs the critic of the policy's own network, which "
+                f"{self.critic_is_left_out_by} does not train; leave one of them out"
+            )
 
     def record_episodes(self, recorder: EpisodeRecorder) -> None:
         """Record all episodes that the training plays (by `RolloutCollector.collect`)."""
@@ -133,6 +138,16 @@ class NetworkLearner(Learner):
         return replace(self, num_envs=self.num_envs // processes)
 
     # -- what a learner defines --------------------------------------------------------------------
+
+    @property
+    def critic_is_left_out_by(self) -> str | None:
+        """What in the settings leaves the values of the policy's own network untrained, if any."""
+        return None
+
+    @property
+    def critic_is_used_by(self) -> str | None:
+        """What in the settings uses these values after the training, if anything."""
+        return "solver.decoding=beam" if self.decoding == "beam" else None
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return a new optimizer of `parameters`; `fused` updates all of them in one call."""
@@ -186,6 +201,12 @@ class NetworkLearner(Learner):
         device = choose_device(self.device)
         if self.checkpoint is not None:
             policy = deployed_policy(self.checkpoint, device, logger)
+            if self.critic_is_used_by and not policy.predicts_returns:
+                raise UserError(
+                    f"solver.checkpoint: value {self.checkpoint}: its training trained no critic "
+                    f"in the policy's own network, which {self.critic_is_used_by} needs; give a "
+                    "policy of ppo"
+                )
         else:
             policy = self.train(data, setting, budget, rng, logger, device)
         if self.decoding == LOOKAHEAD:
@@ -224,7 +245,8 @@ class NetworkLearner(Learner):
         trainer.network.load_state_dict(trainer.best_weights)
         shaped = bool(trainer.collector.simulator.tables.shaped)
         network = copy.deepcopy(trainer.network)  # its weights are no views of one tensor
-        policy = NetworkPolicy(network, self.window, device, shaped, facts)
+        predicts_returns = self.critic_is_left_out_by is None
+        policy = NetworkPolicy(network, self.window, device, shaped, facts, predicts_returns)
         policy.save(logger.folder / "policy.pt")
         return policy
 

@@ -381,15 +381,22 @@ def test_it_trains_like_ppo_and_its_policy_file_is_loaded(tmp_path: Path):
     assert play(trained, stream()).schedule.to_dict() == play(loaded, stream()).schedule.to_dict()
 
 
+def test_a_policy_without_a_trained_critic_is_refused(tmp_path: Path):
+    for name in ("small-online", "medium-online", "medium"):
+        learner = ContinualPPO(device="cpu", decoding="greedy", checkpoint=f"pretrained/{name}")
+        with pytest.raises(UserError, match=r"checkpoint: .*no critic .* ppo_continual needs"):
+            fit(learner, FixedDataset(random_instance, 2), MemoryLogger(tmp_path), 10, ONLINE)
+
+
 def test_settings_that_mean_nothing_are_errors_that_say_so(tmp_path: Path):
     data = FixedDataset(budget_instance, 2)
     with pytest.raises(UserError, match=r"track: value 'assign': .*use ppo"):
         fit(small_learner(ContinualPPO), data, MemoryLogger(tmp_path), 10, Setting(track="assign"))
     with pytest.raises(UserError, match=r"decoding: value 'sample': .*set greedy"):
         ContinualPPO(device="cpu", decoding="sample")
-    with pytest.raises(UserError, match=r"advantage: value 'group': online adaptation needs"):
+    with pytest.raises(UserError, match=r"ppo_continual: .*advantage=group does not train"):
         ContinualPPO(device="cpu", decoding="greedy", advantage="group", shaped=False)
-    with pytest.raises(UserError, match=r"critic: value 'clairvoyant': online adaptation needs"):
+    with pytest.raises(UserError, match=r"ppo_continual: .*critic=clairvoyant does not train"):
         ContinualPPO(device="cpu", decoding="greedy", critic="clairvoyant")
     with pytest.raises(UserError, match="interval: value 0: must be at least 1"):
         Adaptation(interval=0)

@@ -10,6 +10,7 @@ from bench.errors import UserError
 from bench.instance import Instance
 from bench.setting import Setting
 from bench.simulator.tensors import TensorSimulator
+from solvers.networks.policy import load_policy
 from solvers.ppo import PPO, clipped_gain, normalised
 from solvers.rl.advantages import gae, group_advantages
 from solvers.rl.imitation import Imitation
@@ -17,6 +18,7 @@ from solvers.rl.trainer import Trainer
 from solvers.rules import SJF
 from tests.solvers.learning import (
     COMMIT,
+    CPU,
     LEARNABLE,
     ONLINE,
     MemoryLogger,
@@ -180,14 +182,14 @@ def test_it_learns_what_no_untrained_network_can(changes, tmp_path):
         ({"critic": "clairvoyant"}, r"solver\.critic: value clairvoyant: .*leave it out"),
         (
             {"critic": "clairvoyant", "advantage": "gae", "decoding": "beam"},
-            r"solver\.decoding: value 'beam': .*solver\.critic=clairvoyant does not train",
+            r"solver\.decoding=beam: .*solver\.critic=clairvoyant does not train",
         ),
         (
             {"critic": "clairvoyant", "advantage": "gae", "imitation": Imitation(teacher=SJF())},
             r"solver\.critic: value clairvoyant: solver\.imitation trains",
         ),
         ({"critic": "oracle"}, r"solver\.critic: value 'oracle': must be one of shared, clairv"),
-        ({"decoding": "beam"}, r"solver\.decoding: value 'beam': .*set sample or multistart"),
+        ({"decoding": "beam"}, r"solver\.decoding=beam: .*solver\.advantage=group does not train"),
     ],
 )
 def test_settings_that_groups_cannot_serve_are_refused(changes, message):
@@ -221,6 +223,7 @@ def test_the_critic_is_not_kept_with_the_policy(tmp_path):
     for critic in ("shared", "clairvoyant"):
         learner = small_learner(PPO, critic=critic, steps=8)
         policy = fit(learner, LEARNABLE, MemoryLogger(tmp_path), 256, ONLINE_COMMIT)
+        assert load_policy(tmp_path / "policy.pt", CPU).predicts_returns == (critic == "shared")
         (tmp_path / "training.pt").unlink()
         kept.append(policy.network.state_dict().keys())
     assert kept[0] == kept[1]

@@ -36,12 +36,12 @@ def outputs(network: Network) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_saved_policy_is_loaded_with_the_same_weights_and_shape(kind, tmp_path):
-    policy = NetworkPolicy(NETWORKS[kind](), 7, CPU, shaped=False)
+    policy = NetworkPolicy(NETWORKS[kind](), 7, CPU, shaped=False, predicts_returns=False)
     policy.save(tmp_path / "policy.pt")
     loaded = load_policy(tmp_path / "policy.pt", CPU)
     assert type(loaded.network) is type(policy.network)
     assert loaded.network.shape == policy.network.shape
-    assert (loaded.window, loaded.shaped) == (7, False)
+    assert (loaded.window, loaded.shaped, loaded.predicts_returns) == (7, False, False)
     assert same_weights(policy, loaded)
 
 
