@@ -140,7 +140,7 @@ def learning_costs(problems: Mapping[str, Sequence[CostCurve]], path: str | Path
     from matplotlib.ticker import EngFormatter, NullFormatter
 
     colours = (BLUE, ORANGE, GREEN, VERMILION, SKY)
-    with _figure(path, 10, 0.6 + 3.2 * len(problems), rows=len(problems), columns=2) as panels:
+    with _figure(path, 13, 0.6 + 3.2 * len(problems), rows=len(problems), columns=2) as panels:
         for row, (title, curves) in zip(panels, problems.items(), strict=True):
             for i, curve in enumerate(curves):
                 style: dict[str, Any] = {
@@ -156,7 +156,7 @@ def learning_costs(problems: Mapping[str, Sequence[CostCurve]], path: str | Path
                             cost, curve.low, curve.high, color=style["color"], alpha=0.2, lw=0
                         )
             row[0].set_title(title, loc="left", fontsize=9)
-            row[1].legend(frameon=False, fontsize=8)
+            row[1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
             for axes, unit in zip(row, ("decisions", "CPU (GPU) seconds"), strict=True):
                 axes.set_xscale("log")
                 axes.xaxis.set_major_formatter(EngFormatter())
