@@ -22,6 +22,7 @@ from bench.observation import Observation
 from bench.rollout import LocalActor, one_task, play, setting_of
 from bench.schedule import Schedule
 from bench.setting import Setting
+from solvers.dispatch.configured import configured_rules
 
 
 class RandomisedRule(Policy):
@@ -105,7 +106,7 @@ class BestRule(Solver):
     def rules(self) -> list[Policy]:
         """The rules in their order; dispatch rules of conf/solver are built at the first use."""
         if self._rules is None:
-            self._rules = self._configured_rules()
+            self._rules = configured_rules(self.first, self.exclude)
         return self._rules
 
     def warm_up(self) -> None:
@@ -164,27 +165,3 @@ class BestRule(Solver):
                 best = Result(result.schedule, result.status, info=info)
                 least = value
         return best
-
-    def _configured_rules(self) -> list[Policy]:
-        from bench import plugins
-
-        found = plugins.rules()
-        named = [*self.first, *self.exclude]
-        for field in ("first", "exclude"):
-            for i, name in enumerate(getattr(self, field)):
-                if name not in found:
-                    raise UserError(
-                        f"solver.{field}[{i}]: value {name!r}: is no dispatch rule of conf/solver; "
-                        f"use {', '.join(found)}"
-                    )
-                if named.count(name) > 1:
-                    raise UserError(
-                        f"solver.{field}[{i}]: value {name!r}: first and exclude name it more than "
-                        "once; name it once"
-                    )
-        others = [name for name in sorted(found) if name not in named]
-        if not self.first and not others:
-            raise UserError(
-                f"solver.exclude: value {self.exclude}: excludes every rule; leave one out"
-            )
-        return [found[name] for name in [*self.first, *others]]
