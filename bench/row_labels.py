@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,3 +25,11 @@ def label(solver: str, options: Mapping[str, Any], rivals: Sequence[Mapping[str,
         if len({str(one.get(name)) for one in rivals}) > 1
     ]
     return " ".join([solver, *differing])
+
+
+def natural_order(name: str) -> list[tuple[str, float]]:
+    """Return a key that sorts names by their texts and by the values of their numbers."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", name)
+    return [
+        (text, float(number)) for text, number in zip(parts[::2], [*parts[1::2], "0"], strict=True)
+    ]

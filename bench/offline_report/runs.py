@@ -17,7 +17,7 @@ from bench.instance import read_json
 from bench.references import shipped_file
 from bench.references.stored_gaps import shipped_gaps
 from bench.renamed import SOLVERS, current_plugin, current_setting
-from bench.row_labels import label
+from bench.row_labels import label, natural_order
 from bench.run.record import PROBLEM_FIELDS, selection
 from bench.run.run_folder import CONFIG, RECORD, TABLE
 from bench.settings_hash import settings_hash
@@ -174,7 +174,7 @@ def without_logs(runs: Iterable[RunFacts]) -> list[RunFacts]:
 
 
 def add_labels(runs: Sequence[RunFacts]) -> list[RunFacts]:
-    """Return copies of the runs of one problem with the names of their row and column.
+    """Return copies of the runs of one problem with the names of their row and column, by rows.
 
     Added keys: `label`, the solver, marked where its policy was selected by true return, and where
     it ran with several settings with the options that differ, or with the hash of its settings if
@@ -202,7 +202,7 @@ def add_labels(runs: Sequence[RunFacts]) -> list[RunFacts]:
             mark = f" #{run['logs/hash'][:8]}" if is_marked else ""
             labels |= {"grade": _grade(name), "log": f"{shown}{mark}"}
         labelled.append({**run, **labels})
-    return labelled
+    return sorted(labelled, key=lambda run: natural_order(run["label"]))
 
 
 def _label(run: RunFacts, rivals: Sequence[RunFacts]) -> str:

@@ -119,7 +119,7 @@ def test_policies_selected_by_true_return_are_marked():
         sample_run("dqn", **{"learning/selection": "fqe"}),
     ]
     labels = [run["label"] for run in add_labels(runs)]
-    assert labels == ["bc (oracle)", "ppo_offline (oracle)", "dqn"]
+    assert labels == ["bc (oracle)", "dqn", "ppo_offline (oracle)"]
 
 
 def test_labels_name_the_options_in_which_the_settings_of_a_solver_differ():
@@ -127,10 +127,11 @@ def test_labels_name_the_options_in_which_the_settings_of_a_solver_differ():
         options = {"solver.alpha": alpha, "solver.steps": 2000}
         return sample_run("cql", settings=str(alpha), options=options)
 
-    runs = [with_alpha(0.1), with_alpha(1.0), sample_run("bc", options={"solver.alpha": 9})]
-    assert [run["label"] for run in add_labels(runs)] == ["cql alpha=0.1", "cql alpha=1.0", "bc"]
+    runs = [*map(with_alpha, (1.0, 0.1, 10.0, 0.05)), sample_run("bc", options={"solver.alpha": 9})]
+    alphas = (0.05, 0.1, 1.0, 10.0)  # in the order of the numbers
+    assert [run["label"] for run in add_labels(runs)] == ["bc", *(f"cql alpha={a}" for a in alphas)]
     former = [runs[0], sample_run("cql", settings="5e1f")]
-    assert [run["label"] for run in add_labels(former)] == ["cql #0.1", "cql #5e1f"]
+    assert [run["label"] for run in add_labels(former)] == ["cql #1.0", "cql #5e1f"]
 
 
 def test_settings_differ_by_solver_and_budget_and_not_by_log():
