@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+UNSET = "unset"  # the value of an option that a setting does not have
+
 
 def label(solver: str, options: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> str:
     """Return the solver's name, with the options in which its settings differ.
@@ -15,16 +17,22 @@ def label(solver: str, options: Mapping[str, Any], rivals: Sequence[Mapping[str,
     solver
         Its name.
     options
-        Its options, dotted name -> value. The last part of a name is shown.
+        Its options, dotted name -> value. The last part of a name is shown, where it tells the
+        options apart.
     rivals
         The options of all its settings that are shown together.
     """
     differing = [
-        f"{name.rpartition('.')[2]}={options.get(name)}"
+        name
         for name in sorted({name for one in rivals for name in one})
-        if len({str(one.get(name)) for one in rivals}) > 1
+        if len({str(one.get(name, UNSET)) for one in rivals}) > 1
     ]
-    return " ".join([solver, *differing])
+    short = [name.rpartition(".")[2] for name in differing]
+    shown = [
+        f"{last if short.count(last) == 1 else name}={options.get(name, UNSET)}"
+        for name, last in zip(differing, short, strict=True)
+    ]
+    return " ".join([solver, *shown])
 
 
 def natural_order(name: str) -> list[tuple[str, float]]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
 
 import numpy as np
 
@@ -55,6 +54,8 @@ class RulePortfolio(ReplanningPolicy):
         For an invalid value.
     """
 
+    uses_rules = True
+
     def __init__(
         self,
         rules: Sequence[Rule] | None = None,
@@ -71,14 +72,25 @@ class RulePortfolio(ReplanningPolicy):
             )
         if not horizon_tasks >= 1:
             raise UserError(f"solver.horizon_tasks: value {horizon_tasks}: must be at least 1")
+        if rules is not None and (first or exclude):
+            raise UserError(
+                f"solver.first, solver.exclude: values {list(first)}, {list(exclude)}: choose "
+                "among the rules of conf/solver; leave them out where solver.rules are given"
+            )
         self.rules = configured_rules(first, exclude) if rules is None else list(rules)
+        if not isinstance(self.rules[0], Rule):
+            raise UserError(
+                f"solver.first[0]: value {type(self.rules[0]).__name__}: decides where a schedule "
+                "names nothing legal; name a rule derived from solvers.dispatch.rule.Rule"
+            )
         self.objective = objective
         self.horizon_tasks = horizon_tasks
-        super().__init__(fallback=cast(Rule, self.rules[0]))
+        super().__init__(fallback=self.rules[0])
 
     def warm_up(self) -> None:
         """Compile the simulator, in which the rules make their schedules."""
-        rule = RunningTasksFirst(self.rules[0], np.zeros(0, dtype=np.int64))
+        none = np.zeros(0, dtype=np.int64)
+        rule = RunningTasksFirst(self.rules[0], none, none)
         PolicySolver(rule).solve(one_task(), Setting(), Budget(), np.random.default_rng(0))
 
     def plan_tasks(self, observation: Observation, keys: list[bytes]) -> list[PlannedTask]:
@@ -88,9 +100,8 @@ class RulePortfolio(ReplanningPolicy):
         names, running = [keys[k] for k in planned], observation.running_agent
         instance = visible_instance(observation, planned)
         terms = _terms(self.objective, instance, observation, planned)
-        candidates = [
-            active(instance, schedule) for schedule in self._schedules(instance, running, names)
-        ]
+        schedules = self._schedules(instance, running, names, observation.release[planned])
+        candidates = [active(instance, schedule) for schedule in schedules]
         best = min(candidates, key=lambda schedule: terms.value(completion_times(schedule)))
         best = self.improve(instance, terms, best, running, began)
         start = by_task(best, best.start)[len(running) :].tolist()
@@ -117,17 +128,19 @@ class RulePortfolio(ReplanningPolicy):
         """
         return best
 
-    def _schedules(self, instance: Instance, running: Ints, names: list[bytes]) -> list[Schedule]:
+    def _schedules(
+        self, instance: Instance, running: Ints, names: list[bytes], release: Ints
+    ) -> list[Schedule]:
         """Return the schedule of each rule and that of the previous plan.
 
         In the latter, tasks keep the agents and the order of the plan, and new tasks come last.
-        `running` (Q,): agents of the running tasks, which are the first Q of `instance`; `names`:
-        the keys of its other tasks.
+        `running` (Q,): agents of the running tasks, which are the first Q of `instance`; `names`,
+        `release`: keys and release ticks of its other tasks.
         """
         rng = np.random.default_rng(0)
+        policies = [RunningTasksFirst(rule, running, release) for rule in self.rules]
         results = [
-            PolicySolver(RunningTasksFirst(rule, running)).solve(instance, Setting(), Budget(), rng)
-            for rule in self.rules
+            PolicySolver(policy).solve(instance, Setting(), Budget(), rng) for policy in policies
         ]
         before = [] if self.plan is None else list(self.plan.tasks)
         after_plan = max((task.start for task in before), default=0) + 1
@@ -149,19 +162,29 @@ class RunningTasksFirst(Policy):
     """A rule preceded by the starts of the tasks that run already.
 
     The first Q tasks of a `visible_instance` are started on the agents `running` (Q,), then `rule`
-    decides.
+    decides. It observes when the K planned tasks really arrived, `release` (K,), because the keys
+    of some rules depend on that.
     """
 
-    def __init__(self, rule: Policy, running: Ints) -> None:
+    def __init__(self, rule: Policy, running: Ints, release: Ints) -> None:
         self.rule = rule
         self.running = running.tolist()
+        self.release = release
+
+    def reset(self) -> None:
+        """Begin an episode: all planned tasks are in the queue."""
+        self.queue = self.release
+        self.rule.reset()
 
     def act(self, observation: Observation, rng: np.random.Generator) -> int:
         """Return a legal flat action."""
         started = len(observation.running_agent)
         if observation.time == observation.release[0] and started < len(self.running):
             return observation.flat(0, self.running[started])
-        return self.rule.act(observation, rng)
+        action = self.rule.act(replace(observation, release=self.queue), rng)
+        if action != observation.wait:
+            self.queue = np.delete(self.queue, action // observation.n_agents)
+        return action
 
 
 def _terms(objective: str, instance: Instance, observation: Observation, planned: Ints) -> Terms:

@@ -89,8 +89,10 @@ class PPO(NetworkLearner):
     def critic_is_left_out_by(self) -> str | None:
         """Advantages by groups, which need none, or a critic in a network of its own."""
         if self.advantage == "group":
-            return "solver.advantage=group"
-        return "solver.critic=clairvoyant" if self.critic == "clairvoyant" else None
+            return "solver.advantage: value group"
+        if self.critic == "clairvoyant":
+            return "solver.critic: value clairvoyant"
+        return super().critic_is_left_out_by
 
     def check_setting(self, setting: Setting) -> None:
         """Also raise UserError where the policy observes all that a clairvoyant critic does."""

@@ -44,7 +44,7 @@ class Reinforce(NetworkLearner):
     @property
     def critic_is_left_out_by(self) -> str:
         """The algorithm itself."""
-        return "reinforce"
+        return "solver: value reinforce"
 
     def share(self, processes: int) -> Self | None:
         """Return the settings of one of several processes: whole groups."""

@@ -41,6 +41,8 @@ class RollingHorizon(RulePortfolio):
         For an invalid value.
     """
 
+    uses_rules = False  # its rules are those of its settings
+
     def __init__(
         self,
         rules: Sequence[Rule],
@@ -48,7 +50,7 @@ class RollingHorizon(RulePortfolio):
         seconds: float = 0.5,
         horizon_tasks: int = 60,
     ) -> None:
-        super().__init__(rules, objective, horizon_tasks)
+        super().__init__(rules or [], objective, horizon_tasks)
         if not seconds > 0:
             raise UserError(f"solver.seconds: value {seconds}: must be positive")
         self.seconds = seconds

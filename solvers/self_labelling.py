@@ -88,7 +88,9 @@ class SelfLabelling(NetworkLearner):
     @property
     def critic_is_left_out_by(self) -> str | None:
         """The preference loss; the other one also fits the returns of the labels."""
-        return "solver.loss=preference" if self.loss == "preference" else None
+        if self.loss == "preference":
+            return "solver.loss: value preference"
+        return super().critic_is_left_out_by
 
     def share(self, processes: int) -> Self | None:
         """Return the settings of one of several processes: whole groups, and whole replays."""

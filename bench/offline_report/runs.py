@@ -48,7 +48,11 @@ def _read_run(path: Path) -> RunFacts:
         key: record[key] for key in record if key in KEPT_FIELDS or key.startswith(KEPT_PREFIXES)
     }
     run["settings"] = settings_of(config)
-    run["options"] = flatten(_settings(config))
+    run["options"] = {
+        name: value
+        for name, value in flatten(current_plugin(_settings(config))).items()
+        if not name.endswith("_target_")
+    }
     run["finished"] = path.stat().st_mtime
     run |= {"instances": [], "objectives": []}
     if record["status"] == "finished":
@@ -208,9 +212,11 @@ def add_labels(runs: Sequence[RunFacts]) -> list[RunFacts]:
 def _label(run: RunFacts, rivals: Sequence[RunFacts]) -> str:
     """Return the name of a run's solver, told apart from `rivals`, its runs with other settings."""
     name = f"{run['solver']} (oracle)" if selection(run) == "oracle" else str(run["solver"])
-    if not all("options" in one for one in rivals):
+    options = [one["options"] for one in rivals if "options" in one]
+    names = {label(name, one, options) for one in options}
+    if len(options) < len(rivals) or len(names) < len(group_by(rivals, "settings")):
         return f"{name} #{run.get('settings')}"
-    return label(name, run.get("options", {}), [one["options"] for one in rivals])
+    return label(name, run.get("options", {}), options)
 
 
 def _grade(name: str) -> str:

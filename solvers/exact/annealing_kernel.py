@@ -164,13 +164,18 @@ def objective_value(problem, cost):
 def search_value(problem, cost):
     """Return what the search lowers: the objective, for the makespan a norm of all groups.
 
-    Most moves change no group with the last completion of all, so that the makespan alone tells
-    nothing of them; the norm falls where any late group ends earlier. It is at most the makespan.
+    Most moves change no group with the last completion of all, and the makespan stays the same; the
+    norm falls where any late group ends earlier. It is taken over the ends after the last release,
+    before which no schedule ends. With quotas there is one group, and the norm is the makespan.
     """
-    last = cost[:, 0].max()
-    if not problem.is_maximum or last <= 0:
+    if not problem.is_maximum:
         return objective_value(problem, cost)
-    norm = last * ((cost[:, 0] / last) ** NORM).mean() ** (1 / NORM)
+    base = problem.release.max()
+    last = cost[:, 0].max() - base
+    if last <= 0:
+        return objective_value(problem, cost)
+    late = np.maximum(cost[:, 0] - base, 0.0) / last
+    norm = base + last * (late**NORM).mean() ** (1 / NORM)
     return norm + TIE_WEIGHT * cost[:, 1].sum() / len(problem.release)
 
 
@@ -318,6 +323,13 @@ def anneal(problem, state, accepted, best_state, hot, cold, first_move, count, m
         for g in range(groups):
             if changed[g] <= n:
                 decode_group(problem, state, profiles, g, changed[g])
+        value = objective_value(problem, state.cost)
+        if value < best - 1e-9 * abs(best):
+            best = value
+            for g in range(groups):
+                if stale[g] or changed[g] <= n:
+                    copy_group(state, best_state, g)
+                stale[g] = changed[g] <= n
         after = search_value(problem, state.cost)
         if after <= now or np.random.random() < np.exp((now - after) / temperature):
             now = after
@@ -325,13 +337,6 @@ def anneal(problem, state, accepted, best_state, hot, cold, first_move, count, m
                 if changed[g] <= n:
                     copy_group(state, accepted, g)
                     stale[g] = True
-            value = objective_value(problem, state.cost)
-            if value < best - 1e-9 * abs(best):
-                best = value
-                for g in range(groups):
-                    if stale[g]:
-                        copy_group(state, best_state, g)
-                        stale[g] = False
         else:
             for g in range(groups):
                 if changed[g] <= n:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -69,8 +68,6 @@ class OfflineLearner(Learner):
     fqe_steps: int = 1000
     threads: int = 1
 
-    predicts_returns: ClassVar[bool] = True  # the network that decides has a critic's values
-
     def __post_init__(self) -> None:
         choose_device(self.device)
         check_settings(self, "solver", RANGES)
@@ -84,6 +81,11 @@ class OfflineLearner(Learner):
             )
 
     # -- what a learner defines --------------------------------------------------------------------
+
+    @property
+    def predicts_returns(self) -> bool:
+        """Whether the network that decides has the values of a critic."""
+        return False
 
     @abstractmethod
     def make_algorithm(self, buffer: OfflineBuffer) -> OfflineAlgorithm:

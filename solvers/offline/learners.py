@@ -63,8 +63,6 @@ class _D3rlpyLearner(OfflineLearner):
 class _PolicyLearner(_D3rlpyLearner):
     """A learner whose policy is a network of its own, whose values nothing trains."""
 
-    predicts_returns = False
-
     def extract_network(self, algorithm: Any, buffer: OfflineBuffer) -> Network:
         """Return a copy of the policy's network."""
         network: PairwiseNetwork = copy.deepcopy(algorithm.policy_network)
@@ -76,6 +74,11 @@ class _QLearner(_D3rlpyLearner):
     """A learner that decides by its Q function."""
 
     target_update: int = 25
+
+    @property
+    def predicts_returns(self) -> bool:
+        """Whether a state's value is determined: of quantiles only its sum with a score is."""
+        return getattr(self, "quantiles", 1) == 1
 
     def extract_network(self, algorithm: Any, buffer: OfflineBuffer) -> Network:
         """Return a copy of the Q network with its scores scaled by `calibrate_temperature`."""
@@ -281,8 +284,6 @@ class DecisionTransformer(_D3rlpyLearner):
     heads: int = 4
     context: int = 8
     target_return_quantile: float = 0.8
-
-    predicts_returns = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

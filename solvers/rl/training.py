@@ -106,8 +106,9 @@ class NetworkLearner(Learner):
         check_choice("solver.network", self.network, trainable_kinds())
         if self.critic_is_used_by and self.critic_is_left_out_by:
             raise UserError(
-                f"{self.critic_is_used_by}: needs the critic of the policy's own network, which "
-                f"{self.critic_is_left_out_by} does not train; leave one of them out"
+                f"{self.critic_is_left_out_by}: trains no critic in the policy's own network, "
+                f"which {self.critic_is_used_by} needs; set another value, or do without "
+                f"{self.critic_is_used_by}"
             )
 
     def record_episodes(self, recorder: EpisodeRecorder) -> None:
@@ -141,12 +142,12 @@ class NetworkLearner(Learner):
 
     @property
     def critic_is_left_out_by(self) -> str | None:
-        """What in the settings leaves the values of the policy's own network untrained, if any."""
-        return None
+        """Option and value that leave the policy's own critic untrained; None: it is trained."""
+        return "solver.value_weight: value 0" if self.value_weight == 0 else None
 
     @property
     def critic_is_used_by(self) -> str | None:
-        """What in the settings uses these values after the training, if anything."""
+        """What decides by the policy's own critic once it is trained; None: nothing does."""
         return "solver.decoding=beam" if self.decoding == "beam" else None
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -201,7 +202,8 @@ class NetworkLearner(Learner):
         device = choose_device(self.device)
         if self.checkpoint is not None:
             policy = deployed_policy(self.checkpoint, device, logger)
-            if self.critic_is_used_by and not policy.predicts_returns:
+            plays_greedily = self.decoding == "beam" and setting.observe != "all"
+            if self.critic_is_used_by and not plays_greedily and not policy.predicts_returns:
                 raise UserError(
                     f"solver.checkpoint: value {self.checkpoint}: its training trained no critic "
                     f"in the policy's own network, which {self.critic_is_used_by} needs; give a "
@@ -245,10 +247,22 @@ class NetworkLearner(Learner):
         trainer.network.load_state_dict(trainer.best_weights)
         shaped = bool(trainer.collector.simulator.tables.shaped)
         network = copy.deepcopy(trainer.network)  # its weights are no views of one tensor
-        predicts_returns = self.critic_is_left_out_by is None
+        predicts_returns = self._predicts_returns(network, device)
         policy = NetworkPolicy(network, self.window, device, shaped, facts, predicts_returns)
         policy.save(logger.folder / "policy.pt")
         return policy
+
+    def _predicts_returns(self, network: Network, device: torch.device) -> bool:
+        """Return whether the critic in the trained network is trained.
+
+        Where no policy was better than that of `init_policy`, it is the latter's critic.
+        """
+        if self.init_policy is not None:
+            first = load_policy(self.init_policy, device)
+            weights = first.network.state_dict()
+            if all(torch.equal(weights[name], x) for name, x in network.state_dict().items()):
+                return first.predicts_returns
+        return self.critic_is_left_out_by is None
 
     def trainer(
         self,

@@ -29,7 +29,8 @@ from solvers.continual import (
 )
 from solvers.networks.base import Network
 from solvers.networks.pairwise import PairwiseNetwork
-from solvers.networks.policy import NetworkPolicy
+from solvers.networks.policy import NetworkPolicy, load_policy
+from solvers.ppo import PPO
 from solvers.rl.recent_decisions import RecentDecisions, visible_end
 from solvers.rl.rollouts import log_probability
 from tests.bench.test_non_anticipation import count_compared
@@ -388,15 +389,23 @@ def test_a_policy_without_a_trained_critic_is_refused(tmp_path: Path):
             fit(learner, FixedDataset(random_instance, 2), MemoryLogger(tmp_path), 10, ONLINE)
 
 
+def test_the_critic_of_an_initial_policy_that_stays_the_best_is_not_a_trained_one(tmp_path: Path):
+    policy = NetworkPolicy(confident_network(), 16, CPU, predicts_returns=False)
+    policy.save(tmp_path / "first.pt")
+    learner = small_learner(PPO, init_policy=str(tmp_path / "first.pt"), lr=1e-12, ema_decay=1.0)
+    fit(learner, FixedDataset(random_instance, 2), MemoryLogger(tmp_path), 64, ONLINE)
+    assert not load_policy(tmp_path / "policy.pt", CPU).predicts_returns
+
+
 def test_settings_that_mean_nothing_are_errors_that_say_so(tmp_path: Path):
     data = FixedDataset(budget_instance, 2)
     with pytest.raises(UserError, match=r"track: value 'assign': .*use ppo"):
         fit(small_learner(ContinualPPO), data, MemoryLogger(tmp_path), 10, Setting(track="assign"))
     with pytest.raises(UserError, match=r"decoding: value 'sample': .*set greedy"):
         ContinualPPO(device="cpu", decoding="sample")
-    with pytest.raises(UserError, match=r"ppo_continual: .*advantage=group does not train"):
+    with pytest.raises(UserError, match=r"advantage: value group: .*ppo_continual needs"):
         ContinualPPO(device="cpu", decoding="greedy", advantage="group", shaped=False)
-    with pytest.raises(UserError, match=r"ppo_continual: .*critic=clairvoyant does not train"):
+    with pytest.raises(UserError, match=r"critic: value clairvoyant: .*ppo_continual needs"):
         ContinualPPO(device="cpu", decoding="greedy", critic="clairvoyant")
     with pytest.raises(UserError, match="interval: value 0: must be at least 1"):
         Adaptation(interval=0)

@@ -11,7 +11,7 @@ from bench.setting import OBJECTIVES, Setting
 from bench.verify import verify
 from solvers.matching import EFT, Sufferage
 from solvers.portfolio import RulePortfolio
-from solvers.rules import LJF, SJF
+from solvers.rules import HRRN, LJF, SJF
 from tests.solvers.learning import random_instance
 from tests.solvers.test_rolling import ONLINE, one_at_a_time, placement
 
@@ -62,6 +62,14 @@ def test_schedules_are_feasible_with_outages_and_quotas(mode):
         play(RulePortfolio(RULES), random_instance(np.random.default_rng(seed)), setting)
 
 
+def test_rules_know_when_tasks_really_arrived():
+    # At 10 the response ratios are 10/5 and 9/3; by waiting times from now on both would be 0.
+    instance = one_at_a_time([[10], [5], [3]], release=[0, 0, 1])
+    rules = (HRRN(),)
+    assert placement(play(RulePortfolio(rules), instance)) == placement(play(HRRN(), instance))
+    assert placement(play(HRRN(), instance)) == {0: (0, 0), 2: (0, 10), 1: (0, 13)}
+
+
 def test_by_default_every_rule_takes_part():
     policy = RulePortfolio(first=["sufferage"], exclude=["fifo"])
     assert isinstance(policy.rules[0], Sufferage)
@@ -75,8 +83,9 @@ def test_by_default_every_rule_takes_part():
         ({"objective": "speed"}, "objective"),
         ({"horizon_tasks": 0}, "horizon_tasks"),
         ({"first": ["ppo"]}, r"first\[0\]"),
+        ({"rules": [EFT()], "first": ["sjf"]}, "first"),
     ],
 )
 def test_invalid_options_are_errors_that_name_the_field(options, field):
-    with pytest.raises(UserError, match=rf"^solver\.{field}: value "):
+    with pytest.raises(UserError, match=rf"^solver\.{field}[:,] "):
         RulePortfolio(**options)

@@ -182,14 +182,14 @@ def test_it_learns_what_no_untrained_network_can(changes, tmp_path):
         ({"critic": "clairvoyant"}, r"solver\.critic: value clairvoyant: .*leave it out"),
         (
             {"critic": "clairvoyant", "advantage": "gae", "decoding": "beam"},
-            r"solver\.decoding=beam: .*solver\.critic=clairvoyant does not train",
+            r"solver\.critic: value clairvoyant: trains no critic .*decoding=beam needs",
         ),
         (
             {"critic": "clairvoyant", "advantage": "gae", "imitation": Imitation(teacher=SJF())},
             r"solver\.critic: value clairvoyant: solver\.imitation trains",
         ),
         ({"critic": "oracle"}, r"solver\.critic: value 'oracle': must be one of shared, clairv"),
-        ({"decoding": "beam"}, r"solver\.decoding=beam: .*solver\.advantage=group does not train"),
+        ({"decoding": "beam"}, r"solver\.advantage: value group: trains no critic .*decoding=beam"),
     ],
 )
 def test_settings_that_groups_cannot_serve_are_refused(changes, message):

@@ -104,7 +104,7 @@ def test_groups_must_divide_the_environments(group):
     ("changes", "message"),
     [
         ({"gamma": 0.9}, r"solver\.gamma: value 0\.9: must be 1"),
-        ({"decoding": "beam"}, r"solver\.decoding=beam: .*reinforce does not train"),
+        ({"decoding": "beam"}, r"solver: value reinforce: trains no critic .*decoding=beam"),
     ],
 )
 def test_settings_that_need_a_critic_or_discounting_are_refused(changes, message):

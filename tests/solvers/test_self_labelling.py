@@ -274,7 +274,7 @@ def test_whole_groups_are_shared_by_processes(group, processes):
         ({"loss": "preference", "moves_per_task": 9}, r"solver\.loss: .*solver\.moves_per_task=0"),
         ({"completions": 0.5}, r"solver\.completions: value 0\.5: .*solver\.moves_per_task"),
         ({"completions": 1.5, "moves_per_task": 9}, r"solver\.completions: .*between 0 and 1"),
-        ({"loss": "preference", "decoding": "beam"}, r"solver\.decoding=beam: .*preference does"),
+        ({"loss": "preference", "decoding": "beam"}, r"loss: value preference: trains no critic"),
     ],
 )
 def test_bad_settings_are_refused(changes, message):

@@ -11,6 +11,7 @@ from bench.offline_report.runs import (
     with_gaps,
 )
 from bench.references import Reference, stored_gaps
+from bench.row_labels import label
 from tests.bench.offline_report.sample import SHIPPED_INSTANCES, sample_run, write_run
 
 RECORD = {
@@ -130,6 +131,16 @@ def test_labels_name_the_options_in_which_the_settings_of_a_solver_differ():
     runs = [*map(with_alpha, (1.0, 0.1, 10.0, 0.05)), sample_run("bc", options={"solver.alpha": 9})]
     alphas = (0.05, 0.1, 1.0, 10.0)  # in the order of the numbers
     assert [run["label"] for run in add_labels(runs)] == ["bc", *(f"cql alpha={a}" for a in alphas)]
+    absent = sample_run("cql", settings="b", options={"solver.steps": 2000})
+    unset = [sample_run("cql", settings="a", options={"solver.alpha": None}), absent]
+    assert [run["label"] for run in add_labels(unset)] == [
+        "cql alpha=None steps=unset",
+        "cql alpha=unset steps=2000",
+    ]
+    threads = [
+        {"budget.threads": budget, "solver.threads": solver} for budget, solver in ((1, 2), (2, 1))
+    ]
+    assert label("ppo", threads[0], threads) == "ppo budget.threads=1 solver.threads=2"
     former = [runs[0], sample_run("cql", settings="5e1f")]
     assert [run["label"] for run in add_labels(former)] == ["cql #1.0", "cql #5e1f"]
 

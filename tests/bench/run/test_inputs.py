@@ -232,8 +232,11 @@ def test_what_uses_the_rules_runs_anew_after_one_was_added_or_changed(
 
 def test_learners_whose_training_cost_names_the_best_rule_use_the_rules() -> None:
     from solvers.continual import ContinualPPO
+    from solvers.portfolio import RulePortfolio
     from solvers.ppo import PPO
+    from solvers.rolling import RollingHorizon
 
+    assert (RulePortfolio.uses_rules, RollingHorizon.uses_rules) == (True, False)
     assert (PPO.uses_rules, ContinualPPO.uses_rules, BestRule.uses_rules) == (True, True, True)
     assert (Solver.uses_rules, Learner.uses_rules, Policy.uses_rules) == (False, False, False)
 

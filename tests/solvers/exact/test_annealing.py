@@ -143,3 +143,22 @@ def test_a_number_of_moves_limits_the_search() -> None:
         for moves in (0, 20, 2000)
     ]
     assert values == sorted(set(values), reverse=True)
+
+
+@pytest.mark.parametrize("release", [0, 3000])
+def test_the_search_for_a_makespan_does_not_depend_on_when_the_tasks_are_released(
+    release: int,
+) -> None:
+    """The search shortens what lies after the release, early or late."""
+    excess = np.zeros(2)
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        duration = rng.integers(1, 100, (60, 10))
+        demand, capacity = np.ones((60, 10, 1), dtype=int), np.ones((10, 1), dtype=int)
+        released = np.full(60, release)
+        instance = Instance(duration, demand, capacity, np.arange(10), release=released)
+        terms = Terms.of(instance, "makespan")
+        first = greedy_schedule(instance)
+        best = improve_schedule(instance, terms, first, NO_LIMIT, rng, moves_per_task=900)
+        excess += [objective(instance, x, "makespan") - release for x in (first, best)]
+    assert excess[1] < 0.85 * excess[0]

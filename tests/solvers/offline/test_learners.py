@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench import plugins
 from bench.instance import Instance
 from solvers.networks.constrained import ConstrainedNetwork
 from solvers.networks.decision_transformer import DecisionTransformerNetwork
@@ -101,3 +102,12 @@ def test_a_transformer_takes_the_same_actions_in_play_and_along_the_log_of_it():
             past.features, past.action, target, past.timestep, past.valid
         )
     assert torch.equal(logits[:, -1].argmax(dim=1), buffer.action)
+
+
+def test_only_networks_that_estimate_the_mean_return_have_a_critic():
+    learners = {
+        name: plugins.load("solver", name, logs=None, device="cpu")
+        for name in ("bc", "iql", "sac", "cdqac", "decision_transformer", "cql_quantile")
+    }
+    assert not any(learner.predicts_returns for learner in learners.values())
+    assert plugins.load("solver", "cql", logs=None, device="cpu").predicts_returns
