@@ -22,6 +22,7 @@ METHODS = (
     "reset",
     "facts",
     "distribution",
+    "queue_order",
     "record_episodes",
 )
 CAPABILITIES: dict[str, tuple[str, Callable[[Any], bool]]] = {

@@ -23,6 +23,7 @@ from bench.capabilities import CAPABILITIES, capability_problem
 from bench.errors import UserError
 from bench.instance import Instance
 from bench.observation import Observation
+from bench.queue_order import QueueOrder
 from bench.schedule import Schedule
 from bench.setting import TRACKS, Setting
 
@@ -251,16 +252,10 @@ class Solver(Plugin, ABC):
 
 
 class Policy(Plugin, ABC):
-    """Decides one step.
+    """Decides one step."""
 
-    Attributes
-    ----------
-    window
-        K: how many pending tasks its observation shows, the first in (release, index) order; None:
-        all.
-    """
-
-    window: int | None = None
+    # K: how many pending tasks its observation shows, the first in (release, index) order
+    window: int | None = None  # None: all
 
     @abstractmethod
     def act(self, observation: Observation, rng: np.random.Generator) -> int:
@@ -272,6 +267,10 @@ class Policy(Plugin, ABC):
     def facts(self) -> dict[str, Any]:
         """Return small JSON values about the episode just played, for `Result.info`."""
         return {}
+
+    def queue_order(self) -> QueueOrder | None:
+        """Return how a rule orders the queue, for replays; None, the default: `act` decides."""
+        return None
 
     def distribution(self, view: BatchView) -> Tensor | None:
         """Return the probabilities (B, K * M + 1) of the actions of B decisions, for logs.

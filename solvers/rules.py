@@ -13,12 +13,13 @@ rule may reach a dead end.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from bench.contracts import Policy
 from bench.observation import Observation
+from bench.queue_order import QueueOrder
 from solvers.dispatch.quantities import (
     Floats,
     best_agent,
@@ -65,6 +66,12 @@ class QueueRule(Rule):
     def __init__(self, skip: bool = True) -> None:
         self.skip = skip
 
+    static: ClassVar[bool] = False  # whether the key of a task never changes
+
+    def queue_order(self) -> QueueOrder | None:
+        """Return the order of a static rule."""
+        return QueueOrder(self.priority, self.skip) if self.static else None
+
     @abstractmethod
     def priority(self, observation: Observation) -> Floats:
         """Return the key of each task, shape (P,), lowest first."""
@@ -83,6 +90,8 @@ class QueueRule(Rule):
 class FIFO(QueueRule):
     """First in, first out (FCFS): key r_j. With `skip: false` it has head-of-line blocking."""
 
+    static = True
+
     def priority(self, observation: Observation) -> Floats:
         """Return r_j."""
         return observation.release.astype(float)
@@ -94,6 +103,8 @@ class SJF(QueueRule):
     Smith 1956, doi:10.1002/nav.3800030106, with unit weights.
     """
 
+    static = True
+
     def priority(self, observation: Observation) -> Floats:
         """Return p_j."""
         return requested_seconds(observation)
@@ -101,6 +112,8 @@ class SJF(QueueRule):
 
 class LJF(QueueRule):
     """Longest job first: key -p_j (Graham's LPT, 1969, doi:10.1137/0117039)."""
+
+    static = True
 
     def priority(self, observation: Observation) -> Floats:
         """Return -p_j."""
@@ -112,6 +125,8 @@ class WSPT(QueueRule):
 
     Smith 1956, doi:10.1002/nav.3800030106.
     """
+
+    static = True
 
     def priority(self, observation: Observation) -> Floats:
         """Return p_j / w_j."""
@@ -125,24 +140,49 @@ class EDF(QueueRule):
     Liu and Layland 1973, doi:10.1145/321738.321743.
     """
 
+    static = True
+
     def priority(self, observation: Observation) -> Floats:
         """Return d_j."""
         return (observation.release if observation.due is None else observation.due).astype(float)
 
 
-class HRRN(QueueRule):
-    """Highest response ratio next: key -(wait_j + p_j) / p_j.
+class WaitingRule(QueueRule):
+    """A rule by the waiting time: key -(wait_j + offset) * growth_j, in seconds."""
+
+    offset_seconds: ClassVar[float] = 0.0
+
+    @abstractmethod
+    def growth(self, observation: Observation) -> Floats:
+        """Return by how much the utility of each task grows per second that it waits, (P,)."""
+
+    def utility_seconds(self, observation: Observation) -> Floats:
+        """Return the waiting time of each task in seconds, (P,)."""
+        return waiting_seconds(observation)
+
+    def priority(self, observation: Observation) -> Floats:
+        """Return -(wait_j + offset) * growth_j."""
+        waited = self.utility_seconds(observation) + self.offset_seconds
+        return -waited * self.growth(observation)
+
+    def queue_order(self) -> QueueOrder | None:
+        """Return the growth of the keys."""
+        return QueueOrder(self.growth, self.skip, True, self.offset_seconds)
+
+
+class HRRN(WaitingRule):
+    """Highest response ratio next: (wait_j + p_j) / p_j, which has the order of wait_j / p_j.
 
     Brinch Hansen, IFIP Congress 1971.
     """
 
-    def priority(self, observation: Observation) -> Floats:
-        """Return -(wait_j + p_j) / p_j."""
-        return -(waiting_seconds(observation) / requested_seconds(observation) + 1)
+    def growth(self, observation: Observation) -> Floats:
+        """Return 1 / p_j."""
+        return 1.0 / requested_seconds(observation)
 
 
-class WaitingUtilityRule(QueueRule):
-    """A rule whose utility grows with the waiting time.
+class PublishableRule(WaitingRule):
+    """A rule of RLScheduler, which has another waiting time in the code of its publication.
 
     Parameters
     ----------
@@ -160,36 +200,40 @@ class WaitingUtilityRule(QueueRule):
         self.published = published
         self.baseline = not published
 
+    def queue_order(self) -> QueueOrder | None:
+        """Return the growth of the keys; as published, keys never change."""
+        return QueueOrder(self.priority, self.skip) if self.published else super().queue_order()
+
     def utility_seconds(self, observation: Observation) -> Floats:
-        """Return the waiting time of each task in seconds, shape (P,)."""
+        """Return the waiting time of each task in seconds, (P,)."""
         if self.published:
             return -1 - observation.release * observation.tick_seconds
         return waiting_seconds(observation)
 
 
-class WFP3(WaitingUtilityRule):
-    """Key -(wait_j / p_j)^3 n_j with n_j processors.
+class WFP3(PublishableRule):
+    """Utility (wait_j / p_j)^3 n_j with n_j processors; the key is minus its cube root.
 
     Tang et al., CLUSTER 2009, doi:10.1109/CLUSTR.2009.5289206.
     """
 
-    def priority(self, observation: Observation) -> Floats:
-        """Return -(wait_j / p_j)^3 n_j."""
-        ratio = self.utility_seconds(observation) / requested_seconds(observation)
-        return -(ratio**3) * processors(observation)
+    def growth(self, observation: Observation) -> Floats:
+        """Return n_j^(1/3) / p_j."""
+        return np.cbrt(processors(observation)) / requested_seconds(observation)
 
 
-class UNICEP(WaitingUtilityRule):
+class UNICEP(PublishableRule):
     """Key -wait_j / (log2(n_j) p_j) with n_j processors.
 
     Tang et al., CLUSTER 2009, doi:10.1109/CLUSTR.2009.5289206. The 1e-15 added to the wait and to
     n_j are those of RLScheduler; with them a task on one processor goes (almost) first.
     """
 
-    def priority(self, observation: Observation) -> Floats:
-        """Return -(wait_j + 1e-15) / (log2(n_j + 1e-15) p_j)."""
-        work = np.log2(processors(observation) + 1e-15) * requested_seconds(observation)
-        return -(self.utility_seconds(observation) + 1e-15) / work
+    offset_seconds = 1e-15
+
+    def growth(self, observation: Observation) -> Floats:
+        """Return 1 / (log2(n_j + 1e-15) p_j)."""
+        return 1.0 / (np.log2(processors(observation) + 1e-15) * requested_seconds(observation))
 
 
 class F1(QueueRule):
@@ -198,6 +242,8 @@ class F1(QueueRule):
     A release that is not positive counts as 0.1 s. The coefficients were found by regression on
     simulated queues (Carastan-Santos and de Camargo, SC 2017, doi:10.1145/3126908.3126955).
     """
+
+    static = True
 
     def priority(self, observation: Observation) -> Floats:
         """Return log10(p_j) n_j + 870 log10(r_j)."""

@@ -16,7 +16,7 @@ TOPS = ("bench", "datasets", "solvers")
 LAYERS = (  # parts of bench, lowest first; a part imports its own layer and those below
     {
         *("compiled", "errors", "files", "generators", "instance", "json_content", "limits"),
-        *("observation", "paths", "programs"),
+        *("observation", "paths", "programs", "queue_order"),
         *("renamed", "rounding", "row_labels", "schedule", "setting", "ticks"),
     },
     {"simulator", "verify", "metrics", "workload", "left_shift"},
