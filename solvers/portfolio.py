@@ -89,9 +89,9 @@ class RulePortfolio(ReplanningPolicy):
 
     def warm_up(self) -> None:
         """Compile the simulator, in which the rules make their schedules."""
-        none = np.zeros(0, dtype=np.int64)
-        rule = RunningTasksFirst(self.rules[0], none, none)
-        PolicySolver(rule).solve(one_task(), Setting(), Budget(), np.random.default_rng(0))
+        task = one_task()
+        rule = RunningTasksFirst(self.rules[0], np.zeros(0, dtype=np.int64), task.release)
+        PolicySolver(rule).solve(task, Setting(), Budget(), np.random.default_rng(0))
 
     def plan_tasks(self, observation: Observation, keys: list[bytes]) -> list[PlannedTask]:
         """Return the best schedule found for the visible state."""

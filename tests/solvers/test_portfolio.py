@@ -72,6 +72,7 @@ def test_rules_know_when_tasks_really_arrived():
 
 def test_by_default_every_rule_takes_part():
     policy = RulePortfolio(first=["sufferage"], exclude=["fifo"])
+    policy.warm_up()
     assert isinstance(policy.rules[0], Sufferage)
     assert len(policy.rules) > 12
 
