@@ -19,6 +19,7 @@ from bench.setting import Setting
 from datasets.logs.recorded import Behaviour, RecordedLogs
 from solvers import rolling
 from solvers.offline.to_online import OfflineToOnline
+from solvers.portfolio import RulePortfolio
 from solvers.ppo import PPO
 from solvers.rules import Random as AnyLegal
 from tests.configured import slow, solvers
@@ -123,7 +124,7 @@ def no_limit_in_seconds(monkeypatch):
             name,
             setting,
             marks=[pytest.mark.slow]
-            * (isinstance(POLICIES[name], rolling.RollingHorizon) and setting in ALIKE_FOR_PLANS),
+            * (isinstance(POLICIES[name], RulePortfolio) and setting in ALIKE_FOR_PLANS),
         )
         for name in POLICIES
         for setting in SETTINGS
