@@ -13,7 +13,7 @@ rule may reach a dead end.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -33,6 +33,10 @@ if TYPE_CHECKING:  # rules do not need torch
     from torch import Tensor
 
     from bench.simulator.view import BatchView
+
+
+# what a class may define to decide otherwise than its base class
+DECIDING = frozenset({"act", "pair", "priority", "utility_seconds", "divisor", "factor"})
 
 
 class Random(Policy):
@@ -66,7 +70,14 @@ class QueueRule(Rule):
     def __init__(self, skip: bool = True) -> None:
         self.skip = skip
 
-    static: ClassVar[bool] = False  # whether the key of a task never changes
+    # whether `priority` depends on the task alone (`WaitingRule`: and on how long it has waited);
+    # a subclass that decides otherwise is not static unless it says so
+    static: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        if "static" not in vars(cls) and not DECIDING.isdisjoint(vars(cls)):
+            cls.static = False
 
     def queue_order(self) -> QueueOrder | None:
         """Return the order of a static rule."""
@@ -148,26 +159,39 @@ class EDF(QueueRule):
 
 
 class WaitingRule(QueueRule):
-    """A rule by the waiting time: key -(wait_j + offset) * growth_j, in seconds."""
+    """A rule by the waiting time: key -(wait_j + offset) / divisor_j * factor_j, in seconds.
+
+    Equal quotients of integers are equal floats, and go by (release, index).
+    """
 
     offset_seconds: ClassVar[float] = 0.0
 
     @abstractmethod
-    def growth(self, observation: Observation) -> Floats:
-        """Return by how much the utility of each task grows per second that it waits, (P,)."""
+    def divisor(self, observation: Observation) -> Floats:
+        """Return (P,) what the waiting time of each task is divided by."""
+
+    def factor(self, observation: Observation) -> Floats:
+        """Return (P,) what the quotient is multiplied by: 1."""
+        return np.ones(len(observation.release))
 
     def utility_seconds(self, observation: Observation) -> Floats:
         """Return the waiting time of each task in seconds, (P,)."""
         return waiting_seconds(observation)
 
     def priority(self, observation: Observation) -> Floats:
-        """Return -(wait_j + offset) * growth_j."""
+        """Return -(wait_j + offset) / divisor_j * factor_j."""
         waited = self.utility_seconds(observation) + self.offset_seconds
-        return -waited * self.growth(observation)
+        return -(waited / self.divisor(observation)) * self.factor(observation)
 
     def queue_order(self) -> QueueOrder | None:
-        """Return the growth of the keys."""
-        return QueueOrder(self.growth, self.skip, True, self.offset_seconds)
+        """Return divisors and factors of the keys, where the class defines the keys by them."""
+        if not self.static:
+            return None
+
+        def values(observation: Observation) -> Floats:
+            return np.stack([self.divisor(observation), self.factor(observation)], axis=1)
+
+        return QueueOrder(values, self.skip, True, self.offset_seconds)
 
 
 class HRRN(WaitingRule):
@@ -176,9 +200,11 @@ class HRRN(WaitingRule):
     Brinch Hansen, IFIP Congress 1971.
     """
 
-    def growth(self, observation: Observation) -> Floats:
-        """Return 1 / p_j."""
-        return 1.0 / requested_seconds(observation)
+    static = True
+
+    def divisor(self, observation: Observation) -> Floats:
+        """Return p_j."""
+        return requested_seconds(observation)
 
 
 class PublishableRule(WaitingRule):
@@ -201,8 +227,10 @@ class PublishableRule(WaitingRule):
         self.baseline = not published
 
     def queue_order(self) -> QueueOrder | None:
-        """Return the growth of the keys; as published, keys never change."""
-        return QueueOrder(self.priority, self.skip) if self.published else super().queue_order()
+        """Return what the keys are made of; as published, the keys, which never change."""
+        if self.static and self.published:
+            return QueueOrder(self.priority, self.skip)
+        return super().queue_order()
 
     def utility_seconds(self, observation: Observation) -> Floats:
         """Return the waiting time of each task in seconds, (P,)."""
@@ -217,9 +245,15 @@ class WFP3(PublishableRule):
     Tang et al., CLUSTER 2009, doi:10.1109/CLUSTR.2009.5289206.
     """
 
-    def growth(self, observation: Observation) -> Floats:
-        """Return n_j^(1/3) / p_j."""
-        return np.cbrt(processors(observation)) / requested_seconds(observation)
+    static = True
+
+    def divisor(self, observation: Observation) -> Floats:
+        """Return p_j."""
+        return requested_seconds(observation)
+
+    def factor(self, observation: Observation) -> Floats:
+        """Return n_j^(1/3)."""
+        return np.cbrt(processors(observation))
 
 
 class UNICEP(PublishableRule):
@@ -229,11 +263,12 @@ class UNICEP(PublishableRule):
     n_j are those of RLScheduler; with them a task on one processor goes (almost) first.
     """
 
+    static = True
     offset_seconds = 1e-15
 
-    def growth(self, observation: Observation) -> Floats:
-        """Return 1 / (log2(n_j + 1e-15) p_j)."""
-        return 1.0 / (np.log2(processors(observation) + 1e-15) * requested_seconds(observation))
+    def divisor(self, observation: Observation) -> Floats:
+        """Return log2(n_j + 1e-15) p_j."""
+        return np.log2(processors(observation) + 1e-15) * requested_seconds(observation)
 
 
 class F1(QueueRule):

@@ -3,13 +3,14 @@
 The general simulator (`bench.simulator.kernel`) keeps a mask of all (task, agent) pairs and asks a
 policy at every decision. A rule that orders the queue needs neither: from its keys, which it
 computes for all tasks at once (`bench.queue_order`), this loop makes the same schedule.
-Tests compare the two decision by decision.
+Tests compare the schedules of the two.
 
 At one tick, starting a task only takes capacity. A task that does not fit therefore fits at no
 later decision of the tick, and no other task with its demand and tenant does. Tasks that are alike
 in these form a *class*. A class whose first task did not fit is *blocked*; it is tried again after
-a completion that may have made room for it. So the work per event depends on the number of classes,
-not on the length of the queue.
+a completion that may have made room for it. So a start or a completion takes work in proportion to
+the number of classes, not to the length of the queue; with keys that depend on the waiting time
+also to the waiting tasks of the classes that are not blocked.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from bench.compiled import kernel_array
 from bench.instance import NOT_ELIGIBLE, Instance, Ints
 from bench.observation import Observation
-from bench.queue_order import QueueOrder
+from bench.queue_order import QueueOrder, sum_of_fractions
 from bench.schedule import Schedule
 from bench.setting import Setting
 from bench.simulator.replay_kernel import ReplayTables, replay_all
@@ -52,13 +53,23 @@ def replay(instance: Instance, setting: Setting, order: QueueOrder) -> Schedule:
         For which `supports` holds.
     order
         The rule's.
+
+    Raises
+    ------
+    ValueError
+        If the instance is not supported under the setting, or a key is NaN.
     """
+    if not supports(instance, setting):
+        raise ValueError(
+            f"setting: value {setting.mode}, {setting.event_order}: replays are for mode=fit, "
+            "batched events and instances of time sharing without outages; use the simulator"
+        )
     number = np.lexsort((np.arange(instance.n_tasks), instance.release))
     visible = instance.duration if setting.observe == "all" else instance.estimate
     values = _values(instance, visible, number, order)
-    grows = order.grows
     rank = np.empty(instance.n_tasks, dtype=np.int64)
-    rank[np.argsort(values, kind="stable")] = np.arange(instance.n_tasks)
+    keys = values[:, 0] if order.waiting else values
+    rank[np.argsort(keys, kind="stable")] = np.arange(instance.n_tasks)
     total = np.maximum(instance.capacity.sum(axis=0), 1).astype(float)
     representative, group = _classes(instance, visible, number)
     members = number[representative]
@@ -72,7 +83,7 @@ def replay(instance: Instance, setting: Setting, order: QueueOrder) -> Schedule:
         duration=kernel_array(instance.duration[number]),
         visible=kernel_array(visible[number]),
         demand=kernel_array(demand),
-        held=kernel_array((demand / total).sum(axis=-1)),
+        held=kernel_array(sum_of_fractions(demand, total)),
         tenant=tenant,
         group=group,
         first=np.concatenate([[0], np.cumsum(counts)]),
@@ -81,28 +92,31 @@ def replay(instance: Instance, setting: Setting, order: QueueOrder) -> Schedule:
         total=total,
         quota=kernel_array(quota),
         rank=rank,
-        slope=values if grows else np.zeros(0),
-        offset=order.offset_seconds,
+        waiting_key=values if order.waiting else np.zeros((0, 2)),
+        offset=float(order.offset_seconds),
         tick_seconds=float(instance.tick_seconds),
         skip=order.skip,
     )
     started = np.empty(instance.n_tasks, dtype=np.int64)
     agent = np.empty(instance.n_tasks, dtype=np.int64)
     start = np.empty(instance.n_tasks, dtype=np.int64)
-    if replay_all(tables, started, agent, start) < instance.n_tasks:
-        raise ValueError("replay: a task fits on no agent")
+    count = replay_all(tables, started, agent, start)
+    assert count == instance.n_tasks, "an instance has only tasks that fit on some agent"
     end = start + tables.duration[started, instance.agent_type[agent]]
     return Schedule(number[started], agent, start, end)
 
 
 def _values(instance: Instance, visible: Ints, number: Ints, order: QueueOrder) -> Floats:
-    """Return (n,) the keys, or slopes of keys, of all tasks, some of them at a time."""
+    """Return the keys (n,) of all tasks, or (n, 2) what they are made of, some at a time."""
     count = max(1, PAIRS_AT_ONCE // instance.n_agents)
     parts = [
         order.values(_observation(instance, visible, number[i : i + count]))
         for i in range(0, len(number), count)
     ]
-    return np.concatenate(parts).astype(float)
+    values = np.concatenate(parts).astype(float)
+    if np.isnan(values).any():
+        raise ValueError("order.values: a key is NaN: must be a number or infinite")
+    return values
 
 
 def _observation(instance: Instance, visible: Ints, tasks: Ints) -> Observation:

@@ -28,13 +28,14 @@ class ReplayTables(NamedTuple):
     held: Floats  # (c, t) demand as fractions of all units, summed over resources
     tenant: Ints  # (c,) of a class; -1 without quotas
     group: Ints  # (n,) class of each task
-    first: Ints  # (c + 1,) where the members of a class begin in the queue's memory
+    first: Ints  # (c + 1,) index in `waiting` of the first member of each class
     capacity: Ints  # (m, r)
     agent_type: Ints  # (m,)
     total: Floats  # (r,) units of all agents, at least 1
     quota: Ints  # (u, r)
     rank: Ints  # (n,) place of each task in the order of the keys
-    slope: Floats  # (n,) of a key that falls with the waiting time; empty where `rank` counts
+    # (n, 2) divisor and factor of keys that fall with the waiting time; empty where `rank` counts
+    waiting_key: Floats
     offset: float  # seconds added to the waiting time
     tick_seconds: float
     skip: bool
@@ -120,10 +121,10 @@ def _complete(t, free, quota, blocked, j, a):
 @compiled(nogil=True)
 def _fits(t, free, c, a):
     """Return whether the free units of agent a cover the demand of class c."""
-    kind = t.agent_type[a]
+    agent_type = t.agent_type[a]
     fits = True
     for r in range(free.shape[1]):
-        fits &= t.demand[c, kind, r] <= free[a, r]
+        fits &= t.demand[c, agent_type, r] <= free[a, r]
     return fits
 
 
@@ -138,21 +139,21 @@ def _best_agent(t, free, quota, c, j):
     best_leftover = np.inf
     u = t.tenant[c]
     for a in range(len(free)):
-        kind = t.agent_type[a]
-        duration = t.visible[j, kind]
+        agent_type = t.agent_type[a]
+        duration = t.visible[j, agent_type]
         if duration == NOT_ELIGIBLE or duration > best_duration or not _fits(t, free, c, a):
             continue
         within = True
         if u >= 0:
             for r in range(free.shape[1]):
-                if t.demand[c, kind, r] > quota[u, r]:
+                if t.demand[c, agent_type, r] > quota[u, r]:
                     within = False
         if not within:
             continue
         share = 0.0
         for r in range(free.shape[1]):
             share += free[a, r] / t.total[r]
-        leftover = share - t.held[c, kind]
+        leftover = share - t.held[c, agent_type]
         if duration < best_duration or leftover < best_leftover:
             best, best_duration, best_leftover = a, duration, leftover
     return best
@@ -161,14 +162,15 @@ def _best_agent(t, free, quota, c, j):
 @compiled(nogil=True)
 def _key(t, j, now):
     """Return the key of task j, which falls with its waiting time."""
-    return -((now - t.release[j]) * t.tick_seconds + t.offset) * t.slope[j]
+    waited = (now - t.release[j]) * t.tick_seconds + t.offset
+    return -(waited / t.waiting_key[j, 0]) * t.waiting_key[j, 1]
 
 
 @compiled(nogil=True)
 def _next_task(t, waiting, length, blocked, now):
     """Return class and place of the task with the lowest key that may fit; -1: there is none.
 
-    A rule that does not skip has its head alone, and none while that is blocked.
+    Without `skip` only the task with the lowest key may start: -1 while its class is blocked.
     """
     best = -1
     best_at = -1
@@ -177,7 +179,7 @@ def _next_task(t, waiting, length, blocked, now):
         if length[c] == 0 or (blocked[c] and t.skip):
             continue
         first = t.first[c]
-        if len(t.slope) == 0:  # the first of a heap
+        if len(t.waiting_key) == 0:  # the first of a heap
             j = waiting[first]
             if best < 0 or t.rank[j] < t.rank[waiting[best_at]]:
                 best, best_at = c, first
@@ -201,7 +203,7 @@ def _push(t, waiting, length, c, j):
     first = t.first[c]
     waiting[first + length[c]] = j
     length[c] += 1
-    if len(t.slope) == 0:
+    if len(t.waiting_key) == 0:
         _sift_up(waiting[first : first + length[c]], length[c] - 1, t.rank)
 
 
@@ -211,7 +213,7 @@ def _remove(t, waiting, length, c, at):
     first = t.first[c]
     length[c] -= 1
     waiting[at] = waiting[first + length[c]]
-    if len(t.slope) == 0:
+    if len(t.waiting_key) == 0:
         _sift_down(waiting[first : first + length[c]], length[c], 0, t.rank)
 
 

@@ -2,8 +2,9 @@
 
 Traces are drawn: log-normal durations, 1 to 8 GPUs a task, agents of 8 GPUs, load 0.9. Up to 1,000
 tasks the general simulator with the rule in Python stands beside the compiled replay; `ratio`: its
-CPU seconds over those of the replay. `exponent`: of the growth of the CPU seconds since the row of
-a tenth of the tasks. Compilation is not counted.
+CPU seconds over those of the replay. `exponent`: of the growth of the CPU seconds since the row
+before. Compilation is not counted. Longer queues (load above 1) and demands that all differ cost
+more than shown here.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bench.instance import Ints
 from bench.observation import Observation
+from bench.queue_order import sum_of_fractions
 
 Floats = NDArray[np.floating]
 
@@ -96,8 +97,8 @@ def leftover_capacity(observation: Observation) -> Floats:
     Each resource counts as a fraction of all its units.
     """
     total = np.maximum(observation.capacity.sum(axis=0), 1)
-    held = (observation.demand / total).sum(axis=-1)[:, observation.agent_type]
-    return (observation.free / total).sum(axis=-1) - held
+    held = sum_of_fractions(observation.demand, total)[:, observation.agent_type]
+    return sum_of_fractions(observation.free, total) - held
 
 
 def earliest_fit(

@@ -76,6 +76,14 @@ def test_published_keys_use_a_scheduled_time_of_minus_one():
     assert HRRN().priority(observation)[0] == pytest.approx(-19.4)
 
 
+def test_equal_response_ratios_go_by_release():
+    # 49 s of waiting for 49 s, and 1 s for 1 s: 49 * (1 / 49) would be below 1
+    observation = observe([49, 1], time=49, release=[0, 48])
+    for rule in (HRRN(), WFP3()):
+        assert len(set(rule.priority(observation).tolist())) == 1
+        assert order(rule, observation) == [0, 1]
+
+
 def test_f1_is_in_seconds_and_replaces_a_release_of_0_by_0_1():
     observation = observe(
         [50, 50], [8, 8], capacity=((256,),), time=9, release=[0, 5], tick_seconds=2.0

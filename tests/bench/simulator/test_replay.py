@@ -1,6 +1,8 @@
-"""The compiled replay of queue rules makes the schedules of the simulator, start by start."""
+"""The compiled replay of queue rules makes the schedules of the simulator."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,12 +10,14 @@ import pytest
 from bench import plugins
 from bench.contracts import Budget
 from bench.instance import Instance
+from bench.observation import Observation
+from bench.queue_order import QueueOrder
 from bench.rollout import PolicySolver
 from bench.schedule import Schedule
 from bench.setting import Setting
 from bench.simulator.replay import replay, supports
 from bench.verify import verify
-from solvers.rules import FIFO, HRRN, SJF
+from solvers.rules import HRRN, SJF
 
 SETTINGS = {"known": Setting(), "online": Setting(track="online", observe="arrived")}
 RULES = {
@@ -21,6 +25,8 @@ RULES = {
     for name, rule in {
         **plugins.rules(),
         **{name: plugins.load("solver", name) for name in ("wfp3_published", "unicep_published")},
+        "sjf_blocking": SJF(skip=False),
+        "hrrn_blocking": HRRN(skip=False),
     }.items()
     if rule.queue_order() is not None
 }
@@ -43,6 +49,8 @@ def contended(seed: int, n: int = 30) -> Instance:
         "due": release + rng.integers(0, 40, n),
         "tick_seconds": 60.0,
     }
+    if seed % 5 == 4:
+        fields |= {"due": None, "tenant": rng.integers(0, 3, n)}
     if seed % 2:
         fields |= {"tenant": rng.integers(0, 3, n), "quota": [[6, 7], [7, 6], [5, 5]]}
     if seed % 3 == 0:
@@ -87,12 +95,52 @@ def test_tasks_without_resources_start_at_once() -> None:
 
 def test_keys_of_many_agents_are_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     instance = contended(1)
-    for rule in (SJF(), HRRN()):
-        order = rule.queue_order()
-        assert order is not None
-        whole = rows(replay(instance, Setting(), order))
-        monkeypatch.setattr("bench.simulator.replay.PAIRS_AT_ONCE", 8)
-        assert rows(replay(instance, Setting(), order)) == whole
+    orders = [rule.queue_order() for rule in (SJF(), HRRN())]
+    whole = [rows(replay(instance, Setting(), order)) for order in orders if order is not None]
+    monkeypatch.setattr("bench.simulator.replay.PAIRS_AT_ONCE", 8)
+    parts = [rows(replay(instance, Setting(), order)) for order in orders if order is not None]
+    assert parts == whole
+
+
+def test_many_resources_are_added_in_one_order() -> None:
+    rng = np.random.default_rng(2)
+    units = rng.integers(3, 9, 9)
+    instance = Instance(
+        rng.integers(5, 7, (20, 1)),
+        rng.integers(0, 3, (20, 1, 9)),
+        np.stack([np.roll(units, shift) for shift in range(9)]),
+        np.zeros(9, dtype=np.int64),
+    )
+    order = SJF().queue_order()
+    assert order is not None
+    solver = PolicySolver(SJF())
+    simulated = solver.solve(instance, Setting(), Budget(), np.random.default_rng(0)).schedule
+    assert rows(replay(instance, Setting(), order)) == rows(simulated)
+
+
+def test_a_rule_with_keys_of_its_own_is_left_to_the_simulator() -> None:
+    class ByQueueLength(SJF):
+        def priority(self, observation: Observation) -> Any:
+            return super().priority(observation) * (-1) ** len(observation.release)
+
+    class ByAgeOfTheQueue(HRRN):
+        def utility_seconds(self, observation: Observation) -> Any:
+            return super().utility_seconds(observation) ** 2
+
+    class StillStatic(SJF):
+        static = True
+
+        def priority(self, observation: Observation) -> Any:
+            return -super().priority(observation)
+
+    assert ByQueueLength().queue_order() is ByAgeOfTheQueue().queue_order() is None
+    assert StillStatic().queue_order() is not None
+
+
+def test_keys_that_are_no_numbers_are_refused() -> None:
+    order = QueueOrder(lambda observation: np.full(len(observation.release), np.nan), skip=True)
+    with pytest.raises(ValueError, match="a key is NaN"):
+        replay(contended(1), Setting(), order)
 
 
 def test_what_is_not_supported_is_left_to_the_simulator() -> None:
@@ -101,19 +149,7 @@ def test_what_is_not_supported_is_left_to_the_simulator() -> None:
     assert not supports(instance, Setting(event_order="sequential"))
     outage = Instance([[5]], [[[1]]], [[1]], [0], outages=[(0, 9, 12)])  # type: ignore[list-item]
     assert not supports(outage, Setting())
-
-
-def test_a_long_queue_of_one_class_is_replayed() -> None:
-    rng = np.random.default_rng(3)
-    n = 20_000
-    instance = Instance(
-        rng.integers(1, 50, (n, 1)),
-        rng.choice([1, 2, 4, 8], size=(n, 1, 1)),
-        np.full((16, 1), 8),
-        np.zeros(16),
-        release=np.sort(rng.integers(0, n // 4, n)),
-    )
-    for rule in (FIFO(skip=False), SJF()):
-        order = rule.queue_order()
-        assert order is not None
-        assert verify(instance, replay(instance, Setting(), order)) == []
+    order = SJF().queue_order()
+    assert order is not None
+    with pytest.raises(ValueError, match="use the simulator"):
+        replay(outage, Setting(), order)
