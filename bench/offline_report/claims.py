@@ -111,6 +111,9 @@ def _noise_against_expert(runs: Sequence[RunFacts]) -> list[str]:
         shown = [f"{label} {percent(gap_difference(own, best))}" for label, own, best in pairs]
         lines.append(f"- {name}: {'; '.join(shown)}")
         found = [gap_difference(own, best, 1 - 0.05 / len(pairs)) for _, own, best in pairs]
+        if all(math.isnan(low) for _, low, _ in found):
+            answers.append(f"{name} logs: not tested, one seed has no interval")
+            continue
         better = sum(high < 0 for _, _, high in found)
         worse = sum(low > 0 for _, low, _ in found)
         answers.append(

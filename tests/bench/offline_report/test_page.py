@@ -98,6 +98,13 @@ def test_oracles_are_marked_and_do_not_count_in_the_claims():
     assert "Answer:" not in alone
 
 
+def test_one_seed_does_not_answer_whether_random_logs_are_better():
+    logs = [f"cluster-small-{grade}-v0" for grade in ("expert", "random")]
+    text = text_of(*(sample_run(log=log, **{"learning/steps": 10}) for log in logs))
+    assert "Answer: random logs: not tested, one seed has no interval." in text
+    assert "better for 0 and worse for 0" not in text.split("**2.")[1].split("**3.")[0]
+
+
 def test_failed_runs_and_several_settings_are_shown():
     text = text_of(
         sample_run(),
