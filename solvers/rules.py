@@ -236,7 +236,7 @@ class PublishableRule(WaitingRule):
         """Return the waiting time of each task in seconds, (P,)."""
         if self.published:
             return -1 - observation.release * observation.tick_seconds
-        return waiting_seconds(observation)
+        return super().utility_seconds(observation)
 
 
 class WFP3(PublishableRule):

@@ -93,7 +93,6 @@ def under_current_names(record: Mapping[str, Any]) -> RunFacts:
 
 def settings_of(config: Mapping[str, Any]) -> str:
     """Return a short hash of the settings of a run's solver and budget, without log and dataset."""
-
     return settings_hash(list(_settings(config).values()), 8)
 
 

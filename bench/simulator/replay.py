@@ -67,9 +67,9 @@ def replay(instance: Instance, setting: Setting, order: QueueOrder) -> Schedule:
     number = np.lexsort((np.arange(instance.n_tasks), instance.release))
     visible = instance.duration if setting.observe == "all" else instance.estimate
     values = _values(instance, visible, number, order)
-    rank = np.empty(instance.n_tasks, dtype=np.int64)
-    keys = values[:, 0] if order.waiting else values
-    rank[np.argsort(keys, kind="stable")] = np.arange(instance.n_tasks)
+    rank = np.zeros(0, dtype=np.int64)
+    if not order.waiting:
+        rank = np.argsort(np.argsort(values, kind="stable"), kind="stable")
     total = np.maximum(instance.capacity.sum(axis=0), 1).astype(float)
     representative, group = _classes(instance, visible, number)
     members = number[representative]

@@ -33,7 +33,7 @@ class ReplayTables(NamedTuple):
     agent_type: Ints  # (m,)
     total: Floats  # (r,) units of all agents, at least 1
     quota: Ints  # (u, r)
-    rank: Ints  # (n,) place of each task in the order of the keys
+    rank: Ints  # (n,) place of each task in the order of the keys; empty with `waiting_key`
     # (n, 2) divisor and factor of keys that fall with the waiting time; empty where `rank` counts
     waiting_key: Floats
     offset: float  # seconds added to the waiting time
